@@ -1,0 +1,119 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Chosen is an image of a study that is fit to be read.
+type Chosen struct {
+	Instance *Instance
+	Frame    int // from 0
+}
+
+// Model reads one image. modelrt has it.
+type Model interface {
+	// Ref names the model.
+	Ref() ModelRef
+	// Read writes the report of one image: sentences with their evidence, findings, tokens, times. It leaves study and inputs to
+	// its caller. It is safe for concurrent use.
+	Read(ctx context.Context, m *Image) (*Reading, error)
+	// Preview returns the picture that the model sees, as a PNG file.
+	Preview(m *Image) ([]byte, error)
+}
+
+// Steps are the verbs between a complete study and its documents, handed in by main.
+type Steps struct {
+	Select func(*Study) ([]Chosen, []Refusal)                   // in the order of preference
+	Decode func(context.Context, Chosen) (*Image, error)        // an error refuses the image, not the study
+	Model  Model                                                //
+	Write  func(*Study, *Reading, []Record) ([]Document, error) // earlier records of the study are its predecessors
+}
+
+// NoImageError says that no image of a study can be read, and why.
+type NoImageError struct{ Refused []Refusal }
+
+// Error names every instance and its reason.
+func (e *NoImageError) Error() string {
+	if len(e.Refused) == 0 {
+		return "the study has no instance"
+	}
+	var s []string
+	for _, r := range e.Refused {
+		s = append(s, fmt.Sprintf("%s: %s (%s)", r.SOPInstanceUID, r.Detail, r.Reason))
+	}
+	return "no image of the study is read: " + strings.Join(s, "; ")
+}
+
+// Unwrap makes a NoImageError an ErrNotImage.
+func (e *NoImageError) Unwrap() error { return ErrNotImage }
+
+// Key names a reading by what it is made from: the study, the set of its readable images and the model. The same set read by
+// the same model has the same key, whatever the order of arrival.
+func (s *Steps) Key(st *Study) string {
+	chosen, _ := s.Select(st)
+	var digests []string
+	for _, c := range chosen {
+		digests = append(digests, c.Instance.Digest.String())
+	}
+	slices.Sort(digests)
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n%s\n%s\n", st.StudyInstanceUID, strings.Join(slices.Compact(digests), "\n"), s.Model.Ref().Digest)
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// Read chooses the image of a study that is to be read, decodes it and lets the model read it. An image that cannot be decoded
+// gives way to the next; the error is a *NoImageError when none is left. created becomes Reading.Created.
+func (s *Steps) Read(ctx context.Context, st *Study, created time.Time) (*Reading, *Image, error) {
+	chosen, refused := s.Select(st)
+	for i, c := range chosen {
+		img, err := s.Decode(ctx, c)
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
+		if err != nil {
+			refused = append(refused, Refusal{SOPInstanceUID: c.Instance.SOPInstanceUID, Reason: refusalReason(err), Detail: err.Error()})
+			continue
+		}
+		r, err := s.Model.Read(ctx, img)
+		if err != nil {
+			return nil, nil, fmt.Errorf("reading instance %s: %w", c.Instance.SOPInstanceUID, err)
+		}
+		for _, other := range chosen[i+1:] {
+			refused = append(refused, Refusal{SOPInstanceUID: other.Instance.SOPInstanceUID, Reason: "not-first",
+				Detail: "this model reads one image of a study, and another one comes first"})
+		}
+		r.StudyInstanceUID, r.Inputs, r.Refused = st.StudyInstanceUID, []InputRef{inputRef(c)}, refused
+		r.Created, r.Phantom = created.UTC().Truncate(time.Second), c.Instance.Header.IsPhantom()
+		return r, img, nil
+	}
+	return nil, nil, &NoImageError{Refused: refused}
+}
+
+func refusalReason(err error) string {
+	for _, r := range []struct {
+		err  error
+		word string
+	}{{ErrMissingPart, "missing-part"}, {ErrUnsupported, "unsupported"}, {ErrUnknown, "unknown"}, {ErrNotImage, "not-an-image"}} {
+		if errors.Is(err, r.err) {
+			return r.word
+		}
+	}
+	return "invalid"
+}
+
+func inputRef(c Chosen) InputRef {
+	in := c.Instance
+	ref := InputRef{SeriesInstanceUID: in.SeriesInstanceUID, SOPInstanceUID: in.SOPInstanceUID, SOPClassUID: in.SOPClassUID,
+		Modality: in.Header.String(TagModality), ViewPosition: in.Header.String(TagViewPosition), Digest: in.Digest}
+	if n, ok := in.Header.Int(TagNumberOfFrames); ok && n > 1 {
+		ref.Frame = c.Frame + 1
+	}
+	return ref
+}

@@ -1,0 +1,45 @@
+package pipeline
+
+import "time"
+
+// State is how far a study has come.
+type State string
+
+// The states of a record, in order.
+const (
+	StateRead     State = "read"     // the Reading is on disk, its documents are not
+	StateReported State = "reported" // the documents are in the archive
+	StateRefused  State = "refused"  // no image of the study can be read
+	StateFailed   State = "failed"   // reading failed; tried again when the study changes or the service starts
+)
+
+// DocumentRef names a stored document.
+type DocumentRef struct {
+	Kind              DocumentKind `json:"kind"`
+	SeriesInstanceUID string       `json:"series_instance_uid"`
+	SOPInstanceUID    string       `json:"sop_instance_uid"`
+	SOPClassUID       string       `json:"sop_class_uid"`
+}
+
+// Delivery is what happened to the documents of a record at one destination.
+type Delivery struct {
+	Delivered time.Time `json:"delivered,omitzero"`
+	Attempts  int       `json:"attempts"`
+	Error     string    `json:"error,omitempty"` // of the last attempt that failed
+	Dead      bool      `json:"dead,omitempty"`  // given up
+}
+
+// Record is all that the line keeps of one reading of one study: one JSON file, rewritten at each step. It is what a restart
+// goes on from.
+type Record struct {
+	Key              string               `json:"key"`
+	StudyInstanceUID string               `json:"study_instance_uid"`
+	State            State                `json:"state"`
+	Error            string               `json:"error,omitempty"`
+	Refused          []Refusal            `json:"refused,omitempty"`
+	Reading          *Reading             `json:"reading,omitempty"`
+	Documents        []DocumentRef        `json:"documents,omitempty"`
+	Deliveries       map[string]*Delivery `json:"deliveries,omitempty"` // by destination
+	Completed        time.Time            `json:"completed"`            // when the study was taken as complete
+	Reported         time.Time            `json:"reported,omitzero"`    // when its documents were on disk
+}
