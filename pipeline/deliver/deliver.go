@@ -1,0 +1,82 @@
+// Package deliver brings documents to their destinations. A kind of destination is one file that registers itself.
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"chatxray/pipeline"
+)
+
+// Config is one entry of the section "destinations" of the configuration file.
+type Config struct {
+	Name string `yaml:"name"` // how logs and records call it; unique
+	Kind string `yaml:"kind"` // stow (default)
+	// URL of the DICOMweb service root, for example http://orthanc:8042/dicom-web: /studies is appended.
+	URL      string          `yaml:"url"`
+	User     string          `yaml:"user"`     // HTTP Basic, with password
+	Password pipeline.Secret `yaml:"password"` // best as env:NAME
+	Token    pipeline.Secret `yaml:"token"`    // Bearer token, best as env:NAME
+	Timeout  time.Duration   `yaml:"timeout"`  // of one attempt; default 30s
+	// Documents names what goes there (findings, narrative); empty: everything.
+	Documents []pipeline.DocumentKind `yaml:"documents"`
+}
+
+// Destination takes documents. An error that wraps Permanent is not worth another attempt.
+type Destination interface {
+	Deliver(ctx context.Context, docs []pipeline.Document) error
+}
+
+// Permanent marks a refusal that will not change by waiting.
+var Permanent = errors.New("refused for good")
+
+var kinds = map[string]func(Config) (Destination, error){}
+
+func register(kind string, open func(Config) (Destination, error)) {
+	if _, ok := kinds[kind]; ok {
+		panic("deliver: kind " + kind + " registered twice")
+	}
+	kinds[kind] = open
+}
+
+// Open makes the destination that a configuration entry describes; all that is wrong with it is one joined error.
+func Open(c Config) (Destination, error) {
+	if c.Kind == "" {
+		c.Kind = "stow"
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 30 * time.Second
+	}
+	open, ok := kinds[c.Kind]
+	if !ok {
+		return nil, fmt.Errorf("destination %q: kind %q is not one of %s: %w", c.Name, c.Kind,
+			strings.Join(slices.Sorted(maps.Keys(kinds)), ", "), pipeline.ErrInvalid)
+	}
+	var errs []error
+	if c.Name == "" {
+		errs = append(errs, errors.New("name is missing"))
+	}
+	for _, k := range c.Documents {
+		if k != pipeline.FindingsSR && k != pipeline.NarrativeSR {
+			errs = append(errs, fmt.Errorf("documents: %q is not one of %s, %s", k, pipeline.FindingsSR, pipeline.NarrativeSR))
+		}
+	}
+	d, err := open(c)
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return nil, fmt.Errorf("destination %q: %w", c.Name, err)
+	}
+	return d, nil
+}
+
+// Wanted keeps the documents that a destination asks for.
+func (c Config) Wanted(docs []pipeline.Document) []pipeline.Document {
+	if len(c.Documents) == 0 {
+		return docs
+	}
+	return slices.DeleteFunc(slices.Clone(docs), func(d pipeline.Document) bool { return !slices.Contains(c.Documents, d.Kind) })
+}

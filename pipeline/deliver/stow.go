@@ -1,0 +1,122 @@
+package deliver
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strings"
+
+	"chatxray/pipeline"
+)
+
+func init() { register("stow", openSTOW) }
+
+// stow delivers by STOW-RS (PS3.18 section 10.5).
+type stow struct {
+	Config
+	client http.Client
+}
+
+func openSTOW(c Config) (Destination, error) {
+	u, err := url.Parse(c.URL)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, errors.New("url: not an http(s) URL of a DICOMweb service, like http://orthanc:8042/dicom-web")
+	}
+	if c.Token != "" && c.User != "" {
+		return nil, errors.New("token and user exclude each other")
+	}
+	return &stow{Config: c, client: http.Client{Timeout: c.Timeout}}, nil
+}
+
+// Deliver sends the documents in one request and reads the answer: what the receiver did not store is an error.
+func (s *stow) Deliver(ctx context.Context, docs []pipeline.Document) error {
+	var files [][]byte
+	for _, d := range docs {
+		files = append(files, d.Bytes)
+	}
+	body, contentType := Multipart(files)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(s.URL, "/")+"/studies", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", contentType)
+	req.Header.Set("Accept", "application/dicom+json")
+	switch {
+	case s.Token != "":
+		req.Header.Set("Authorization", "Bearer "+s.Token.Reveal())
+	case s.User != "":
+		req.SetBasicAuth(s.User, s.Password.Reveal())
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return fmt.Errorf("destination %s does not answer: %w", s.Name, err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
+	if err != nil {
+		return fmt.Errorf("destination %s broke off its answer: %w", s.Name, err)
+	}
+	return s.judge(resp.StatusCode, answer, len(docs))
+}
+
+// judge turns status and body of a STOW-RS answer into an error. 408, 429 and 5xx are worth another attempt.
+func (s *stow) judge(status int, answer []byte, sent int) error {
+	switch {
+	case status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500:
+		return fmt.Errorf("destination %s answers %d", s.Name, status)
+	case status != http.StatusOK && status != http.StatusAccepted && status != http.StatusConflict:
+		return fmt.Errorf("destination %s answers %d: %w", s.Name, status, Permanent)
+	}
+	var r struct {
+		Stored struct{ Value []json.RawMessage } `json:"00081199"`
+		Failed struct {
+			Value []struct {
+				UID    struct{ Value []string } `json:"00081155"`
+				Reason struct{ Value []int }    `json:"00081197"`
+			}
+		} `json:"00081198"`
+	}
+	if err := json.Unmarshal(answer, &r); err != nil {
+		if status == http.StatusOK { // XML, or nothing: the status has said it
+			return nil
+		}
+		return fmt.Errorf("destination %s answers %d without saying what failed: %w", s.Name, status, Permanent)
+	}
+	for _, f := range r.Failed.Value {
+		if len(f.Reason.Value) > 0 && f.Reason.Value[0] == 0x0111 { // duplicate SOP instance: it is there
+			continue
+		}
+		return fmt.Errorf("destination %s refuses instance %s, failure reason %s: %w", s.Name,
+			strings.Join(f.UID.Value, ""), hexReasons(f.Reason.Value), Permanent)
+	}
+	if n := len(r.Stored.Value) + len(r.Failed.Value); n < sent {
+		return fmt.Errorf("destination %s answers for %d of %d instances", s.Name, n, sent)
+	}
+	return nil
+}
+
+func hexReasons(codes []int) string {
+	if len(codes) == 0 {
+		return "not given"
+	}
+	return fmt.Sprintf("%04XH", codes[0])
+}
+
+// Multipart builds the body of a STOW-RS request (multipart/related; application/dicom, PS3.18 section 8.6.1.2) and its Content-Type.
+func Multipart(files [][]byte) (body []byte, contentType string) {
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	for _, f := range files {
+		part, _ := w.CreatePart(textproto.MIMEHeader{"Content-Type": {"application/dicom"}}) // a bytes.Buffer does not fail
+		_, _ = part.Write(f)
+	}
+	_ = w.Close()
+	return b.Bytes(), `multipart/related; type="application/dicom"; boundary=` + w.Boundary()
+}

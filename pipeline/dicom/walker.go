@@ -1,0 +1,414 @@
+package dicom
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"chatxray/pipeline"
+)
+
+// The walker's limits. Each is far above what real objects need; together they keep time and memory linear in the file's size.
+const (
+	maxDepth     = 16      // sequences within sequences
+	maxElements  = 2 << 20 // in all, items included
+	maxFragments = 1 << 20
+	// A header may take baseBudget + sizeBudget × file bytes of memory.
+	baseBudget = 24 << 20
+	sizeBudget = 3
+	// Other binary values are left out of the header above this length; they are found through their object.
+	maxBinary = 1 << 20
+)
+
+const undefined = 0xFFFFFFFF
+
+const (
+	tagItem          pipeline.Tag = 0xFFFEE000
+	tagItemEnd       pipeline.Tag = 0xFFFEE00D
+	tagSequenceEnd   pipeline.Tag = 0xFFFEE0DD
+	tagPadding       pipeline.Tag = 0xFFFCFFFC // Data Set Trailing Padding
+	elementCost                   = 144        // bytes of a pipeline.Element
+	groupPixels                   = 0x7FE0
+	itemHeaderLength              = 8
+)
+
+// encoding is how elements are written (PS3.5 section 7).
+type encoding struct{ implicit, big bool }
+
+func (e encoding) u16(b []byte) uint16 {
+	if e.big {
+		return binary.BigEndian.Uint16(b)
+	}
+	return binary.LittleEndian.Uint16(b)
+}
+
+func (e encoding) u32(b []byte) uint32 {
+	if e.big {
+		return binary.BigEndian.Uint32(b)
+	}
+	return binary.LittleEndian.Uint32(b)
+}
+
+func (e encoding) u64(b []byte) uint64 {
+	if e.big {
+		return binary.BigEndian.Uint64(b)
+	}
+	return binary.LittleEndian.Uint64(b)
+}
+
+func (e encoding) tag(b []byte) pipeline.Tag {
+	return pipeline.Tag(e.u16(b))<<16 | pipeline.Tag(e.u16(b[2:]))
+}
+
+// span is a part of the source.
+type span struct{ off, length int64 }
+
+// pixelData is where the pixels of an object are. At most one of them is there.
+type pixelData struct {
+	tag       pipeline.Tag // 0: none
+	value     span         // native
+	fragments []span       // encapsulated, without the offset table
+	first     int64        // position of the first fragment's item: offset tables count from here
+	table     []byte       // Basic Offset Table
+	encap     bool
+	// Extended Offset Table and its lengths (PS3.3 section C.7.6.3.1.8), 8 bytes each, little endian.
+	extended, extendedLengths []byte
+}
+
+// walker goes through a data set once. It builds the header where keep is set, and finds the pixels in any case.
+type walker struct {
+	src       *source
+	keep      bool
+	budget    int64
+	elements  int
+	fragments int
+	signed    bool // Pixel Representation of the outermost data set: settles "US or SS" in implicit VR
+	pixels    pixelData
+}
+
+// scope is what holds for one data set: its encoding, its text, how deep it lies.
+type scope struct {
+	enc   encoding
+	text  charset
+	depth int
+}
+
+func newWalker(src *source, keep bool) *walker {
+	return &walker{src: src, keep: keep, budget: baseBudget + sizeBudget*src.size}
+}
+
+func (w *walker) bad(off int64, format string, a ...any) error {
+	return fmt.Errorf("%w DICOM: %s at byte %d", pipeline.ErrInvalid, fmt.Sprintf(format, a...), off)
+}
+
+// spend charges n bytes of memory.
+func (w *walker) spend(off, n int64) error {
+	if w.budget -= n; w.budget < 0 {
+		return w.bad(off, "the header is larger in memory than %d MiB + %d times the file; too many attributes or values", baseBudget>>20, sizeBudget)
+	}
+	return nil
+}
+
+// head is the beginning of an element.
+type head struct {
+	tag    pipeline.Tag
+	vr     string
+	length uint32
+	value  int64 // where the value begins
+}
+
+// head reads the tag, VR and length at off; end is where the enclosing data set ends at the latest.
+func (w *walker) head(off, end int64, enc encoding) (head, error) {
+	if end-off < 8 {
+		return head{}, w.bad(off, "an attribute needs 8 bytes and %d are left; the file is truncated", end-off)
+	}
+	b, err := w.src.view(off, int(min(12, end-off)))
+	if err != nil {
+		return head{}, err
+	}
+	h := head{tag: enc.tag(b), value: off + 8}
+	switch {
+	case h.tag.Group() == 0xFFFE: // items have no VR
+		h.length = enc.u32(b[4:])
+		return h, nil
+	case enc.implicit:
+		h.length = enc.u32(b[4:])
+		h.vr = w.implicitVR(h.tag)
+		if h.length == undefined && h.tag != pipeline.TagPixelData {
+			h.vr = "SQ"
+		}
+		return h, nil
+	}
+	info := vrOf(string(b[4:6]))
+	switch {
+	case info.form == formNone:
+		return head{}, w.bad(off, "%v has the value representation %q, which is none of the standard", h.tag, b[4:6])
+	case !info.long:
+		h.vr, h.length = string(b[4:6]), uint32(enc.u16(b[6:]))
+		return h, nil
+	case len(b) < 12:
+		return head{}, w.bad(off, "%v needs 12 bytes and %d are left; the file is truncated", h.tag, end-off)
+	}
+	h.vr, h.length, h.value = string(b[4:6]), enc.u32(b[8:]), off+12
+	return h, nil
+}
+
+// implicitVR is the VR of an attribute in implicit VR (PS3.5 annex A.1).
+func (w *walker) implicitVR(t pipeline.Tag) string {
+	if e := t.Element(); t.Group()%2 == 1 && e >= 0x10 && e <= 0xFF {
+		return "LO" // private creator
+	}
+	i, ok := info(t)
+	if !ok || len(i.VRs) == 0 || vrOf(i.VRs[0]).form == formNone {
+		if t.Element() == 0 {
+			return "UL"
+		}
+		return "UN"
+	}
+	_, vr, _ := Keyword(t)
+	if vr == "US" && w.signed && slices.Contains(i.VRs, "SS") && t != pipeline.TagLUTDescriptor {
+		return "SS"
+	}
+	return vr
+}
+
+// dataset reads elements from off to end, or, where open is set, to the item's delimiter. It returns the data set in the order of
+// its tags and the position behind it.
+func (w *walker) dataset(off, end int64, open bool, s scope) (pipeline.Dataset, int64, error) {
+	var ds pipeline.Dataset
+	for off < end {
+		if s.depth == 0 && w.padding(off, end) {
+			off = end
+			break
+		}
+		h, err := w.head(off, end, s.enc)
+		if err != nil {
+			return nil, 0, err
+		}
+		if h.tag == tagItemEnd && open {
+			return w.ordered(ds, h.value, off)
+		}
+		if h.tag.Group() == 0xFFFE {
+			return nil, 0, w.bad(off, "%v is not expected", h.tag)
+		}
+		if w.elements++; w.elements > maxElements {
+			return nil, 0, w.bad(off, "more than %d attributes", maxElements)
+		}
+		e, next, bulk, err := w.element(h, end, &s)
+		if err != nil {
+			return nil, 0, err
+		}
+		if w.keep && !bulk && h.tag.Element() != 0 { // group lengths are retired and lie after any change
+			if err := w.spend(off, elementCost); err != nil {
+				return nil, 0, err
+			}
+			ds = append(ds, e)
+		}
+		if h.tag == pipeline.TagPixelRepresentation && s.depth == 0 {
+			w.signed = len(e.Ints) == 1 && e.Ints[0] == 1
+		}
+		off = next
+	}
+	if open {
+		return nil, 0, w.bad(off, "an item of undefined length does not end; the file is truncated")
+	}
+	return w.ordered(ds, off, off)
+}
+
+// ordered sorts a data set whose writer did not, and refuses one with two different values of an attribute.
+func (w *walker) ordered(ds pipeline.Dataset, next, off int64) (pipeline.Dataset, int64, error) {
+	byTag := func(a, b pipeline.Element) int { return cmp.Compare(a.Tag, b.Tag) }
+	if !slices.IsSortedFunc(ds, byTag) {
+		slices.SortStableFunc(ds, byTag)
+	}
+	for i := 1; i < len(ds); i++ {
+		if ds[i].Tag == ds[i-1].Tag {
+			return nil, 0, w.bad(off, "%v occurs twice in the data set that ends", ds[i].Tag)
+		}
+	}
+	return ds, next, nil
+}
+
+// padding tells whether only zeros are left: some writers pad files to a block size.
+func (w *walker) padding(off, end int64) bool {
+	for off < end {
+		n := int(min(end-off, 4096))
+		b, err := w.src.view(off, n)
+		if err != nil {
+			return false
+		}
+		for _, c := range b {
+			if c != 0 {
+				return false
+			}
+		}
+		off += int64(n)
+	}
+	return true
+}
+
+// element reads one value. bulk says that it is not for the header.
+func (w *walker) element(h head, end int64, s *scope) (e pipeline.Element, next int64, bulk bool, err error) {
+	e = pipeline.Element{Tag: h.tag, VR: h.vr}
+	form := vrOf(h.vr).form
+	if h.length == undefined {
+		switch {
+		case h.tag == pipeline.TagPixelData || form == formBytes && h.vr != "UN":
+			next, err = w.encapsulated(h, end, s.depth)
+			return e, next, true, err
+		case form == formItems, h.vr == "UN":
+			in := *s
+			if h.vr == "UN" { // PS3.5 section 6.2.2, note 4
+				in.enc = encoding{implicit: true}
+			}
+			e.VR = "SQ"
+			e.Items, next, err = w.sequence(h.value, end, true, in)
+			return e, next, false, err
+		}
+		return e, 0, false, w.bad(h.value, "%v has an undefined length, which %s cannot have", h.tag, h.vr)
+	}
+	if int64(h.length) > end-h.value {
+		return e, 0, false, w.bad(h.value, "%v claims %d bytes and %d are left; the file is truncated or the length is wrong", h.tag, h.length, end-h.value)
+	}
+	next = h.value + int64(h.length)
+	if form == formItems {
+		e.Items, _, err = w.sequence(h.value, next, false, *s)
+		return e, next, false, err
+	}
+	if s.depth == 0 && h.tag.Group() == groupPixels {
+		if bulk, err = w.found(h); bulk || err != nil {
+			return e, next, true, err
+		}
+	}
+	if isBulk(h) {
+		return e, next, true, nil
+	}
+	if !w.keep && h.tag != pipeline.TagPixelRepresentation {
+		return e, next, false, nil
+	}
+	err = w.value(&e, h, s)
+	return e, next, false, err
+}
+
+// isBulk tells whether a value is for its object only and never for the header.
+func isBulk(h head) bool {
+	switch {
+	case h.tag.Group() == groupPixels, h.tag == pipeline.TagEncapsulatedDocument, h.tag == tagPadding,
+		h.tag == 0x54001010, h.tag == 0x56000020, // Waveform Data, Spectroscopy Data
+		h.tag&0xFF00FFFF == 0x60003000, h.tag&0xFF00FFFF == 0x50003000: // Overlay Data, Curve Data
+		return true
+	}
+	return vrOf(h.vr).form == formBytes && h.length > maxBinary
+}
+
+// found notes the pixel attributes of the outermost data set. It is true where the value is pixels.
+func (w *walker) found(h head) (bool, error) {
+	var err error
+	switch h.tag {
+	case pipeline.TagPixelData, pipeline.TagFloatPixelData, pipeline.TagDoubleFloatPixelData:
+		if w.pixels.tag != 0 {
+			return true, w.bad(h.value, "%v is a second pixel data attribute", h.tag)
+		}
+		w.pixels.tag, w.pixels.value = h.tag, span{h.value, int64(h.length)}
+		return true, nil
+	case pipeline.TagExtendedOffsetTable:
+		w.pixels.extended, err = w.offsets(h)
+	case pipeline.TagExtendedOffsetTableLengths:
+		w.pixels.extendedLengths, err = w.offsets(h)
+	}
+	return err != nil, err
+}
+
+func (w *walker) offsets(h head) ([]byte, error) {
+	if h.length > 8*maxFragments || h.length%8 != 0 {
+		return nil, w.bad(h.value, "%v has %d bytes, more than %d offsets or no multiple of 8", h.tag, h.length, maxFragments)
+	}
+	return w.src.take(h.value, int64(h.length))
+}
+
+// sequence reads items from off to end, or, where open is set, to the sequence's delimiter.
+func (w *walker) sequence(off, end int64, open bool, s scope) ([]pipeline.Dataset, int64, error) {
+	if s.depth++; s.depth > maxDepth {
+		return nil, 0, w.bad(off, "sequences are nested more than %d deep", maxDepth)
+	}
+	var items []pipeline.Dataset
+	for off < end {
+		h, err := w.head(off, end, s.enc)
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case h.tag == tagSequenceEnd && open:
+			return items, h.value, nil
+		case h.tag != tagItem:
+			return nil, 0, w.bad(off, "%v stands where an item of a sequence should begin", h.tag)
+		case h.length != undefined && int64(h.length) > end-h.value:
+			return nil, 0, w.bad(off, "an item claims %d bytes and %d are left; the file is truncated or the length is wrong", h.length, end-h.value)
+		}
+		if w.elements++; w.elements > maxElements {
+			return nil, 0, w.bad(off, "more than %d attributes and items", maxElements)
+		}
+		stop := end
+		if h.length != undefined {
+			stop = h.value + int64(h.length)
+		}
+		item, next, err := w.dataset(h.value, stop, h.length == undefined, s)
+		if err != nil {
+			return nil, 0, err
+		}
+		if w.keep {
+			if err := w.spend(off, 32); err != nil {
+				return nil, 0, err
+			}
+			items = append(items, item)
+		}
+		off = next
+	}
+	if open {
+		return nil, 0, w.bad(off, "a sequence of undefined length does not end; the file is truncated")
+	}
+	return items, off, nil
+}
+
+// encapsulated passes over a fragmented value (PS3.5 annex A.4) and, in the outermost data set, notes its fragments.
+func (w *walker) encapsulated(h head, end int64, depth int) (int64, error) {
+	le := encoding{}
+	top := depth == 0 && h.tag == pipeline.TagPixelData
+	if top && w.pixels.tag != 0 {
+		return 0, w.bad(h.value, "%v is a second pixel data attribute", h.tag)
+	}
+	off, first := h.value, true
+	for {
+		f, err := w.head(off, end, le)
+		switch {
+		case err != nil:
+			return 0, err
+		case f.tag == tagSequenceEnd:
+			if top {
+				w.pixels.tag, w.pixels.encap = h.tag, true
+			}
+			return f.value, nil
+		case f.tag != tagItem:
+			return 0, w.bad(off, "%v stands where a fragment of %v should begin", f.tag, h.tag)
+		case f.length == undefined || int64(f.length) > end-f.value:
+			return 0, w.bad(off, "a fragment of %v claims %d bytes and %d are left; the file is truncated", h.tag, f.length, end-f.value)
+		}
+		if w.fragments++; w.fragments > maxFragments {
+			return 0, w.bad(off, "more than %d fragments", maxFragments)
+		}
+		next := f.value + int64(f.length)
+		switch {
+		case first && top:
+			if f.length > 4*maxFragments {
+				return 0, w.bad(off, "the Basic Offset Table has %d bytes", f.length)
+			}
+			if w.pixels.table, err = w.src.take(f.value, int64(f.length)); err != nil {
+				return 0, err
+			}
+			w.pixels.first = next
+		case top:
+			w.pixels.fragments = append(w.pixels.fragments, span{f.value, int64(f.length)})
+		}
+		first, off = false, next
+	}
+}

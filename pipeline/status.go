@@ -1,0 +1,50 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+)
+
+// The states of a study that has no finished record yet.
+const (
+	StateWaiting State = "waiting" // not complete yet, or in the queue
+	StateReading State = "reading"
+)
+
+// Status is where a study stands.
+type Status struct {
+	StudyInstanceUID string  `json:"study_instance_uid"`
+	State            State   `json:"state"`
+	Record           *Record `json:"record,omitempty"` // the latest, when there is one
+}
+
+// Status tells where a study stands; ErrNotFound if no instance of it is here.
+func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
+	s := Status{StudyInstanceUID: studyUID}
+	records, err := l.Archive.Records(ctx, studyUID)
+	if err != nil {
+		return s, err
+	}
+	for i := range records {
+		if s.Record == nil || !records[i].Completed.Before(s.Record.Completed) {
+			s.Record = &records[i]
+			s.State = records[i].State
+		}
+	}
+	l.mu.Lock()
+	_, waiting := l.due[studyUID]
+	reading := l.reading[studyUID]
+	l.mu.Unlock()
+	switch {
+	case reading:
+		s.State = StateReading
+	case waiting:
+		s.State = StateWaiting
+	case s.Record == nil:
+		if _, err := l.Archive.Study(ctx, studyUID); err != nil {
+			return s, fmt.Errorf("study %s: %w", studyUID, err)
+		}
+		s.State = StateWaiting
+	}
+	return s, nil
+}
