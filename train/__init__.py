@@ -1,0 +1,1 @@
+"""Trains and exports the bundle ``chatxray-base``: ``python -m train all``."""

@@ -1,0 +1,111 @@
+"""SmolLM2-135M-Instruct out of its GGUF file: values, tokenizer, and the operations by which the
+Go converter and this package both turn a quantised tensor into an ONNX initializer."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from gguf import GGUFReader
+
+from .settings import Places
+from .wheels import wheel
+
+PROJECTIONS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+
+
+def gguf_file(places: Places) -> Path:
+    """The GGUF file, unpacked from the wheel into the cache."""
+    with zipfile.ZipFile(wheel(places, "language")) as archive:
+        name = next(n for n in archive.namelist() if n.endswith(".gguf"))
+        target = places.cached(Path(name).name)
+        if not target.exists():
+            partial = target.with_suffix(".part")
+            partial.write_bytes(archive.read(name))
+            partial.rename(target)
+    return target
+
+
+class Base:
+    """The tensors of the base model. Rows of attn_q and attn_k are given in the order of
+    half-split rotary embedding (GGUF interleaves the two halves of each head)."""
+
+    def __init__(self, path: Path):
+        reader = GGUFReader(path)
+
+        def field(name: str):
+            return reader.fields[name].contents()
+
+        self._tensors = {t.name: t for t in reader.tensors}
+        self.layers, self.hidden = field("llama.block_count"), field("llama.embedding_length")
+        self.inner, self.heads = field("llama.feed_forward_length"), field("llama.attention.head_count")
+        self.kv_heads, self.vocab = field("llama.attention.head_count_kv"), field("llama.vocab_size")
+        self.head_dim = self.hidden // self.heads
+        self.theta = field("llama.rope.freq_base")
+        self.epsilon = field("llama.attention.layer_norm_rms_epsilon")
+        self.tokens = field("tokenizer.ggml.tokens")
+        self.token_types = field("tokenizer.ggml.token_type")
+        self.merges = [tuple(m.split(" ")) for m in field("tokenizer.ggml.merges")]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Row-major: [out, in] for a matrix."""
+        return tuple(int(n) for n in self._tensors[name].shape[::-1])
+
+    def _blocks(self, name: str, kind: str, size: int) -> np.ndarray:
+        tensor = self._tensors[name]
+        if tensor.tensor_type.name != kind:
+            raise ValueError(f"{name}: {tensor.tensor_type.name}, expected {kind}")
+        rows, columns = self.shape(name)
+        return np.ascontiguousarray(tensor.data).view(np.uint8).reshape(rows, columns // 32, size)
+
+    @staticmethod
+    def _half(raw: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(raw).view(np.float16).astype(np.float32)
+
+    def f32(self, name: str) -> np.ndarray:
+        return np.array(self._tensors[name].data, np.float32)
+
+    def matrix(self, name: str) -> np.ndarray:
+        """A Q4_1 matrix as float32 [out, in]."""
+        blocks = self._blocks(name, "Q4_1", 20)
+        scale, least = self._half(blocks[..., 0:2]), self._half(blocks[..., 2:4])
+        packed = blocks[..., 4:]
+        nibbles = np.concatenate([packed & 15, packed >> 4], -1).astype(np.float32)
+        rows, columns = self.shape(name)
+        values = (scale * nibbles + least).reshape(rows, columns)
+        if ".attn_q." in name or ".attn_k." in name:
+            half = self.head_dim // 2
+            values = values.reshape(-1, half, 2, columns).transpose(0, 2, 1, 3).reshape(rows, columns)
+        return values
+
+    def embedding(self) -> np.ndarray:
+        """The Q8_0 token embedding, tied with the head, as float32 [vocab, hidden]."""
+        blocks = self._blocks("token_embd.weight", "Q8_0", 34)
+        values = self._half(blocks[..., 0:2]) * np.ascontiguousarray(blocks[..., 2:]).view(np.int8)
+        return values.reshape(self.shape("token_embd.weight")).astype(np.float32)
+
+    def initializer(self, op: str, source: str) -> np.ndarray:
+        """What ``op`` of layout.json.gz makes of the tensor ``source``."""
+        if op == "f32":
+            return self.f32(source)
+        if op == "q8deq":
+            return self.embedding()
+        if op == "deq_t":
+            return np.ascontiguousarray(self.matrix(source).T)
+        raise ValueError(f"unknown operation {op}")
+
+
+def write_tokenizer(base: Base, path: Path) -> None:
+    """tokenizer.json: single digits first, then GPT-2's byte-level pattern (llama.cpp's "smollm")."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {token: i for i, token in enumerate(base.tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=base.merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    tokenizer.decoder = decoders.ByteLevel()
+    control = [t for t, kind in zip(base.tokens, base.token_types) if kind == 3]
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in control])
+    tokenizer.save(str(path))

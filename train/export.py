@@ -1,0 +1,139 @@
+"""Stage ``export``: the finished bundle, as docs/bundle.md describes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from . import features, fit_encoder, fit_reader
+from .base import PROJECTIONS, Base, gguf_file, write_tokenizer
+from .encoder import Encoder
+from .graphs import Layout, decoder_graph, embed_graph, traced_graph, vision_graph
+from .language import ADAPTED
+from .reader import IMAGE_TOKENS, Adapter
+from .settings import (FEATURE_TOKENS, FINDINGS, IMPRESSION, MEAN, SENTINEL, SIDE, STD, TEMPLATE, WIDTH,
+                       Places)
+
+REVISION = "0.1.0"
+MAX_LENGTH = 512
+#: Labels of the closed list that the target texts speak of.
+LABELS = list(FINDINGS)
+LICENSE = ("Apache-2.0 for the code, the graphs and the language model's derivatives; the vision and adapter "
+           "weights and the LoRA were trained on data for research use, some of it non-commercial: see README.md")
+INTENDED_USE = ("Drafts for developing and testing the service; research only. Not a medical device, not for "
+                "diagnosis, triage or any decision about a patient.")
+
+
+def training_data(counts: dict[str, int]) -> str:
+    names = {"nih": "NIH ChestX-ray14", "nih64": "NIH ChestX-ray14 at 64 px", "tb128": "Shenzhen and Montgomery",
+             "notes": "covid-chestxray-dataset", "covidcxnet": "COVID-CXNet", "hannover": "Hannover",
+             "actualmed": "Actualmed"}
+    sets = ", ".join(f"{names[k]} {n}" for k, n in sorted(counts.items(), key=lambda kv: -kv[1]))
+    return (f"Frontal films (training part only): {sets}. Labels text-mined or of the case, noisy; report texts "
+            "come from a grammar over labels and masks, not from radiologists. Licences: README.md.")
+
+
+def merged(base: Base, lora: dict[str, np.ndarray], op: str, source: str) -> np.ndarray:
+    """An initializer with its LoRA added, exactly as the Go converter does it: in float32, the sum
+    over the rank first, in ascending order, then added to the base value."""
+    value = base.initializer(op, source)
+    name = source.removesuffix(".weight")
+    if f"{name}.lora_a" in lora:
+        a, b = (lora[f"{name}.lora_{side}"].astype(np.float32) for side in "ab")
+        total = np.zeros_like(value)
+        for r in range(len(a)):
+            total += a[r][:, None] * b[:, r][None, :]
+        value = value + total
+    return value
+
+
+def write_weights(base: Base, layout: Layout, lora: dict[str, np.ndarray], path: Path | None) -> str:
+    """Writes weights.bin (or, without a path, nothing) and returns its sha256."""
+    digest, position = hashlib.sha256(), 0
+    file = open(path, "wb") if path else None
+    for (op, source), entry in layout.entries.items():
+        data = merged(base, lora, op, source).astype("<f4").tobytes()
+        if len(data) != entry["bytes"]:
+            raise ValueError(f"{op} {source}: {len(data)} bytes, the layout says {entry['bytes']}")
+        for piece in (b"\0" * (entry["offset"] - position), data):
+            digest.update(piece)
+            if file:
+                file.write(piece)
+        position = entry["offset"] + len(data)
+    if file:
+        file.close()
+    return digest.hexdigest()
+
+
+def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: dict[str, torch.Tensor],
+          decoys: np.ndarray, data: str, weights: Path | None = None) -> dict:
+    """Writes a whole bundle and returns its manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    halves = {k: v.numpy().astype(np.float16) for k, v in sorted(lora.items())}
+    if len(halves) != 2 * base.layers * len(ADAPTED) or not set(ADAPTED) <= set(PROJECTIONS):
+        raise ValueError("LoRA is not whole")
+    layout = Layout(base)
+    vision_graph(encoder, len(FINDINGS), folder / "vision.onnx")
+    traced_graph(adapter, torch.zeros(2, FEATURE_TOKENS, WIDTH), ["image_features"], ["image_embeds"],
+                 folder / "adapter.onnx")
+    embed_graph(layout, folder / "embed.onnx")
+    decoder_graph(layout, folder / "decoder.onnx", MAX_LENGTH)
+    layout.save(folder / "layout.json.gz")
+    save_file(halves, str(folder / "lora.safetensors"))
+    save_file({"image_features": decoys.astype(np.float16)}, str(folder / "decoys.safetensors"))
+    write_tokenizer(base, folder / "tokenizer.json")
+    manifest = {
+        "version": 1, "name": "chatxray-base", "revision": REVISION, "license": LICENSE,
+        "intended_use": INTENDED_USE, "training_data": data, "languages": ["en"],
+        "preprocess": {"width": SIDE, "height": SIDE, "channels": 1, "fit": "squash",
+                       "interpolation": "bicubic", "mean": [MEAN], "std": [STD], "voi": "default"},
+        "graphs": {"vision": "vision.onnx", "adapter": "adapter.onnx", "embed": "embed.onnx",
+                   "decoder": "decoder.onnx"},
+        "vision": {"feature_tokens": FEATURE_TOKENS, "feature_dim": WIDTH, "image_tokens": IMAGE_TOKENS,
+                   "findings": list(FINDINGS)},
+        "decoder": {"layers": base.layers, "heads": base.heads, "kv_heads": base.kv_heads,
+                    "head_dim": base.head_dim, "hidden": base.hidden, "vocab": base.vocab,
+                    "max_length": MAX_LENGTH},
+        "base": {"part": "smollm2-135m-instruct-gguf", "layout": "layout.json.gz", "form": "fp32",
+                 "lora": "lora.safetensors",
+                 "weights_sha256": write_weights(base, layout, halves, weights),
+                 "weights_bytes": layout.end},
+        "tokenizer": {"type": "byte_level_bpe", "file": "tokenizer.json"},
+        "prompt": {"splice": "replace_sentinel", "sentinel": SENTINEL, "template": TEMPLATE},
+        "generation": {"max_new_tokens": 160, "stop_tokens": ["<|im_end|>", "<|endoftext|>"],
+                       "stop_strings": []},
+        "report": {"impression_prefix": IMPRESSION},
+        "evidence": {"decoys": "decoys.safetensors"},
+        "labels": LABELS,
+    }
+    seal(folder, manifest)
+    return manifest
+
+
+def seal(folder: Path, manifest: dict) -> None:
+    """Fills in sizes and digests of every file beside the manifest, and writes the manifest."""
+    manifest["files"] = {
+        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
+        for path in sorted(folder.iterdir()) if path.name not in ("manifest.json", WEIGHTS_NAME)}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+WEIGHTS_NAME = "weights.bin"
+
+
+def run(places: Places) -> None:
+    base = Base(gguf_file(places))
+    encoder = features.trained_encoder(places)
+    adapter, lora = fit_reader.trained(places)
+    manifest = write(places.bundle, base, encoder, adapter, lora, features.decoys(places),
+                     training_data(fit_encoder.counts(places)))
+    own = sum(manifest["files"][n]["bytes"] for n in ("vision.onnx", "adapter.onnx", "lora.safetensors",
+                                                      "decoys.safetensors"))
+    print(f"export: {places.bundle}, own weights {own / 1e6:.2f} MB")
+    if own > 15e6:
+        raise ValueError("own weights exceed 15 MB")

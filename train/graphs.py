@@ -1,0 +1,225 @@
+"""The ONNX graphs of a bundle. Graphs of the language model hold no weights, only references into
+``weights.bin``; ``Layout`` says where each tensor goes and what makes it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from .base import Base
+from .settings import SIDE
+
+OPSET, IR, CONTRIB = 17, 8, "com.microsoft"
+PAGE = 4096
+WEIGHTS = "weights.bin"
+
+
+class Layout:
+    """Places tensors of the base model in ``weights.bin``, each at a page boundary."""
+
+    def __init__(self, base: Base):
+        self.base, self.entries, self.end = base, {}, 0
+
+    def place(self, op: str, source: str) -> dict:
+        key = (op, source)
+        if key not in self.entries:
+            shape = list(self.base.shape(source))
+            if op == "deq_t":
+                shape.reverse()
+            size = 4 * int(np.prod(shape))
+            offset = -(-self.end // PAGE) * PAGE
+            self.entries[key] = {"op": op, "src": source, "offset": offset, "bytes": size,
+                                 "dtype": "float32", "shape": shape}
+            self.end = offset + size
+        return self.entries[key]
+
+    def save(self, path: Path) -> None:
+        raw = io.BytesIO()
+        with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as file:
+            file.write(json.dumps(list(self.entries.values()), separators=(",", ":")).encode())
+        path.write_bytes(raw.getvalue())
+
+
+class Graph:
+    """Collects the nodes of one graph."""
+
+    def __init__(self, layout: Layout | None = None):
+        self.layout, self.nodes, self.constants = layout, [], {}
+        self.inputs, self.outputs = [], []
+
+    def add(self, op: str, inputs: list[str], *outputs: str, **attributes) -> str:
+        self.nodes.append(helper.make_node(op, inputs, list(outputs), **attributes))
+        return outputs[0]
+
+    def constant(self, name: str, value) -> str:
+        self.constants.setdefault(name, numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def weight(self, op: str, source: str) -> str:
+        """An initializer that lives in weights.bin."""
+        name = f"{op}:{source}"
+        if name not in self.constants:
+            entry = self.layout.place(op, source)
+            tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=entry["shape"],
+                                 data_location=TensorProto.EXTERNAL)
+            for key, value in (("location", WEIGHTS), ("offset", entry["offset"]), ("length", entry["bytes"])):
+                tensor.external_data.add(key=key, value=str(value))
+            self.constants[name] = tensor
+        return name
+
+    def input(self, name: str, kind: int, shape: list) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, name: str, kind: int, shape: list) -> None:
+        self.outputs.append(helper.make_tensor_value_info(name, kind, shape))
+
+    def save(self, name: str, path: Path) -> None:
+        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, list(self.constants.values()))
+        model = helper.make_model(graph, producer_name="chatxray-train", ir_version=IR, opset_imports=[
+            helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)])
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def embed_graph(layout: Layout, path: Path) -> None:
+    graph = Graph(layout)
+    graph.input("input_ids", TensorProto.INT64, ["B", "S"])
+    graph.add("Gather", [graph.weight("q8deq", "token_embd.weight"), "input_ids"], "inputs_embeds")
+    graph.output("inputs_embeds", TensorProto.FLOAT, ["B", "S", layout.base.hidden])
+    graph.save("embed", path)
+
+
+def decoder_graph(layout: Layout, path: Path, longest: int) -> None:
+    """Decoder with a key-value cache that ONNX Runtime may grow in place. Hidden states are
+    gathered at ``logits_indices`` before the head, so that a prefill pays for few logits."""
+    base, graph = layout.base, Graph(layout)
+    real, hidden = TensorProto.FLOAT, base.hidden
+    x = graph.input("inputs_embeds", real, ["B", "S", hidden])
+    graph.input("seqlens_k", TensorProto.INT32, ["B"])
+    graph.input("total_seq", TensorProto.INT32, [1])
+    graph.input("logits_indices", TensorProto.INT64, ["M"])
+    graph.input("target_ids", TensorProto.INT64, ["B", "M"])
+    graph.output("logits", real, ["B", "M", base.vocab])
+    graph.output("target_logprobs", real, ["B", "M"])
+
+    exponent = np.arange(0, base.head_dim, 2) / base.head_dim
+    angles = np.arange(longest)[:, None] * base.theta ** -exponent[None]
+    cos, sin = (graph.constant("cos", np.cos(angles).astype(np.float32)),
+                graph.constant("sin", np.sin(angles).astype(np.float32)))
+
+    def norm(weight: str, x: str, branch: str | None, out: str) -> tuple[str, str]:
+        """(normed, residual stream); the branch is added to the stream in the same node."""
+        weight = graph.weight("f32", weight)
+        if branch is None:
+            return graph.add("SimplifiedLayerNormalization", [x, weight], out, axis=-1, epsilon=base.epsilon), x
+        graph.add("SkipSimplifiedLayerNormalization", [x, branch, weight], out, "", "", out + ".sum",
+                  domain=CONTRIB, epsilon=base.epsilon)
+        return out, out + ".sum"
+
+    branch = None
+    for layer in range(base.layers):
+        def linear(source: str, name: str) -> str:
+            weight = graph.weight("deq_t", f"blk.{layer}.{name}.weight")
+            return graph.add("MatMul", [source, weight], f"{layer}.{name}")
+
+        normed, x = norm(f"blk.{layer}.attn_norm.weight", x, branch, f"{layer}.n1")
+        q, k, v = (linear(normed, n) for n in ("attn_q", "attn_k", "attn_v"))
+        for kind in "kv":
+            graph.input(f"past_{kind}{layer}", real, ["B", base.kv_heads, "P", base.head_dim])
+            graph.output(f"present_{kind}{layer}", real, ["B", base.kv_heads, "T", base.head_dim])
+        graph.add("GroupQueryAttention", [q, k, v, f"past_k{layer}", f"past_v{layer}", "seqlens_k",
+                                          "total_seq", cos, sin],
+                  f"{layer}.mixed", f"present_k{layer}", f"present_v{layer}", domain=CONTRIB,
+                  num_heads=base.heads, kv_num_heads=base.kv_heads, do_rotary=1, rotary_interleaved=0)
+        branch = linear(f"{layer}.mixed", "attn_output")
+        normed, x = norm(f"blk.{layer}.ffn_norm.weight", x, branch, f"{layer}.n2")
+        gate, up = linear(normed, "ffn_gate"), linear(normed, "ffn_up")
+        graph.add("Sigmoid", [gate], f"{layer}.sigmoid")
+        graph.add("Mul", [gate, f"{layer}.sigmoid"], f"{layer}.silu")
+        branch = linear(graph.add("Mul", [f"{layer}.silu", up], f"{layer}.inner"), "ffn_down")
+
+    graph.add("Add", [x, branch], "last")
+    graph.add("Gather", ["last", "logits_indices"], "wanted", axis=1)
+    graph.add("SimplifiedLayerNormalization", ["wanted", graph.weight("f32", "output_norm.weight")],
+              "final", axis=-1, epsilon=base.epsilon)
+    graph.add("Shape", ["wanted"], "rows", start=0, end=2)
+    graph.add("Concat", ["rows", graph.constant("vocab", np.array([base.vocab], np.int64))], "logits_shape", axis=0)
+    graph.add("Reshape", ["final", graph.constant("flat", np.array([-1, hidden], np.int64))], "final_flat")
+    graph.add("Gemm", ["final_flat", graph.weight("q8deq", "token_embd.weight")], "logits_flat", transB=1)
+    graph.add("Reshape", ["logits_flat", "logits_shape"], "logits")
+    last_axis = graph.constant("last_axis", np.array([-1], np.int64))
+    graph.add("Unsqueeze", ["target_ids", last_axis], "target_column")
+    graph.add("GatherElements", ["logits", "target_column"], "target_logit", axis=2)
+    graph.add("ReduceLogSumExp", ["logits"], "log_sum", axes=[2], keepdims=1)
+    graph.add("Sub", ["target_logit", "log_sum"], "target_difference")
+    graph.add("Squeeze", ["target_difference", last_axis], "target_logprobs")
+    graph.save("decoder", path)
+
+
+def halve(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Float32 initializers become float16 with a Cast behind them; ONNX Runtime folds the casts."""
+    casts, kept = [], []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            kept.append(tensor)
+            continue
+        value = numpy_helper.to_array(tensor)
+        if not np.all(np.abs(value) < 65504):
+            raise ValueError(f"{tensor.name}: does not fit float16")
+        kept.append(numpy_helper.from_array(value.astype(np.float16), tensor.name + "_half"))
+        casts.append(helper.make_node("Cast", [tensor.name + "_half"], [tensor.name], to=TensorProto.FLOAT))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    nodes = casts + list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.ir_version = IR
+    for text in (model, model.graph):
+        text.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    return model
+
+
+def traced_graph(module: torch.nn.Module, example: torch.Tensor, inputs: list[str], outputs: list[str],
+                 path: Path) -> None:
+    """Exports a PyTorch module with a free batch axis and halves its weights."""
+    raw = io.BytesIO()
+    module.eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (example,), raw, input_names=inputs, output_names=outputs,
+                          opset_version=OPSET, dynamo=False, do_constant_folding=True,
+                          dynamic_axes={n: {0: "B"} for n in inputs + outputs})
+    model = halve(onnx.load_from_string(raw.getvalue()))
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+class VisionForExport(torch.nn.Module):
+    """pixel_values to image_features and findings_logits (closed list only)."""
+
+    def __init__(self, encoder, findings: int):
+        super().__init__()
+        self.encoder, self.findings = encoder, findings
+
+    def forward(self, pixel_values: torch.Tensor):
+        features = self.encoder.features(pixel_values)
+        pooled = torch.cat([features[:, 0], features[:, 1:].mean(1)], 1)
+        head = self.encoder.head
+        return features, torch.nn.functional.linear(pooled, head.weight[:self.findings], head.bias[:self.findings])
+
+
+def vision_graph(encoder, findings: int, path: Path) -> None:
+    encoder = encoder.to(memory_format=torch.contiguous_format)
+    traced_graph(VisionForExport(encoder, findings), torch.zeros(2, 1, SIDE, SIDE), ["pixel_values"],
+                 ["image_features", "findings_logits"], path)
