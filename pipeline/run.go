@@ -232,7 +232,7 @@ func (l *Line) process(ctx context.Context, uid string) (retry time.Duration, er
 		return 0, err
 	}
 	rec, err := l.read(held, st, key, records, completed)
-	if err == nil && rec.State == StateRead {
+	if err == nil && rec.Reading != nil && rec.State != StateReported {
 		rec, err = l.report(held, st, rec, records)
 	}
 	if err != nil {
@@ -303,6 +303,6 @@ func (l *Line) report(ctx context.Context, st *Study, rec Record, records []Reco
 		Int("sentences", len(rec.Reading.Sentences)).Int("revision", rec.Reading.Revision).
 		Dur("run", time.Duration(rec.Reading.RunSeconds*float64(time.Second))).Dur("complete_to_stored", reported.Sub(rec.Completed)).Msg("reported")
 	return l.Archive.UpdateRecord(ctx, st.StudyInstanceUID, rec.Key, func(r *Record) {
-		r.State, r.Documents, r.Reported = StateReported, refs, reported
+		r.State, r.Documents, r.Reported, r.Error = StateReported, refs, reported, ""
 	})
 }

@@ -1,0 +1,398 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// memory is an archive in memory. failAt names the step that fails next, as a crash would.
+type memory struct {
+	mu        sync.Mutex
+	studies   map[string]*Study
+	received  map[string]time.Time
+	records   map[string][]Record
+	documents map[string]Document
+	failAt    string
+	puts      []string // order of what was made durable
+}
+
+func newMemory() *memory {
+	return &memory{studies: map[string]*Study{}, received: map[string]time.Time{}, records: map[string][]Record{}, documents: map[string]Document{}}
+}
+
+var errCrash = errors.New("the disk is gone")
+
+func (m *memory) step(name string) error {
+	if m.failAt == name {
+		return errCrash
+	}
+	m.puts = append(m.puts, name)
+	return nil
+}
+
+func (m *memory) store(study, instance string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	st := m.studies[study]
+	if st == nil {
+		st = &Study{StudyInstanceUID: study}
+	}
+	in := &Instance{StudyInstanceUID: study, SeriesInstanceUID: study + ".1", SOPInstanceUID: instance, SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1"}
+	copy(in.Digest[:], instance)
+	m.studies[study] = &Study{StudyInstanceUID: study, Instances: append(slices.Clone(st.Instances), in)}
+	m.received[study] = time.Now()
+}
+
+func (m *memory) Study(_ context.Context, uid string) (*Study, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if st := m.studies[uid]; st != nil {
+		return st, nil
+	}
+	return nil, ErrNotFound
+}
+
+func (m *memory) Received(context.Context) (map[string]time.Time, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := map[string]time.Time{}
+	for k, v := range m.received {
+		out[k] = v
+	}
+	return out, nil
+}
+
+func (m *memory) Records(_ context.Context, uid string) ([]Record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.records[uid]), nil
+}
+
+func (m *memory) UpdateRecord(_ context.Context, uid, key string, change func(*Record)) (Record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := Record{Key: key, StudyInstanceUID: uid}
+	i := slices.IndexFunc(m.records[uid], func(r Record) bool { return r.Key == key })
+	if i >= 0 {
+		r = m.records[uid][i]
+	}
+	change(&r)
+	if err := m.step("record " + string(r.State)); err != nil {
+		return r, err
+	}
+	if i < 0 {
+		m.records[uid] = append(m.records[uid], r)
+	} else {
+		m.records[uid][i] = r
+	}
+	return r, nil
+}
+
+func (m *memory) PutDocument(_ context.Context, d Document) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.step("document " + string(d.Kind)); err != nil {
+		return err
+	}
+	m.documents[d.SOPInstanceUID] = d
+	return nil
+}
+
+func (m *memory) Document(_ context.Context, _ string, ref DocumentRef) (Document, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, ok := m.documents[ref.SOPInstanceUID]
+	if !ok {
+		return d, ErrNotFound
+	}
+	return d, nil
+}
+
+func (m *memory) PutPreview(context.Context, string, string, []byte) error { return nil }
+
+// oneClaim is a Claims of a single process.
+type oneClaim struct {
+	mu   sync.Mutex
+	held map[string]bool
+}
+
+func (c *oneClaim) Claim(ctx context.Context, key string) (context.Context, func(), bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held[key] {
+		return nil, nil, false, nil
+	}
+	c.held[key] = true
+	return ctx, func() { c.mu.Lock(); delete(c.held, key); c.mu.Unlock() }, true, nil
+}
+
+// counting is a model that counts how often it reads.
+type counting struct {
+	mu    sync.Mutex
+	reads int
+	block chan struct{} // when set, Read waits for it
+}
+
+func (c *counting) Ref() ModelRef { return ModelRef{Name: "counting", Version: "1"} }
+
+func (c *counting) Read(ctx context.Context, m *Image) (*Reading, error) {
+	c.mu.Lock()
+	c.reads++
+	c.mu.Unlock()
+	if c.block != nil {
+		select {
+		case <-c.block:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return &Reading{Model: c.Ref(), Language: "en", Sentences: []Sentence{{Text: "The lungs are clear.", Section: SectionFindings}}}, nil
+}
+
+func (c *counting) Preview(*Image) ([]byte, error) { return []byte("png"), nil }
+
+func (c *counting) count() int { c.mu.Lock(); defer c.mu.Unlock(); return c.reads }
+
+type bench struct {
+	*Line
+	archive *memory
+	model   *counting
+	sent    chan []Document
+}
+
+func newLine(t *testing.T, archive *memory) *bench {
+	t.Helper()
+	model := &counting{}
+	b := &bench{archive: archive, model: model, sent: make(chan []Document, 64)}
+	b.Line = &Line{
+		Config: LineConfig{Quiet: 30 * time.Millisecond, Readers: 2, GiveUp: time.Hour},
+		Steps: Steps{
+			Select: func(st *Study) (chosen []Chosen, refused []Refusal) {
+				for _, in := range st.Instances {
+					if strings.HasPrefix(in.SOPInstanceUID, "lateral") {
+						refused = append(refused, Refusal{SOPInstanceUID: in.SOPInstanceUID, Reason: "lateral", Detail: "a lateral view"})
+						continue
+					}
+					chosen = append(chosen, Chosen{Instance: in})
+				}
+				return
+			},
+			Decode: func(_ context.Context, c Chosen) (*Image, error) {
+				if strings.HasPrefix(c.Instance.SOPInstanceUID, "broken") {
+					return nil, fmt.Errorf("no pixels: %w", ErrInvalid)
+				}
+				return &Image{Instance: c.Instance}, nil
+			},
+			Model: model,
+			Write: func(_ *Study, r *Reading, earlier []Record) ([]Document, error) {
+				var out []Document
+				for _, k := range []DocumentKind{FindingsSR, NarrativeSR} {
+					out = append(out, Document{Kind: k, StudyInstanceUID: r.StudyInstanceUID, SOPInstanceUID: fmt.Sprintf("%s.%s.%d.%d", r.StudyInstanceUID, k, r.Revision, len(earlier))})
+				}
+				return out, nil
+			},
+		},
+		Archive: archive, Claims: &oneClaim{held: map[string]bool{}}, Log: zerolog.Nop(), Now: time.Now,
+		Destinations: []Destination{{Name: "pacs", Wanted: func(d []Document) []Document { return d }, Permanent: func(error) bool { return false },
+			Deliver: func(_ context.Context, d []Document) error { b.sent <- d; return nil }}},
+	}
+	return b
+}
+
+// start runs the line until the test ends or stop is called.
+func (b *bench) start(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	var once sync.Once
+	stop = func() { once.Do(func() { cancel(); <-done }) }
+	t.Cleanup(stop)
+	for !b.ready() {
+		time.Sleep(time.Millisecond)
+	}
+	return stop
+}
+
+func (b *bench) ready() bool { b.mu.Lock(); defer b.mu.Unlock(); return b.due != nil }
+
+func (b *bench) until(t *testing.T, study string, want State) Status {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		s, err := b.Status(t.Context(), study)
+		if err == nil && s.State == want {
+			return s
+		}
+		if time.Now().After(end) {
+			t.Fatalf("study %s is %q (%v), not %q", study, s.State, err, want)
+		}
+	}
+}
+
+func TestLineReadsAStudyOnceItIsComplete(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.start(t)
+	for i := range 4 { // the quiet time begins anew with each instance
+		b.archive.store("1.2", fmt.Sprintf("frontal%d", i))
+		b.Stored("1.2")
+		time.Sleep(10 * time.Millisecond)
+	}
+	s := b.until(t, "1.2", StateReported)
+	if n := b.model.count(); n != 1 {
+		t.Errorf("the model read %d times, want once", n)
+	}
+	if len(s.Record.Documents) != 2 || s.Record.Reading.Revision != 1 || len(s.Record.Reading.Inputs) != 1 {
+		t.Errorf("record %+v", s.Record)
+	}
+	if got := len(s.Record.Reading.Refused); got != 3 {
+		t.Errorf("%d images told as not read, want 3", got)
+	}
+	if docs := <-b.sent; len(docs) != 2 {
+		t.Errorf("%d documents delivered, want 2", len(docs))
+	}
+	want := []string{"record read", "document findings", "document narrative", "record reported"}
+	b.archive.mu.Lock()
+	got := slices.Clone(b.archive.puts[:4])
+	b.archive.mu.Unlock()
+	if !slices.Equal(got, want) {
+		t.Errorf("made durable in the order %q, want %q", got, want)
+	}
+}
+
+func TestLineReadsAgainWhenTheSetOfImagesChanges(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.start(t)
+	b.archive.store("1.2", "frontal")
+	b.Stored("1.2")
+	b.until(t, "1.2", StateReported)
+	<-b.sent
+
+	b.archive.store("1.2", "lateral") // not read, so the set of images read is the same
+	b.Stored("1.2")
+	time.Sleep(100 * time.Millisecond)
+	b.until(t, "1.2", StateReported)
+	if n := b.model.count(); n != 1 {
+		t.Errorf("a lateral view made the model read again (%d times)", n)
+	}
+	b.archive.store("1.2", "frontal2")
+	b.Stored("1.2")
+	docs := <-b.sent
+	if s := b.until(t, "1.2", StateReported); s.Record.Reading.Revision != 2 {
+		t.Errorf("revision %d, want 2", s.Record.Reading.Revision)
+	}
+	if !strings.HasSuffix(docs[0].SOPInstanceUID, ".2.1") {
+		t.Errorf("the second revision does not know its predecessor: %s", docs[0].SOPInstanceUID)
+	}
+}
+
+func TestLineRefusals(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.start(t)
+	b.archive.store("1.2", "lateral")
+	b.archive.store("1.2", "broken")
+	b.Stored("1.2")
+	s := b.until(t, "1.2", StateRefused)
+	reasons := map[string]string{}
+	for _, r := range s.Record.Refused {
+		reasons[r.SOPInstanceUID] = r.Reason
+	}
+	if reasons["lateral"] != "lateral" || reasons["broken"] != "invalid" {
+		t.Errorf("refused %v", reasons)
+	}
+	b.archive.store("1.2", "frontal") // what comes later is read all the same
+	b.Stored("1.2")
+	b.until(t, "1.2", StateReported)
+}
+
+// A crash at any step loses nothing and repeats nothing that was on disk.
+func TestLineGoesOnWhereItWas(t *testing.T) {
+	for _, tc := range []struct {
+		crash string
+		reads int // in both processes together
+	}{
+		{"record read", 2}, {"document findings", 1}, {"document narrative", 1}, {"record reported", 1},
+	} {
+		t.Run(tc.crash, func(t *testing.T) {
+			archive := newMemory()
+			archive.store("1.2", "frontal")
+			archive.failAt = tc.crash
+			first := newLine(t, archive)
+			stop := first.start(t)
+			first.until(t, "1.2", StateFailed)
+			stop()
+			archive.mu.Lock()
+			archive.failAt = ""
+			archive.mu.Unlock()
+			second := newLine(t, archive)
+			second.start(t)
+			s := second.until(t, "1.2", StateReported)
+			if n := first.model.count() + second.model.count(); n != tc.reads {
+				t.Errorf("read %d times, want %d", n, tc.reads)
+			}
+			if len(archive.documents) != 2 || s.Record.Error != "" {
+				t.Errorf("%d documents, error %q", len(archive.documents), s.Record.Error)
+			}
+			if docs := <-second.sent; len(docs) != 2 {
+				t.Errorf("%d documents delivered", len(docs))
+			}
+		})
+	}
+}
+
+func TestLineDeliversUntilItIsTaken(t *testing.T) {
+	b := newLine(t, newMemory())
+	attempts := 0
+	b.Destinations[0].Deliver = func(_ context.Context, d []Document) error {
+		if attempts++; attempts < 2 {
+			return errors.New("not now")
+		}
+		b.sent <- d
+		return nil
+	}
+	refused := errors.New("no")
+	b.Destinations = append(b.Destinations, Destination{Name: "closed", Wanted: func(d []Document) []Document { return d },
+		Permanent: func(err error) bool { return errors.Is(err, refused) }, Deliver: func(context.Context, []Document) error { return refused }})
+	b.start(t)
+	b.archive.store("1.2", "frontal")
+	b.Stored("1.2")
+	<-b.sent
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		s := b.until(t, "1.2", StateReported)
+		pacs, closed := s.Record.Deliveries["pacs"], s.Record.Deliveries["closed"]
+		if pacs != nil && !pacs.Delivered.IsZero() && pacs.Attempts == 2 && closed != nil && closed.Dead {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("deliveries %+v %+v", pacs, closed)
+		}
+	}
+}
+
+func TestLineStopsInTheMiddle(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.model.block = make(chan struct{})
+	stop := b.start(t)
+	b.archive.store("1.2", "frontal")
+	b.Stored("1.2")
+	b.until(t, "1.2", StateReading)
+	stop()
+	if len(b.archive.records["1.2"]) != 0 {
+		t.Errorf("a reading that was cut off left a record: %+v", b.archive.records["1.2"])
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	for attempt, want := range map[int]float64{1: 1, 2: 2, 5: 16, 20: 300} {
+		if got := backoff(attempt).Seconds(); got < 0.79*want || got > 1.21*want {
+			t.Errorf("attempt %d: %.1fs, want about %.0fs", attempt, got, want)
+		}
+	}
+}
