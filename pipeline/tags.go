@@ -49,10 +49,12 @@ const (
 	TagCodingSchemeName                          Tag = 0x00080115
 	TagCodingSchemeResponsibleOrganization       Tag = 0x00080116
 	TagMappingResourceUID                        Tag = 0x00080118
+	TagEquivalentCodeSequence                    Tag = 0x00080121
 	TagMappingResourceName                       Tag = 0x00080122
 	TagTimezoneOffsetFromUTC                     Tag = 0x00080201
 	TagStationName                               Tag = 0x00081010
 	TagStudyDescription                          Tag = 0x00081030
+	TagProcedureCodeSequence                     Tag = 0x00081032
 	TagSeriesDescription                         Tag = 0x0008103E
 	TagInstitutionalDepartmentName               Tag = 0x00081040
 	TagPerformingPhysicianName                   Tag = 0x00081050
