@@ -1,18 +1,180 @@
 package dicom
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"fmt"
+	"io"
+	"os"
 
 	"chatxray/pipeline"
 )
 
 // Open checks a whole DICOM file in memory and parses its header. The Instance keeps data and shares memory with it: the caller
-// must not change it afterwards. Errors wrap pipeline.ErrInvalid, ErrUnknown or ErrUnsupported.
+// must not change it afterwards. Errors wrap pipeline.ErrInvalid (breaks the standard or our limits), ErrUnknown (a transfer
+// syntax that is not of the standard) or ErrNotImage (a DICOMDIR, which is no object).
 func Open(data []byte) (*pipeline.Instance, error) {
-	return nil, fmt.Errorf("open %d bytes: %w", len(data), pipeline.ErrUnsupported)
+	f, err := walk(memory(data), true)
+	if err != nil {
+		return nil, err
+	}
+	f.instance.Data = data
+	f.instance.Digest = sha256.Sum256(data)
+	return f.instance, nil
 }
 
-// OpenFile does what Open does for a file on disk. The Instance keeps the path and the header, not the bytes.
+// OpenFile does what Open does for a file on disk. It reads the file once for its digest and then only the header: the Instance
+// keeps the path and the header, not the bytes. An error of the file system is returned as it is.
 func OpenFile(path string) (*pipeline.Instance, error) {
-	return nil, fmt.Errorf("open %s: %w", path, pipeline.ErrUnsupported)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file: %w", path, pipeline.ErrInvalid)
+	}
+	in, err := OpenAt(f, st.Size())
+	if err != nil {
+		return nil, err
+	}
+	in.Path = path
+	return in, nil
+}
+
+// OpenAt does what OpenFile does for size bytes of r. The Instance has neither Path nor Data: the caller says where the bytes are.
+func OpenAt(r io.ReaderAt, size int64) (*pipeline.Instance, error) {
+	f, err := walk(reader(r, size), true)
+	if err != nil {
+		return nil, err
+	}
+	h := sha256.New()
+	if n, err := io.Copy(h, io.NewSectionReader(r, 0, size)); err != nil || n != size {
+		return nil, fmt.Errorf("%d of %d bytes could be read: %w", n, size, firstError(err, pipeline.ErrInvalid))
+	}
+	h.Sum(f.instance.Digest[:0])
+	return f.instance, nil
+}
+
+// walked is a file that passed the walker.
+type walked struct {
+	syntax   *syntax
+	src      *source // holds the data set; not the file where that is deflated
+	pixels   pixelData
+	instance *pipeline.Instance // where the header was kept
+}
+
+// walk goes through a file. With keep it makes an Instance, without it only finds the pixels.
+func walk(src *source, keep bool) (*walked, error) {
+	meta, off, err := readMeta(src)
+	if err != nil {
+		return nil, err
+	}
+	uid := meta.String(pipeline.TagTransferSyntaxUID)
+	if !validUID(uid) {
+		return nil, fmt.Errorf("%w DICOM: the file meta information has no valid Transfer Syntax UID (0002,0010)", pipeline.ErrInvalid)
+	}
+	if meta.String(pipeline.TagMediaStorageSOPClassUID) == mediaStorageDirectory {
+		return nil, fmt.Errorf("%w: the file is a DICOMDIR, a directory of other files; give those", pipeline.ErrNotImage)
+	}
+	f := &walked{src: src}
+	if f.syntax, err = lookupSyntax(uid); err != nil {
+		return nil, err
+	}
+	if f.syntax.deflate {
+		deflated, err := src.take(off, src.size-off)
+		if err != nil {
+			return nil, err
+		}
+		set, err := inflate(deflated)
+		if err != nil {
+			return nil, err
+		}
+		f.src, off = memory(set), 0
+	}
+	w := newWalker(f.src, keep)
+	ds, _, err := w.dataset(off, f.src.size, false, scope{enc: f.syntax.enc})
+	if err != nil {
+		return nil, err
+	}
+	f.pixels = w.pixels
+	if err := f.check(); err != nil || !keep {
+		return f, err
+	}
+	if f.syntax.deflate { // the inflated bytes must not live as long as the header
+		detach(ds)
+	}
+	f.instance, err = instance(ds, uid)
+	return f, err
+}
+
+// mediaStorageDirectory is the SOP class of a DICOMDIR (PS3.4 annex B).
+const mediaStorageDirectory = "1.2.840.10008.1.3.10"
+
+// check compares where the pixels are with what the transfer syntax wants.
+func (f *walked) check() error {
+	switch p := f.pixels; {
+	case p.tag != pipeline.TagPixelData:
+		return nil
+	case p.encap && !f.syntax.Encapsulated:
+		return fmt.Errorf("%w DICOM: Pixel Data is fragmented, which the transfer syntax %s does not allow", pipeline.ErrInvalid, f.syntax.Name)
+	case !p.encap && f.syntax.Encapsulated:
+		return fmt.Errorf("%w DICOM: Pixel Data is not fragmented, as the transfer syntax %s demands", pipeline.ErrInvalid, f.syntax.Name)
+	}
+	return nil
+}
+
+// instance makes the Instance of a header.
+func instance(ds pipeline.Dataset, syntax string) (*pipeline.Instance, error) {
+	in := &pipeline.Instance{
+		StudyInstanceUID:  ds.String(pipeline.TagStudyInstanceUID),
+		SeriesInstanceUID: ds.String(pipeline.TagSeriesInstanceUID),
+		SOPInstanceUID:    ds.String(pipeline.TagSOPInstanceUID),
+		SOPClassUID:       ds.String(pipeline.TagSOPClassUID),
+		TransferSyntaxUID: syntax,
+		Header:            ds,
+	}
+	for _, u := range []struct {
+		name string
+		tag  pipeline.Tag
+		uid  string
+	}{
+		{"Study Instance UID", pipeline.TagStudyInstanceUID, in.StudyInstanceUID},
+		{"Series Instance UID", pipeline.TagSeriesInstanceUID, in.SeriesInstanceUID},
+		{"SOP Instance UID", pipeline.TagSOPInstanceUID, in.SOPInstanceUID},
+		{"SOP Class UID", pipeline.TagSOPClassUID, in.SOPClassUID},
+	} {
+		if !validUID(u.uid) {
+			return nil, fmt.Errorf("%w DICOM: %s %v is missing or no UID (digits and dots, at most 64)", pipeline.ErrInvalid, u.name, u.tag)
+		}
+	}
+	return in, nil
+}
+
+// validUID checks characters and length of a UID (PS3.5 section 9.1). Leading zeros of a component are let through: they are
+// wrong, but occur, and name an object no less clearly.
+func validUID(uid string) bool {
+	if uid == "" || len(uid) > 64 || uid[0] == '.' || uid[len(uid)-1] == '.' {
+		return false
+	}
+	for i := range len(uid) {
+		if c := uid[i]; c != '.' && (c < '0' || c > '9') || c == '.' && uid[i-1] == '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// detach copies the values that share memory with the bytes they were read from.
+func detach(ds pipeline.Dataset) {
+	for i := range ds {
+		ds[i].Bytes = bytes.Clone(ds[i].Bytes)
+		for _, item := range ds[i].Items {
+			detach(item)
+		}
+	}
 }

@@ -17,7 +17,7 @@ type source struct {
 	start  int64
 }
 
-const windowSize = 64 << 10
+const pageBytes = 64 << 10
 
 func memory(data []byte) *source { return &source{data: data, size: int64(len(data))} }
 
@@ -31,14 +31,14 @@ func (s *source) view(off int64, n int) ([]byte, error) {
 	if s.data != nil {
 		return s.data[off : off+int64(n) : off+int64(n)], nil
 	}
-	if n > windowSize {
+	if n > pageBytes {
 		return s.fetch(make([]byte, n), off)
 	}
 	if off < s.start || off+int64(n) > s.start+int64(len(s.window)) {
 		if s.window == nil {
-			s.window = make([]byte, windowSize)
+			s.window = make([]byte, pageBytes)
 		}
-		w, err := s.fetch(s.window[:min(windowSize, s.size-off)], off)
+		w, err := s.fetch(s.window[:min(pageBytes, s.size-off)], off)
 		if err != nil {
 			s.window = nil
 			return nil, err

@@ -58,7 +58,7 @@ func (w *walker) value(e *pipeline.Element, h head, s *scope) error {
 }
 
 // integer reads one binary integer. UV above the range of int64 keeps its bits.
-func integer(b []byte, info vrInfo, enc encoding) int64 {
+func integer(b []byte, info vrInfo, enc coding) int64 {
 	switch {
 	case info.size == 2 && info.form == formInt:
 		return int64(int16(enc.u16(b)))
@@ -77,7 +77,7 @@ func integer(b []byte, info vrInfo, enc encoding) int64 {
 func (w *walker) unknown(e *pipeline.Element, h head, s *scope) (bool, error) {
 	vr := w.implicitVR(h.tag)
 	in := *s
-	in.enc = encoding{implicit: true}
+	in.enc = coding{implicit: true}
 	info := vrOf(vr)
 	switch {
 	case vr == "UN" || int(h.length)%info.size != 0:
@@ -95,7 +95,7 @@ func (w *walker) unknown(e *pipeline.Element, h head, s *scope) (bool, error) {
 }
 
 // binary reads a value of bytes, words swapped to little endian.
-func (w *walker) binary(e *pipeline.Element, h head, enc encoding, size int) error {
+func (w *walker) binary(e *pipeline.Element, h head, enc coding, size int) error {
 	if w.src.data == nil || enc.big && size > 1 {
 		if err := w.spend(h.value, int64(h.length)); err != nil {
 			return err

@@ -4,15 +4,15 @@ package dicom
 type form uint8
 
 const (
-	formNone   form = iota // no VR of the standard
-	formText               // text with several values
-	formLine               // text with one value, in which a backslash is text
-	formUint               // binary integers
-	formInt                // the same, signed
-	formTag                // AT
-	formFloat              // FL FD
-	formBytes              // OB UN, and the O* words that are swapped by size
-	formItems              // SQ
+	formNone  form = iota // no VR of the standard
+	formText              // text with several values
+	formLine              // text with one value, in which a backslash is text
+	formUint              // binary integers
+	formInt               // the same, signed
+	formTag               // AT
+	formFloat             // FL FD
+	formBytes             // OB UN, and the O* words that are swapped by size
+	formItems             // SQ
 )
 
 type vrInfo struct {

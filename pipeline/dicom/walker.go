@@ -33,31 +33,31 @@ const (
 	itemHeaderLength              = 8
 )
 
-// encoding is how elements are written (PS3.5 section 7).
-type encoding struct{ implicit, big bool }
+// coding is how elements are written (PS3.5 section 7).
+type coding struct{ implicit, big bool }
 
-func (e encoding) u16(b []byte) uint16 {
+func (e coding) u16(b []byte) uint16 {
 	if e.big {
 		return binary.BigEndian.Uint16(b)
 	}
 	return binary.LittleEndian.Uint16(b)
 }
 
-func (e encoding) u32(b []byte) uint32 {
+func (e coding) u32(b []byte) uint32 {
 	if e.big {
 		return binary.BigEndian.Uint32(b)
 	}
 	return binary.LittleEndian.Uint32(b)
 }
 
-func (e encoding) u64(b []byte) uint64 {
+func (e coding) u64(b []byte) uint64 {
 	if e.big {
 		return binary.BigEndian.Uint64(b)
 	}
 	return binary.LittleEndian.Uint64(b)
 }
 
-func (e encoding) tag(b []byte) pipeline.Tag {
+func (e coding) tag(b []byte) pipeline.Tag {
 	return pipeline.Tag(e.u16(b))<<16 | pipeline.Tag(e.u16(b[2:]))
 }
 
@@ -68,6 +68,7 @@ type span struct{ off, length int64 }
 type pixelData struct {
 	tag       pipeline.Tag // 0: none
 	value     span         // native
+	word      int          // bytes of one word of its VR
 	fragments []span       // encapsulated, without the offset table
 	first     int64        // position of the first fragment's item: offset tables count from here
 	table     []byte       // Basic Offset Table
@@ -89,7 +90,7 @@ type walker struct {
 
 // scope is what holds for one data set: its encoding, its text, how deep it lies.
 type scope struct {
-	enc   encoding
+	enc   coding
 	text  charset
 	depth int
 }
@@ -119,7 +120,7 @@ type head struct {
 }
 
 // head reads the tag, VR and length at off; end is where the enclosing data set ends at the latest.
-func (w *walker) head(off, end int64, enc encoding) (head, error) {
+func (w *walker) head(off, end int64, enc coding) (head, error) {
 	if end-off < 8 {
 		return head{}, w.bad(off, "an attribute needs 8 bytes and %d are left; the file is truncated", end-off)
 	}
@@ -259,8 +260,11 @@ func (w *walker) element(h head, end int64, s *scope) (e pipeline.Element, next 
 			return e, next, true, err
 		case form == formItems, h.vr == "UN":
 			in := *s
+			if h.vr == "UN" && s.enc.big {
+				return e, 0, false, w.bad(h.value, "%v is an unknown sequence in big endian, whose byte order readers disagree about", h.tag)
+			}
 			if h.vr == "UN" { // PS3.5 section 6.2.2, note 4
-				in.enc = encoding{implicit: true}
+				in.enc = coding{implicit: true}
 			}
 			e.VR = "SQ"
 			e.Items, next, err = w.sequence(h.value, end, true, in)
@@ -310,7 +314,7 @@ func (w *walker) found(h head) (bool, error) {
 		if w.pixels.tag != 0 {
 			return true, w.bad(h.value, "%v is a second pixel data attribute", h.tag)
 		}
-		w.pixels.tag, w.pixels.value = h.tag, span{h.value, int64(h.length)}
+		w.pixels.tag, w.pixels.value, w.pixels.word = h.tag, span{h.value, int64(h.length)}, vrOf(h.vr).size
 		return true, nil
 	case pipeline.TagExtendedOffsetTable:
 		w.pixels.extended, err = w.offsets(h)
@@ -372,7 +376,7 @@ func (w *walker) sequence(off, end int64, open bool, s scope) ([]pipeline.Datase
 
 // encapsulated passes over a fragmented value (PS3.5 annex A.4) and, in the outermost data set, notes its fragments.
 func (w *walker) encapsulated(h head, end int64, depth int) (int64, error) {
-	le := encoding{}
+	le := coding{}
 	top := depth == 0 && h.tag == pipeline.TagPixelData
 	if top && w.pixels.tag != 0 {
 		return 0, w.bad(h.value, "%v is a second pixel data attribute", h.tag)
