@@ -21,7 +21,7 @@ const (
 
 func init() {
 	registerTokenizer("byte_level_bpe", func(path string) (Tokenizer, error) {
-		raw, err := readBounded(path, maxTokenizerFile)
+		raw, err := readTokenizerFile(path, maxTokenizerFile)
 		if err != nil {
 			return nil, err
 		}
@@ -29,7 +29,7 @@ func init() {
 	})
 }
 
-func readBounded(path string, limit int64) ([]byte, error) {
+func readTokenizerFile(path string, limit int64) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
