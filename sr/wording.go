@@ -1,0 +1,94 @@
+package sr
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+
+	"chatxray/pipeline"
+)
+
+// Manufacturer and Product name this software in every document.
+const (
+	Manufacturer = "ChatXRay project"
+	Product      = "ChatXRay"
+)
+
+const (
+	draftNotice  = "Draft written by software; not reviewed"
+	phantomText  = "PHANTOM: the image is synthetic. This text is about no patient."
+	phantomTitle = "PHANTOM "
+)
+
+// modelVersion is the version of a model with the beginning of its digest, as one Long String.
+func modelVersion(m pipeline.ModelRef) string { return m.Version + " sha256:" + m.Digest.String()[:16] }
+
+// plain makes a text fit for UT and for one line: no control characters, white space folded, none at the ends.
+func plain(s string) string {
+	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "\uFFFD"), func(r rune) bool {
+		return unicode.IsControl(r) || unicode.IsSpace(r)
+	}), " ")
+}
+
+// procedureText says what was read, what was not, who wrote the draft, and what is wrong with it.
+func (d *draft) procedureText() string {
+	r := d.Reading
+	var b strings.Builder
+	if r.Phantom {
+		b.WriteString(phantomText + " ")
+	}
+	var views []string
+	for _, ref := range d.images {
+		views = append(views, strings.TrimSpace(plain(ref.Modality)+" "+plain(ref.ViewPosition)))
+	}
+	images := "1 image"
+	if n := len(d.images); n > 1 {
+		images = fmt.Sprintf("%d images", n)
+	}
+	fmt.Fprintf(&b, "Chest radiograph, %s read (%s). ", images, strings.Join(views, "; "))
+	if len(r.Refused) > 0 {
+		fmt.Fprintf(&b, "Not read: %s. ", refusals(r.Refused))
+	}
+	fmt.Fprintf(&b, "Draft by software %s %s with model %s %s; not reviewed by a radiologist.", Product, d.Software, r.Model.Name, r.Model.Version)
+	if r.Truncated {
+		b.WriteString(" The model did not end its report within its token limit: the text is incomplete.")
+	}
+	return b.String()
+}
+
+// refusals counts the objects of a study that were not read, by reason, in the order of their first one.
+func refusals(rs []pipeline.Refusal) string {
+	var reasons []string
+	count := map[string]int{}
+	for _, r := range rs {
+		if count[r.Reason]++; count[r.Reason] == 1 {
+			reasons = append(reasons, r.Reason)
+		}
+	}
+	for i, reason := range reasons {
+		reasons[i] = fmt.Sprintf("%d %s", count[reason], plain(reason))
+	}
+	return strings.Join(reasons, ", ")
+}
+
+// evidenceText says in words how much a sentence rests on the images. Nats are not a probability of the finding, and the text
+// does not read like one.
+func (d *draft) evidenceText(e pipeline.Evidence) string {
+	makes, make := "this image makes", "this image does not make"
+	if len(d.images) > 1 {
+		makes, make = "these images make", "these images do not make"
+	}
+	others := "other patients' images do"
+	if len(e.Decoys) == 1 {
+		others = "another patient's image does"
+	}
+	blank := fmt.Sprintf("%.1f nats against a blank image", e.LogLikelihood-e.Blank)
+	if e.Drop < 0.05 {
+		return fmt.Sprintf("No evidence: %s the sentence likelier than %s (%.1f nats; %s).", make, others, e.Drop, blank)
+	}
+	return fmt.Sprintf("Evidence: %s the sentence %.1f nats likelier than %s (%s).", makes, e.Drop, others, blank)
+}
+
+func conflictText(label string) string {
+	return fmt.Sprintf("The model's findings head points the other way for %s.", label)
+}
