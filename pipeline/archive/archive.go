@@ -1,0 +1,242 @@
+// Package archive keeps instances, documents and records as files and finds them by an index in SQLite. The files are the truth:
+// the index is made anew from them whenever it is lost.
+//
+//	DIR/instances/STUDY/SERIES/SOP.dcm   received, byte for byte
+//	DIR/documents/STUDY/SERIES/SOP.dcm   written by this product
+//	DIR/records/STUDY/KEY.json, KEY.png  what the line knows of a reading, what the model saw
+//	DIR/incoming/                        uploads under way; emptied at start
+//	DIR/index.db                         SQLite, WAL
+//	DIR/lock, DIR/clean                  one process at a time; the last one stopped in order
+package archive
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"chatxray/pipeline"
+)
+
+// Opener checks a DICOM file and parses its header. Its errors wrap the sentinels of pipeline.
+type Opener func(path string) (*pipeline.Instance, error)
+
+// Options of an archive. The zero value is usable.
+type Options struct {
+	Reserve   int64                                     // bytes of disk that stay free; 0 is DefaultReserve, below 0 none
+	FreeSpace func(dir string) (int64, error)           // bytes free for us; nil asks the operating system
+	Now       func() time.Time                          // nil is time.Now
+	Warn      func(what string, path string, err error) // something at start needs a look; nil drops it. No patient data comes in.
+}
+
+// DefaultReserve is the disk space that stays free, 256 MB.
+const DefaultReserve = 256 << 20
+
+// Archive is safe for concurrent use. Only one process has it open at a time.
+type Archive struct {
+	dir  string
+	open Opener
+	opts Options
+	lock *os.File
+
+	read  *sql.DB
+	write *sql.DB
+
+	requests chan *request
+	writing  sync.WaitGroup
+	closing  sync.RWMutex // held for reading while a request is handed over
+	closed   bool
+
+	hooks  sync.RWMutex
+	stored []func(studyUID string)
+
+	records sync.Mutex // one change of a record at a time
+}
+
+// Open opens the archive in dir and makes it where there is none. Leftovers of an earlier crash are put in order first: unfinished
+// uploads go away, files without an index entry get one. The error wraps pipeline.ErrBusy when another process has it open.
+func Open(dir string, open Opener, opts Options) (*Archive, error) {
+	a, err := prepare(dir, open, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.start(); err != nil {
+		a.lock.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// prepare makes the folders and takes the lock.
+func prepare(dir string, open Opener, opts Options) (*Archive, error) {
+	if opts.Reserve == 0 {
+		opts.Reserve = DefaultReserve
+	}
+	if opts.FreeSpace == nil {
+		opts.FreeSpace = freeSpace
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Warn == nil {
+		opts.Warn = func(string, string, error) {}
+	}
+	for _, d := range []string{"", instancesDir, documentsDir, recordsDir, incomingDir} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			return nil, fmt.Errorf("the archive's folder cannot be made: %w", full(err))
+		}
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("the archive cannot be locked: %w", full(err))
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("the archive in %s is open in another process; stop it, or use another folder: %w", dir, pipeline.ErrBusy)
+	}
+	return &Archive{dir: dir, open: open, opts: opts, lock: lock, requests: make(chan *request)}, nil
+}
+
+// start opens the index, puts the leftovers of a crash in order and starts the writer.
+func (a *Archive) start() error {
+	if err := a.emptyIncoming(); err != nil {
+		return err
+	}
+	clean := filepath.Join(a.dir, "clean")
+	_, err := os.Stat(clean)
+	orderly := err == nil
+	if orderly {
+		if err := errors.Join(os.Remove(clean), syncDir(a.dir)); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(a.path("index.db")); err != nil {
+		orderly = false
+	}
+	if err := a.openIndex(); err != nil {
+		return err
+	}
+	if !orderly {
+		if _, err := a.recover(context.Background()); err != nil {
+			a.closeIndex()
+			return fmt.Errorf("putting the archive in order after a crash: %w", err)
+		}
+	}
+	a.writing.Go(a.writer)
+	return nil
+}
+
+func (a *Archive) emptyIncoming() error {
+	left, err := os.ReadDir(a.path(incomingDir))
+	for _, f := range left {
+		err = errors.Join(err, os.Remove(a.path(incomingDir, f.Name())))
+	}
+	if err != nil {
+		return fmt.Errorf("unfinished uploads cannot be removed: %w", err)
+	}
+	return nil
+}
+
+// Close finishes the commits under way and closes the archive.
+func (a *Archive) Close() error {
+	a.closing.Lock()
+	if a.closed {
+		a.closing.Unlock()
+		return nil
+	}
+	a.closed = true
+	a.closing.Unlock()
+	close(a.requests)
+	a.writing.Wait()
+	err := a.closeIndex()
+	if err == nil {
+		err = writeDurably(a.path("clean"), nil)
+	}
+	return errors.Join(err, a.lock.Close())
+}
+
+// OnStored has f called with the Study Instance UID after each commit that brought new instances from outside. f is called from the
+// goroutine that committed and must not block.
+func (a *Archive) OnStored(f func(studyUID string)) {
+	a.hooks.Lock()
+	defer a.hooks.Unlock()
+	a.stored = append(a.stored, f)
+}
+
+func (a *Archive) tellStored(studyUID string) {
+	a.hooks.RLock()
+	defer a.hooks.RUnlock()
+	for _, f := range a.stored {
+		f(studyUID)
+	}
+}
+
+const (
+	instancesDir = "instances"
+	documentsDir = "documents"
+	recordsDir   = "records"
+	incomingDir  = "incoming"
+)
+
+func (a *Archive) path(elem ...string) string {
+	return filepath.Join(append([]string{a.dir}, elem...)...)
+}
+
+// instancePath is where an instance's bytes are. The UIDs must be valid.
+func (a *Archive) instancePath(own bool, study, series, sop string) string {
+	root := instancesDir
+	if own {
+		root = documentsDir
+	}
+	return a.path(root, study, series, sop+".dcm")
+}
+
+// Room returns an error that wraps pipeline.ErrFull when n more bytes would touch the reserve.
+func (a *Archive) Room(n int64) error {
+	if a.opts.Reserve < 0 {
+		return nil
+	}
+	free, err := a.opts.FreeSpace(a.dir)
+	if err != nil {
+		return fmt.Errorf("the free disk space cannot be asked: %w", err)
+	}
+	if free-n < a.opts.Reserve {
+		return fmt.Errorf("%w: %d MB are free where the archive is and %d MB stay reserved; free some space", pipeline.ErrFull, free>>20, a.opts.Reserve>>20)
+	}
+	return nil
+}
+
+func freeSpace(dir string) (int64, error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return 0, err
+	}
+	return int64(s.Bavail) * s.Bsize, nil
+}
+
+// full adds pipeline.ErrFull to an error of the operating system that means it.
+func full(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", pipeline.ErrFull, bare(err))
+	}
+	return bare(err)
+}
+
+// bare strips the path from an error of a file operation: the archive's folder is no business of who uploads.
+func bare(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return fmt.Errorf("%s: %w", p.Op, p.Err)
+	}
+	var l *os.LinkError
+	if errors.As(err, &l) {
+		return fmt.Errorf("%s: %w", l.Op, l.Err)
+	}
+	return err
+}

@@ -1,0 +1,235 @@
+package archive
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"chatxray/pipeline"
+)
+
+// request is a group of staged instances whose bytes are durable under their temporary names.
+type request struct {
+	staged   []*pipeline.Staged
+	own      bool
+	outcomes []pipeline.Outcome // one for each of staged
+	done     chan struct{}
+}
+
+// groupLimit is how many instances one transaction takes when requests wait for each other.
+const groupLimit = 1000
+
+// Commit keeps staged instances. An outcome without error means that the bytes, the names and the index entry have reached the
+// disk. The same UID with the same content is a duplicate; with other content the first stays and the error wraps
+// pipeline.ErrConflict. Requests that come together share the costly steps. Every staged instance is used up.
+func (a *Archive) Commit(ctx context.Context, staged []*pipeline.Staged) []pipeline.Outcome {
+	out := a.commit(ctx, staged, false)
+	var studies []string
+	for _, o := range out {
+		if o.Err == nil && !o.Duplicate && !slices.Contains(studies, o.Instance.StudyInstanceUID) {
+			studies = append(studies, o.Instance.StudyInstanceUID)
+		}
+	}
+	for _, uid := range studies {
+		a.tellStored(uid)
+	}
+	return out
+}
+
+func (a *Archive) commit(ctx context.Context, staged []*pipeline.Staged, own bool) []pipeline.Outcome {
+	r := &request{staged: staged, own: own, outcomes: make([]pipeline.Outcome, len(staged)), done: make(chan struct{})}
+	defer a.Discard(staged...) // what was kept has another name by then
+	var work errgroup.Group
+	work.SetLimit(8)
+	for i, s := range staged {
+		r.outcomes[i].Instance = s.Instance
+		work.Go(func() error {
+			if r.outcomes[i].Err = ctx.Err(); r.outcomes[i].Err == nil {
+				r.outcomes[i].Err = full(syncFile(s.Instance.Path))
+			}
+			return nil
+		})
+	}
+	_ = work.Wait()
+	if !a.hand(r) {
+		for i := range r.outcomes {
+			r.outcomes[i].Err = fmt.Errorf("%w: the archive is being closed", pipeline.ErrBusy)
+		}
+		return r.outcomes
+	}
+	<-r.done
+	return r.outcomes
+}
+
+// hand gives a request to the writer, unless the archive is closed.
+func (a *Archive) hand(r *request) bool {
+	a.closing.RLock()
+	defer a.closing.RUnlock()
+	if a.closed {
+		return false
+	}
+	a.requests <- r
+	return true
+}
+
+// writer is the only goroutine that places files and writes the index.
+func (a *Archive) writer() {
+	for r := range a.requests {
+		group, n := []*request{r}, len(r.staged)
+	collect:
+		for n < groupLimit {
+			select {
+			case next, ok := <-a.requests:
+				if !ok {
+					break collect
+				}
+				group, n = append(group, next), n+len(next.staged)
+			default:
+				break collect
+			}
+		}
+		g := grouped{a: a, dirs: map[string]bool{}}
+		g.keep(context.Background(), group)
+		for _, r := range group {
+			close(r.done)
+		}
+	}
+}
+
+// grouped is one transaction's work.
+type grouped struct {
+	a      *Archive
+	dirs   map[string]bool // whose entries must become durable
+	placed []string        // files that were not there before
+}
+
+// keep places the files of a group, makes the names durable and commits their entries. When the index refuses, the files go too
+// and nothing of the group is kept.
+func (g *grouped) keep(ctx context.Context, group []*request) {
+	err := g.transact(ctx, group)
+	if err == nil {
+		return
+	}
+	err = fmt.Errorf("the archive cannot keep the instance: %w", indexError(err))
+	for _, f := range g.placed {
+		err = errors.Join(err, bare(os.Remove(f)))
+	}
+	for _, r := range group {
+		for i := range r.outcomes {
+			if r.outcomes[i].Err == nil {
+				r.outcomes[i].Err = err
+			}
+		}
+	}
+}
+
+func (g *grouped) transact(ctx context.Context, group []*request) error {
+	tx, err := g.a.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	for _, r := range group {
+		for i, s := range r.staged {
+			if r.outcomes[i].Err == nil {
+				if err := g.one(ctx, tx, s, r.own, &r.outcomes[i]); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if err := g.syncDirs(); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// one places the file of one instance and writes its entry. An error is the transaction's; the instance's own is in its outcome.
+func (g *grouped) one(ctx context.Context, tx *sql.Tx, s *pipeline.Staged, own bool, o *pipeline.Outcome) error {
+	in := s.Instance
+	known, err := g.a.find(ctx, tx, in.SOPInstanceUID)
+	if err != nil {
+		return err
+	}
+	if known != nil {
+		o.Err = compare(known, in)
+		o.Duplicate = o.Err == nil
+		if o.Duplicate {
+			o.Instance = known
+		}
+		return nil
+	}
+	final := g.a.instancePath(own, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID)
+	if o.Err = full(g.place(in, final)); o.Err != nil {
+		return nil
+	}
+	kept := *in
+	kept.Path = final
+	o.Instance = &kept
+	return insert(ctx, tx, entry{in: &kept, size: s.Size, own: own, received: g.a.opts.Now().UnixNano()})
+}
+
+// compare returns nil when an instance has the content of the one that is kept.
+func compare(known, in *pipeline.Instance) error {
+	conflict := fmt.Errorf("%w: an instance %s with other content is kept already, and the first one stays", pipeline.ErrConflict, in.SOPInstanceUID)
+	switch {
+	case known.Digest == in.Digest:
+		return nil
+	case known.StudyInstanceUID != in.StudyInstanceUID, known.SeriesInstanceUID != in.SeriesInstanceUID, known.TransferSyntaxUID != in.TransferSyntaxUID:
+		return conflict
+	}
+	same, err := sameDataSet(known.Path, in.Path)
+	if err != nil {
+		return fmt.Errorf("instance %s cannot be compared with the one that is kept: %w", in.SOPInstanceUID, bare(err))
+	}
+	if !same {
+		return conflict
+	}
+	return nil
+}
+
+// place gives a staged file its final name. A file without an entry that lies there already is taken over if it is the same.
+func (g *grouped) place(in *pipeline.Instance, final string) error {
+	dir := filepath.Dir(final)
+	study := filepath.Dir(dir)
+	changed, err := makeDirs(filepath.Dir(study), filepath.Base(study), filepath.Base(dir))
+	if err != nil {
+		return err
+	}
+	for _, d := range append(changed, dir) {
+		g.dirs[d] = true
+	}
+	_, err = os.Lstat(final)
+	fresh := err != nil
+	if !fresh {
+		same, err := sameDataSet(final, in.Path)
+		if err != nil {
+			return err
+		}
+		if !same {
+			return fmt.Errorf("%w: a file of instance %s with other content lies in the archive without an index entry; rebuild the index", pipeline.ErrConflict, in.SOPInstanceUID)
+		}
+	}
+	if err := os.Rename(in.Path, final); err != nil {
+		return err
+	}
+	if fresh {
+		g.placed = append(g.placed, final)
+	}
+	return nil
+}
+
+func (g *grouped) syncDirs() error {
+	var work errgroup.Group
+	work.SetLimit(8)
+	for d := range g.dirs {
+		work.Go(func() error { return syncDir(d) })
+	}
+	return work.Wait()
+}

@@ -1,0 +1,39 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+
+	"chatxray/pipeline"
+)
+
+// PutDocument keeps a document of our own beside the instances of its study; when it returns nil the document survives a crash.
+// The same document again is no error; another one under its UID wraps pipeline.ErrConflict.
+func (a *Archive) PutDocument(ctx context.Context, d pipeline.Document) error {
+	s, err := a.Stage(ctx, bytes.NewReader(d.Bytes))
+	if err != nil {
+		return fmt.Errorf("document %s: %w", d.SOPInstanceUID, err)
+	}
+	if in := s.Instance; in.StudyInstanceUID != d.StudyInstanceUID || in.SeriesInstanceUID != d.SeriesInstanceUID ||
+		in.SOPInstanceUID != d.SOPInstanceUID || in.SOPClassUID != d.SOPClassUID {
+		a.Discard(s)
+		return fmt.Errorf("%w: document %s says other UIDs than its bytes", pipeline.ErrInvalid, d.SOPInstanceUID)
+	}
+	return a.commit(ctx, []*pipeline.Staged{s}, true)[0].Err
+}
+
+// Document reads a document again; pipeline.ErrNotFound when it is not there.
+func (a *Archive) Document(ctx context.Context, studyUID string, ref pipeline.DocumentRef) (pipeline.Document, error) {
+	found, err := a.Instances(ctx, studyUID, ref.SeriesInstanceUID, ref.SOPInstanceUID)
+	if err != nil {
+		return pipeline.Document{}, err
+	}
+	b, err := os.ReadFile(found[0].Path)
+	if err != nil {
+		return pipeline.Document{}, fmt.Errorf("document %s: %w", ref.SOPInstanceUID, bare(err))
+	}
+	return pipeline.Document{Kind: ref.Kind, StudyInstanceUID: studyUID, SeriesInstanceUID: ref.SeriesInstanceUID,
+		SOPInstanceUID: ref.SOPInstanceUID, SOPClassUID: ref.SOPClassUID, Bytes: b}, nil
+}
