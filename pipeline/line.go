@@ -97,6 +97,10 @@ func (s *Steps) Read(ctx context.Context, st *Study, created time.Time) (*Readin
 }
 
 func refusalReason(err error) string {
+	var refusal Refusal
+	if errors.As(err, &refusal) {
+		return refusal.Reason
+	}
 	for _, r := range []struct {
 		err  error
 		word string

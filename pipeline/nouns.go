@@ -81,6 +81,12 @@ type Refusal struct {
 	Detail         string `json:"detail"`
 }
 
+// Error makes a Refusal an error, for the steps that find only in the pixels why an image is not read.
+func (r Refusal) Error() string { return r.Detail }
+
+// Unwrap makes a Refusal an ErrNotImage: not an image that we read.
+func (r Refusal) Unwrap() error { return ErrNotImage }
+
 // Study is the instances of one study that belong together, in the order of series number, instance number and UID.
 type Study struct {
 	StudyInstanceUID string

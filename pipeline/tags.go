@@ -91,6 +91,7 @@ const (
 	TagAdditionalPatientHistory                  Tag = 0x001021B0
 	TagPatientSpeciesDescription                 Tag = 0x00102201
 	TagPatientSpeciesCodeSequence                Tag = 0x00102202
+	TagAnatomicalOrientationType                 Tag = 0x00102210
 	TagPatientBreedDescription                   Tag = 0x00102292
 	TagResponsiblePerson                         Tag = 0x00102297
 	TagPatientComments                           Tag = 0x00104000
