@@ -1,0 +1,39 @@
+package modelrt
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Config is the section "model" of the configuration file.
+type Config struct {
+	Bundle  string `yaml:"bundle"`  // folder of the model bundle; empty: the default bundle
+	Threads int    `yaml:"threads"` // of ONNX Runtime; 0: one a core
+	// Device is auto (CUDA where its libraries load, else the CPU), cpu, or cuda (refuse to start without).
+	Device string `yaml:"device"`
+}
+
+// DefaultConfig returns what suits any machine.
+func DefaultConfig() Config { return Config{Device: "auto"} }
+
+// Check returns what is wrong with the configuration.
+func (c Config) Check() error {
+	var errs []error
+	if c.Threads < 0 || c.Threads > 1024 {
+		errs = append(errs, fmt.Errorf("model.threads: %d is not between 0 and 1024", c.Threads))
+	}
+	switch c.Device {
+	case "auto", string(CPU), string(CUDA):
+	default:
+		errs = append(errs, fmt.Errorf("model.device: %q is not auto, %s or %s", c.Device, CPU, CUDA))
+	}
+	return errors.Join(errs...)
+}
+
+// Wanted returns the device as Start takes it.
+func (c Config) Wanted() Device {
+	if c.Device == "auto" {
+		return Auto
+	}
+	return Device(c.Device)
+}
