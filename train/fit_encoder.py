@@ -21,7 +21,7 @@ from .wheels import wheel
 CHECKPOINT, WEIGHTS = "encoder.checkpoint.pt", "encoder.pt"
 BATCH, SMOOTHING = 32, 0.03
 SMALL = 224  # side of the first part of training: cheaper steps
-SMALL_PART = 0.6
+SMALL_PART = 0.7
 
 
 def augment(x: Tensor, coarse: Tensor, side: int, rng: torch.Generator) -> Tensor:
@@ -76,6 +76,18 @@ def predict(model: Encoder, pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(out)
 
 
+def train_rows(known: films.Films) -> np.ndarray:
+    """Train films with at least one label that can be used."""
+    train, truth = known.rows("train"), known.fair()
+    return train[(~np.isnan(truth[train])).any(1)]
+
+
+def counts(places: Places) -> dict[str, int]:
+    """Train films per set."""
+    known = films.load(places)
+    return {str(k): int(n) for k, n in known.table["set"].iloc[train_rows(known)].value_counts().items()}
+
+
 def run(places: Places, minutes: float = 30, seed: int = 1) -> None:
     done = places.cached(WEIGHTS)
     if done.exists():
@@ -84,9 +96,8 @@ def run(places: Places, minutes: float = 30, seed: int = 1) -> None:
     known = films.load(places)
     truth = torch.from_numpy(known.fair())
     pixels = np.load(places.cached(prepare.PIXELS), mmap_mode="r")
-    coarse = torch.from_numpy(known.table["set"].isin(["nih64", "tb128"]).to_numpy())
-    train = known.rows("train")
-    train = train[(~torch.isnan(truth[train])).any(1).numpy()]
+    coarse = torch.from_numpy(known.table["set"].isin(["nih64", "tb128"]).to_numpy().copy())
+    train = train_rows(known)
 
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
@@ -130,6 +141,9 @@ def run(places: Places, minutes: float = 30, seed: int = 1) -> None:
             step += 1
             average(ema, model, min(0.995, (1 + step) / (10 + step)))
             total, seen = total + loss.item() * len(batch), seen + len(batch)
+            if step % 25 == 0:
+                print(f"encoder: step {step} loss {total / seen:.4f} {seen / (time.time() - mark):.1f} images/s "
+                      f"at {side} px, {(budget - time.time() + began) / 60:.1f} min left", flush=True)
         epoch += 1
         spent = time.time() - began
         print(f"encoder: epoch {epoch} loss {total / max(seen, 1):.4f} "

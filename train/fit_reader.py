@@ -1,0 +1,225 @@
+"""Stage ``reader``: adapter and LoRA learn to write the grammar's reports from frozen features."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import features, films, masks
+from .base import Base, gguf_file, write_tokenizer
+from .grammar import TOPICS, Facts, compose, parse
+from .language import Language
+from .reader import Adapter, Prompt, greedy
+from .settings import FEATURE_TOKENS, WIDTH, Places
+
+WEIGHTS, CHECKPOINT = "reader.pt", "reader.checkpoint.pt"
+BATCH = 8
+RATES = {"adapter": 1.5e-3, "lora": 1e-3}
+BLANK = 0.08           # share of samples that see zeroed features and a film drawn at random
+NOISE = 0.15           # of the features, whose own spread is about 1
+DECISION = 4.0         # weight of the token that decides a topic; other tokens weigh 1
+BALANCE, MOST = 0.8, 8.0  # present is weighted (absent / present) ** BALANCE, at most MOST
+RICHER = 1.0           # a film is drawn 1 + RICHER * (rarer findings present, at most 2) times as often
+RARER = ("Consolidation", "Edema", "Atelectasis", "Lung Lesion", "Pneumothorax", "Pleural Effusion",
+         "Pleural Other", "Cardiomegaly")
+CHECK_EVERY = 420      # seconds between looks at the development films
+
+
+def facts_of(places: Places, known: films.Films) -> list[Facts]:
+    outlined = masks.read(places.data / "cxr" / "masks")
+    out = []
+    for film, row in zip(known.table["id"], known.truth):
+        where, devices = outlined.get(film, ({}, ()))
+        states = {name: bool(v) for name, v in zip(films.TARGETS, row) if not np.isnan(v)}
+        out.append(Facts(states, where, devices))
+    return out
+
+
+def choice_weights(facts: list[Facts], chance: np.ndarray) -> dict[tuple[str, str], float]:
+    """Loss weight of each (label, choice), so that a rare finding is said at a useful threshold.
+    ``chance`` is how often each film is drawn. Weights of a label average to 1."""
+    tally: dict[str, dict[str, float]] = {}
+    for fact, share in zip(facts, chance):
+        for decision in compose(fact, random.Random(0))[1]:
+            kinds = tally.setdefault(decision.label, {})
+            kinds[decision.choice] = kinds.get(decision.choice, 0) + share
+    out = {}
+    for label, kinds in tally.items():
+        most, total = max(kinds.values()), sum(kinds.values())
+        raw = {k: min(MOST, (most / n) ** BALANCE) for k, n in kinds.items()}
+        mean = sum(raw[k] * n for k, n in kinds.items()) / total
+        out |= {(label, k): w / mean for k, w in raw.items()}
+    return out
+
+
+class Writer:
+    """Turns facts into answer ids and token weights."""
+
+    def __init__(self, prompt: Prompt, weights: dict[tuple[str, str], float]):
+        self.prompt, self.weights = prompt, weights
+
+    def __call__(self, facts: Facts, rng: random.Random, plain: bool = False) -> tuple[list[int], list[float]]:
+        text, decisions = compose(facts, rng)
+        encoded = self.prompt.tokenizer.encode(text, add_special_tokens=False)
+        weights = [1.0] * (len(encoded.ids) + 1)
+        at = {d.at: d for d in decisions}
+        for i, (start, end) in enumerate(encoded.offsets):
+            hit = next((at[c] for c in range(start, end) if c in at), None)
+            if hit:
+                weights[i] = DECISION * (1.0 if plain else self.weights.get((hit.label, hit.choice), 1.0))
+        return encoded.ids + [self.prompt.end], weights
+
+
+def loss_of(language: Language, prompt: Prompt, image: Tensor, answers: list[list[int]],
+            weights: list[list[float]]) -> tuple[Tensor, Tensor]:
+    """(weighted mean loss, mean unweighted loss of the deciding tokens)"""
+    longest = max(map(len, answers))
+    ids = torch.tensor([a + [prompt.end] * (longest - len(a)) for a in answers])
+    weight = torch.tensor([w + [0.0] * (longest - len(w)) for w in weights])
+    x = torch.cat([prompt.embed(language, image), language.embed(ids[:, :-1])], 1)
+    hidden, _ = language(x)
+    hidden = hidden[:, x.shape[1] - longest:]
+    used = weight > 0
+    nll = F.cross_entropy(language.logits(hidden[used]), ids[used], reduction="none")
+    deciding = weight[used] != 1
+    return (nll * weight[used]).sum() / used.sum(), nll[deciding].mean().detach()
+
+
+def agreement(said: list[dict[str, bool]], facts: list[Facts], groups: np.ndarray) -> str:
+    """Micro F1 on topics and impression against own film and against others of the same group."""
+    labels = [t.label for t in TOPICS] + ["Pneumonia", "No Finding"]
+    own, other = np.zeros(3), np.zeros(3)
+    for i, fact in enumerate(facts):
+        for j in np.flatnonzero(groups == groups[i]):
+            into = own if i == j else other
+            share = 1.0 if i == j else 1.0 / max(1, (groups == groups[i]).sum() - 1)
+            for label in labels:
+                if label in fact.known:
+                    claim, real = said[j].get(label, False), fact.known[label]
+                    into += share * np.array([claim and real, claim and not real, real and not claim])
+    f1 = [2 * t[0] / max(1e-9, 2 * t[0] + t[1] + t[2]) for t in (own, other)]
+    return f"F1 {f1[0]:.3f}, with another film of the set and view {f1[1]:.3f}"
+
+
+def run(places: Places, minutes: float = 60, seed: int = 1) -> None:
+    done, checkpoint = places.cached(WEIGHTS), places.cached(CHECKPOINT)
+    if done.exists():
+        print(f"reader: {done} is whole, nothing to do")
+        return
+    torch.manual_seed(seed)
+    known = films.load(places)
+    facts = facts_of(places, known)
+    plain = np.load(places.cached(features.PLAIN), mmap_mode="r")
+    varied = np.load(places.cached(features.VARIED), mmap_mode="r")
+    tokenizer = places.cached("tokenizer.json")
+    base = Base(gguf_file(places))
+    write_tokenizer(base, tokenizer)
+    language, adapter, prompt = Language(base), Adapter(base.hidden), Prompt(tokenizer)
+
+    train = np.array([i for i in known.rows("train") if compose(facts[i], random.Random(0))[1]])
+    chance = np.array([1 + RICHER * min(2, sum(bool(facts[i].known.get(n)) for n in RARER)) for i in train])
+    chance = chance / chance.sum()
+    weights = choice_weights([facts[i] for i in train], chance)
+    writer = Writer(prompt, weights)
+    print(f"reader: {len(train)} films; weights " +
+          ", ".join(f"{a} {b} {w:.2f}" for (a, b), w in sorted(weights.items()) if b != "absent"))
+    dev = np.array([i for i in known.rows("dev") if known.table["set"][i] in ("nih", "nih64")])
+
+    lora = [p for n, p in language.named_parameters()]
+    optimizer = torch.optim.AdamW([{"params": list(adapter.parameters()), "weight_decay": 0.02},
+                                   {"params": lora, "weight_decay": 0.0}], lr=0, betas=(0.9, 0.98))
+    spent, step = 0.0, 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=False)
+        adapter.load_state_dict(state["adapter"])
+        language.load_state_dict(state["lora"], strict=False)
+        optimizer.load_state_dict(state["optimizer"])
+        spent, step = state["spent"], state["step"]
+        print(f"reader: resumes after {spent / 60:.1f} min, step {step}")
+
+    budget, began = minutes * 60, time.time() - spent
+    looked, logged, total, deciding, seen = time.time(), time.time(), 0.0, 0.0, 0
+    while (spent := time.time() - began) < budget:
+        rng = np.random.default_rng((seed, step))
+        words = random.Random(f"{seed} {step}")
+        rate = min(1, (step + 1) / 40) * 0.5 * (1 + math.cos(math.pi * spent / budget))
+        for group, peak in zip(optimizer.param_groups, RATES.values()):
+            group["lr"] = peak * rate
+        rows = rng.choice(train, BATCH, p=chance)
+        seen_features = np.stack([plain[i] if c == features.COPIES else varied[c, i]
+                                  for i, c in zip(rows, rng.integers(0, features.COPIES + 1, BATCH))])
+        image = torch.from_numpy(seen_features.astype(np.float32))
+        image = image + NOISE * torch.from_numpy(rng.standard_normal(image.shape, np.float32))
+        blank = rng.random(BATCH) < BLANK
+        image[torch.from_numpy(blank)] = 0
+        rows = np.where(blank, rng.choice(train, BATCH), rows)
+        answers, token_weights = zip(*(writer(facts[i], words, plain=b) for i, b in zip(rows, blank)))
+        loss, decided = loss_of(language, prompt, adapter(image), list(answers), list(token_weights))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([*adapter.parameters(), *lora], 1.0)
+        optimizer.step()
+        step += 1
+        total, deciding, seen = total + loss.item(), deciding + decided.item(), seen + 1
+        if time.time() - logged > 60:
+            spent = time.time() - began
+            print(f"reader: step {step} loss {total / seen:.4f} deciding tokens {deciding / seen:.4f} "
+                  f"{seen * BATCH / (time.time() - logged):.2f} samples/s, {spent / 60:.1f} min, "
+                  f"{(budget - spent) / 60:.1f} left", flush=True)
+            total = deciding = 0.0
+            seen, logged = 0, time.time()
+        if time.time() - looked > CHECK_EVERY:
+            look(language, adapter, prompt, plain, dev, facts, known)
+            save(checkpoint, language, adapter, optimizer=optimizer.state_dict(), spent=time.time() - began, step=step)
+            looked = logged = time.time()
+            total = deciding = 0.0
+            seen = 0
+    look(language, adapter, prompt, plain, dev, facts, known)
+    save(done, language, adapter, steps=step, minutes=spent / 60, samples=step * BATCH)
+    print(f"reader: {step} steps, {step * BATCH} samples in {spent / 60:.1f} min -> {done}")
+
+
+def look(language: Language, adapter: Adapter, prompt: Prompt, plain: np.ndarray, dev: np.ndarray,
+         facts: list[Facts], known: films.Films) -> None:
+    """Reports of the development films against their labels."""
+    with torch.inference_mode():
+        texts = []
+        for start in range(0, len(dev), 32):
+            image = adapter(torch.from_numpy(plain[dev[start:start + 32]].astype(np.float32)))
+            texts += [prompt.decode(a) for a in greedy(language, prompt, image, 110)]
+        blank = prompt.decode(greedy(language, prompt, adapter(torch.zeros(1, FEATURE_TOKENS, WIDTH)), 110)[0])
+    said = [parse(t) for t in texts]
+    groups = (known.table["set"] + known.table["view"]).to_numpy()[dev]
+    rate = {t.label: f"{np.mean([s.get(t.label, False) for s in said]):.2f}" for t in TOPICS}
+    print(f"reader: dev {len(dev)} films, {len(set(texts))} different reports, "
+          f"{agreement(said, [facts[i] for i in dev], groups)}; said present {rate}\n"
+          f"reader: first {texts[0]!r}\nreader: blank {blank!r}", flush=True)
+
+
+def save(path, language: Language, adapter: Adapter, **more) -> None:
+    lora = {n: p.detach() for n, p in language.named_parameters()}
+    partial = path.with_suffix(".part")
+    torch.save({"adapter": adapter.state_dict(), "lora": lora, **more}, partial)
+    partial.rename(path)
+
+
+def trained(places: Places) -> tuple[Adapter, dict[str, Tensor]]:
+    """The adapter, rounded to float16, and the LoRA tensors under their names in the bundle."""
+    from .language import ALPHA, RANK
+
+    state = torch.load(places.cached(WEIGHTS), weights_only=False)
+    adapter = Adapter()
+    adapter.load_state_dict({k: v.half().float() for k, v in state["adapter"].items()})
+    lora = {}
+    for name, value in state["lora"].items():  # blocks.L.NAME.lora_x
+        _, layer, projection, side = name.split(".")
+        lora[f"blk.{layer}.{projection}.{side}"] = value * (ALPHA / RANK if side == "lora_b" else 1)
+    return adapter.eval(), lora
+
+
