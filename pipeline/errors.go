@@ -14,4 +14,5 @@ var (
 	ErrBusy        = errors.New("busy")     // try again later
 	ErrFull        = errors.New("disk full")
 	ErrMissingPart = errors.New("missing run-time part")
+	ErrModel       = errors.New("the model failed") // it gave nothing that may leave: no sentence, no end of a run, numbers that are not finite
 )
