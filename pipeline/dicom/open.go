@@ -14,13 +14,26 @@ import (
 // must not change it afterwards. Errors wrap pipeline.ErrInvalid (breaks the standard or our limits), ErrUnknown (a transfer
 // syntax that is not of the standard) or ErrNotImage (a DICOMDIR, which is no object).
 func Open(data []byte) (*pipeline.Instance, error) {
+	in, err := OpenAnonymous(data)
+	if err != nil {
+		return nil, err
+	}
+	if err := identified(in); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// OpenAnonymous does what Open does for an object that need not say which object it is: the Instance's UIDs are empty where the
+// object's are missing or wrong. It can be decoded and looked at; it must not be stored, read for a report or sent.
+func OpenAnonymous(data []byte) (*pipeline.Instance, error) {
 	f, err := walk(memory(data), true)
 	if err != nil {
 		return nil, err
 	}
-	f.instance.Data = data
-	f.instance.Digest = sha256.Sum256(data)
-	return f.instance, nil
+	in := f.instance()
+	in.Data, in.Digest = data, sha256.Sum256(data)
+	return in, nil
 }
 
 // OpenFile does what Open does for a file on disk. It reads the file once for its digest and then only the header: the Instance
@@ -36,7 +49,7 @@ func OpenFile(path string) (*pipeline.Instance, error) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file: %w", path, pipeline.ErrInvalid)
+		return nil, fmt.Errorf("%w: %s is no regular file", pipeline.ErrInvalid, path)
 	}
 	in, err := OpenAt(f, st.Size())
 	if err != nil {
@@ -52,23 +65,27 @@ func OpenAt(r io.ReaderAt, size int64) (*pipeline.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
+	in := f.instance()
+	if err := identified(in); err != nil {
+		return nil, err
+	}
 	h := sha256.New()
 	if n, err := io.Copy(h, io.NewSectionReader(r, 0, size)); err != nil || n != size {
 		return nil, fmt.Errorf("%d of %d bytes could be read: %w", n, size, firstError(err, pipeline.ErrInvalid))
 	}
-	h.Sum(f.instance.Digest[:0])
-	return f.instance, nil
+	h.Sum(in.Digest[:0])
+	return in, nil
 }
 
 // walked is a file that passed the walker.
 type walked struct {
-	syntax   *syntax
-	src      *source // holds the data set; not the file where that is deflated
-	pixels   pixelData
-	instance *pipeline.Instance // where the header was kept
+	syntax *syntax
+	src    *source // holds the data set; not the file where that is deflated
+	pixels pixelData
+	header pipeline.Dataset // where it was kept
 }
 
-// walk goes through a file. With keep it makes an Instance, without it only finds the pixels.
+// walk goes through a file. With keep it makes the header, without it only finds the pixels.
 func walk(src *source, keep bool) (*walked, error) {
 	meta, off, err := readMeta(src)
 	if err != nil {
@@ -108,8 +125,8 @@ func walk(src *source, keep bool) (*walked, error) {
 	if f.syntax.deflate { // the inflated bytes must not live as long as the header
 		detach(ds)
 	}
-	f.instance, err = instance(ds, uid)
-	return f, err
+	f.header = ds
+	return f, nil
 }
 
 // mediaStorageDirectory is the SOP class of a DICOMDIR (PS3.4 annex B).
@@ -128,16 +145,26 @@ func (f *walked) check() error {
 	return nil
 }
 
-// instance makes the Instance of a header.
-func instance(ds pipeline.Dataset, syntax string) (*pipeline.Instance, error) {
-	in := &pipeline.Instance{
-		StudyInstanceUID:  ds.String(pipeline.TagStudyInstanceUID),
-		SeriesInstanceUID: ds.String(pipeline.TagSeriesInstanceUID),
-		SOPInstanceUID:    ds.String(pipeline.TagSOPInstanceUID),
-		SOPClassUID:       ds.String(pipeline.TagSOPClassUID),
-		TransferSyntaxUID: syntax,
-		Header:            ds,
+// instance makes the Instance of a header. A UID that is none stays empty.
+func (f *walked) instance() *pipeline.Instance {
+	uid := func(t pipeline.Tag) string {
+		if u := f.header.String(t); validUID(u) {
+			return u
+		}
+		return ""
 	}
+	return &pipeline.Instance{
+		StudyInstanceUID:  uid(pipeline.TagStudyInstanceUID),
+		SeriesInstanceUID: uid(pipeline.TagSeriesInstanceUID),
+		SOPInstanceUID:    uid(pipeline.TagSOPInstanceUID),
+		SOPClassUID:       uid(pipeline.TagSOPClassUID),
+		TransferSyntaxUID: f.syntax.UID,
+		Header:            f.header,
+	}
+}
+
+// identified demands the UIDs that every composite object has (PS3.3 sections C.7.2.1, C.7.3.1 and C.12.1).
+func identified(in *pipeline.Instance) error {
 	for _, u := range []struct {
 		name string
 		tag  pipeline.Tag
@@ -148,11 +175,11 @@ func instance(ds pipeline.Dataset, syntax string) (*pipeline.Instance, error) {
 		{"SOP Instance UID", pipeline.TagSOPInstanceUID, in.SOPInstanceUID},
 		{"SOP Class UID", pipeline.TagSOPClassUID, in.SOPClassUID},
 	} {
-		if !validUID(u.uid) {
-			return nil, fmt.Errorf("%w DICOM: %s %v is missing or no UID (digits and dots, at most 64)", pipeline.ErrInvalid, u.name, u.tag)
+		if u.uid == "" {
+			return fmt.Errorf("%w DICOM: %s %v is missing or no UID (digits and dots, at most 64)", pipeline.ErrInvalid, u.name, u.tag)
 		}
 	}
-	return in, nil
+	return nil
 }
 
 // validUID checks characters and length of a UID (PS3.5 section 9.1). Leading zeros of a component are let through: they are
