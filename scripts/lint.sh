@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Checks format, Go code, scripts, chart and Dockerfile. Runs every check, then fails if one did.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+failed=()
+check() {
+  local name=$1
+  shift
+  echo "lint: $name"
+  "$@" || failed+=("$name")
+}
+
+formatted() {
+  local bad
+  bad=$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l) || return 1
+  [ -z "$bad" ] || { printf 'not formatted, run make fmt:\n%s\n' "$bad"; return 1; }
+}
+chart() {
+  local helm
+  helm=$(bash scripts/tool.sh helm) || return 1
+  "$helm" lint --strict charts/chatxray || return 1
+  for values in charts/chatxray/ci/*.yaml; do
+    "$helm" lint --strict --values "$values" charts/chatxray || return 1
+    "$helm" template test charts/chatxray --values "$values" >/dev/null || return 1
+  done
+}
+
+check gofmt formatted
+check "go vet" go vet ./... ./.ci/...
+check golangci-lint "$(bash scripts/tool.sh golangci-lint)" run ./... ./.ci/...
+check "helm lint" chart
+check Dockerfile "$(bash scripts/tool.sh hadolint)" Dockerfile
+check scripts "$(bash scripts/tool.sh shellcheck)" scripts/*.sh .ci/run
+
+[ "${#failed[@]}" = 0 ] || { echo "lint: failed: ${failed[*]}" >&2; exit 1; }
+echo "lint: no finding"
