@@ -8,6 +8,7 @@ SHELL       := bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
 GPU     ?=
 BENCH   ?= .
+export STUDY KEEP
 
 GO_BUILD := CGO_ENABLED=1 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 TOOLS    := bash scripts/tool.sh
@@ -29,7 +30,7 @@ parts: build ## Fetch the run-time parts (ONNX Runtime, codecs, base model) into
 
 .PHONY: demo
 demo: parts ## Start the service, send it a chest radiograph, show the report. STUDY=path, KEEP=1.
-	@STUDY='$(STUDY)' KEEP='$(KEEP)' bash scripts/demo.sh
+	@bash scripts/demo.sh
 
 .PHONY: test
 test: build ## Run every test: Go with the race detector, end to end, Python. Ends with the list of skipped tests.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks format, Go code, scripts, chart and Dockerfile. Runs every check, then fails if one did.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 failed=()
 check() {
@@ -22,7 +22,7 @@ chart() {
   "$helm" lint --strict charts/chatxray || return 1
   for values in charts/chatxray/ci/*.yaml; do
     "$helm" lint --strict --values "$values" charts/chatxray || return 1
-    "$helm" template test charts/chatxray --values "$values" >/dev/null || return 1
+    "$helm" template test charts/chatxray --kube-version 1.33.0 --values "$values" >/dev/null || return 1
   done
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests: Go with the race detector (end to end among them), then Python's. Ends with every skipped test and its reason.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 mkdir -p dist/test
 rm -f dist/test/*
@@ -22,10 +22,11 @@ if [ -d train/tests ]; then
 fi
 
 echo
+present=()
 for file in "${results[@]}"; do
   [ -s "$file" ] || { echo "test: $file was not written" >&2; failed=1; continue; }
   present+=("$file")
 done
 dist/test/testlog skips "${present[@]}" || failed=1
-[ "$failed" = 0 ] && echo "test: all passed" || echo "test: FAILED" >&2
-exit "$failed"
+[ "$failed" = 0 ] || { echo "test: FAILED" >&2; exit 1; }
+echo "test: all passed"

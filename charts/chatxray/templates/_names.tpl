@@ -1,0 +1,45 @@
+{{/* The chart's name, the release's name, labels. A name of Kubernetes has at most 63 characters. */}}
+{{- define "chatxray.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "chatxray.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains (include "chatxray.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "chatxray.name" .) | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "chatxray.selector" -}}
+app.kubernetes.io/name: {{ include "chatxray.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "chatxray.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "chatxray.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "chatxray.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "chatxray.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The configuration file: the values' config, with Redis taken from the environment where a Secret holds its URL. */}}
+{{- define "chatxray.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- if .Values.redis.existingSecret -}}
+{{- $jobs := deepCopy (default dict $config.jobs) -}}
+{{- $_ := set $jobs "redis" "env:CHATXRAY_REDIS_URL" -}}
+{{- $_ := set $config "jobs" $jobs -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
