@@ -1,0 +1,167 @@
+package modelrt
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"chatxray/pipeline"
+)
+
+// Bundle is a model bundle: a folder with a manifest.
+type Bundle struct {
+	Dir      string
+	Manifest *Manifest
+	Digest   pipeline.Digest // of manifest.json
+}
+
+// OpenBundle reads the manifest of the bundle in dir, and nothing else of it.
+// Errors: ErrNotFound where there is no manifest, else those of ParseManifest.
+func OpenBundle(dir string) (*Bundle, error) {
+	b, err := readBounded(filepath.Join(dir, manifestName), maxManifest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: no model bundle in %s: it has no %s", pipeline.ErrNotFound, dir, manifestName)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bundle %s: %w", dir, err)
+	}
+	m, err := ParseManifest(b)
+	if err != nil {
+		return nil, fmt.Errorf("bundle %s: %w", dir, err)
+	}
+	return &Bundle{Dir: dir, Manifest: m, Digest: sha256.Sum256(b)}, nil
+}
+
+// Verify opens the bundle in dir and checks all of it without running a model: every file's size and sha256, no graph that is
+// missing or not named, the inputs and outputs of every graph, the tensors' places in weights.bin, the shapes of LoRA and decoys,
+// and the tokenizer. All faults are in the error, a sentence each.
+func Verify(dir string) (*Bundle, error) {
+	b, err := OpenBundle(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.verify(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *Bundle) verify() error {
+	faults := b.fileFaults()
+	if len(faults) == 0 {
+		faults = b.contentFaults()
+	}
+	for i, f := range faults {
+		faults[i] = fmt.Errorf("bundle %s: %w", b.Manifest.Name, f)
+	}
+	return errors.Join(faults...)
+}
+
+// path returns where a file of the bundle is. The manifest's check made sure that name stays in the folder.
+func (b *Bundle) path(name string) string { return filepath.Join(b.Dir, filepath.FromSlash(name)) }
+
+// fileFaults checks sizes and sums. Files are opened through os.Root, so that no link leads out of the folder.
+func (b *Bundle) fileFaults() (faults []error) {
+	root, err := os.OpenRoot(b.Dir)
+	if err != nil {
+		return []error{err}
+	}
+	defer root.Close()
+	for _, name := range slices.Sorted(maps.Keys(b.Manifest.Files)) {
+		if err := checkFile(root, name, b.Manifest.Files[name]); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	err = fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if _, listed := b.Manifest.Files[path]; !listed && !e.IsDir() && strings.HasSuffix(path, ".onnx") {
+			faults = append(faults, fmt.Errorf("%w: graph %s is not in the manifest; remove it or name it", pipeline.ErrInvalid, path))
+		}
+		return nil
+	})
+	if err != nil {
+		faults = append(faults, err)
+	}
+	return faults
+}
+
+func checkFile(root *os.Root, name string, want File) error {
+	f, err := root.Open(filepath.FromSlash(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s is missing; fetch or export the bundle again", pipeline.ErrNotFound, name)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s cannot be opened: %v", pipeline.ErrInvalid, name, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: %s is no regular file", pipeline.ErrInvalid, name)
+	}
+	if info.Size() != want.Bytes {
+		return fmt.Errorf("%w: %s has %d bytes, the manifest says %d; fetch or export the bundle again", pipeline.ErrInvalid, name, info.Size(), want.Bytes)
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return fmt.Errorf("reading %s: %w", name, err)
+	}
+	if sum := pipeline.Digest(h.Sum(nil)); sum != want.SHA256 {
+		return fmt.Errorf("%w: %s has the sha256 %s, the manifest says %s; fetch or export the bundle again", pipeline.ErrInvalid, name, sum, want.SHA256)
+	}
+	return nil
+}
+
+// contentFaults checks what the files hold. Their sizes are known to be as the manifest says.
+func (b *Bundle) contentFaults() (faults []error) {
+	m := b.Manifest
+	for _, g := range m.contract() {
+		s, err := readSignature(b.path(g.file))
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", g.file, err))
+			continue
+		}
+		faults = append(faults, g.faults(s, m.Base.WeightsBytes)...)
+	}
+	layout, err := readLayout(b.path(m.Base.Layout), m.Base.WeightsBytes)
+	if err != nil {
+		faults = append(faults, fmt.Errorf("%s: %w", m.Base.Layout, err))
+	}
+	if m.Base.LoRA != "" {
+		if _, err := readLoRA(b.path(m.Base.LoRA), layout); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", m.Base.LoRA, err))
+		}
+	}
+	if _, err := b.decoys(); err != nil {
+		faults = append(faults, fmt.Errorf("%s: %w", m.Evidence.Decoys, err))
+	}
+	if _, err := b.prompt(); err != nil {
+		faults = append(faults, err)
+	}
+	return faults
+}
+
+// readBounded reads a file of at most limit bytes.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%w: %s is larger than %d bytes", pipeline.ErrInvalid, filepath.Base(path), limit)
+	}
+	return b, err
+}

@@ -1,0 +1,134 @@
+package modelrt
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"chatxray/pipeline"
+)
+
+// port is an input or output as the manifest wants it. A dimension is a size, or open where runs give it different sizes.
+type port struct {
+	element int
+	dims    []int64
+}
+
+const open = -1
+
+// graphContract is what the manifest wants of one graph.
+type graphContract struct {
+	file            string
+	inputs, outputs map[string]port
+}
+
+// contract gives the borders of the four graphs (docs/bundle.md, "Graphs").
+func (m *Manifest) contract() []graphContract {
+	d, v := m.Decoder, m.Vision
+	size := func(n int) int64 { return int64(n) }
+	floats := func(dims ...int64) port { return port{elementFloat32, dims} }
+
+	vision := graphContract{m.Graphs.Vision,
+		map[string]port{"pixel_values": floats(open, size(m.Preprocess.Channels), size(m.Preprocess.Height), size(m.Preprocess.Width))},
+		map[string]port{"image_features": floats(open, size(v.FeatureTokens), size(v.FeatureDim))}}
+	if len(v.Findings) > 0 {
+		vision.outputs["findings_logits"] = floats(open, size(len(v.Findings)))
+	}
+	adapter := graphContract{m.Graphs.Adapter,
+		map[string]port{"image_features": floats(open, size(v.FeatureTokens), size(v.FeatureDim))},
+		map[string]port{"image_embeds": floats(open, size(v.ImageTokens), size(d.Hidden))}}
+	embed := graphContract{m.Graphs.Embed,
+		map[string]port{"input_ids": {elementInt64, []int64{open, open}}},
+		map[string]port{"inputs_embeds": floats(open, open, size(d.Hidden))}}
+	decoder := graphContract{m.Graphs.Decoder,
+		map[string]port{
+			"inputs_embeds":  floats(open, open, size(d.Hidden)),
+			"seqlens_k":      {elementInt32, []int64{open}},
+			"total_seq":      {elementInt32, []int64{1}},
+			"logits_indices": {elementInt64, []int64{open}},
+			"target_ids":     {elementInt64, []int64{open, open}},
+		},
+		map[string]port{
+			"logits":          floats(open, open, size(d.Vocab)),
+			"target_logprobs": floats(open, open),
+		}}
+	cache := floats(open, size(d.KVHeads), open, size(d.HeadDim))
+	for l := range d.Layers {
+		for _, c := range []string{"k", "v"} {
+			decoder.inputs["past_"+c+strconv.Itoa(l)] = cache
+			decoder.outputs["present_"+c+strconv.Itoa(l)] = cache
+		}
+	}
+	return []graphContract{vision, adapter, embed, decoder}
+}
+
+// faults compares a graph with its contract.
+func (c graphContract) faults(s *signature, weights int64) (faults []error) {
+	fault := func(format string, a ...any) {
+		faults = append(faults, fmt.Errorf("%w: %s: %s", pipeline.ErrInvalid, c.file, fmt.Sprintf(format, a...)))
+	}
+	compare := func(kind string, want map[string]port, got map[string]tensorType) {
+		for _, name := range slices.Sorted(maps.Keys(want)) {
+			t, ok := got[name]
+			if !ok {
+				fault("%s %s is missing", kind, name)
+			} else if p := want[name]; !p.admits(t) {
+				fault("%s %s is %s, the manifest wants %s", kind, name, t, p)
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(got)) {
+			if _, ok := want[name]; !ok {
+				fault("%s %s is not of the bundle format", kind, name)
+			}
+		}
+	}
+	compare("input", c.inputs, s.inputs)
+	compare("output", c.outputs, s.outputs)
+	for _, d := range s.outside {
+		if d.location != weightsName {
+			fault("initializer %s is kept in %q; only %s is allowed", d.name, d.location, weightsName)
+		} else if d.offset < 0 || d.length < 0 || d.offset > weights || d.length > weights-d.offset {
+			fault("initializer %s lies outside the %d bytes of %s", d.name, weights, weightsName)
+		}
+	}
+	return faults
+}
+
+// admits says whether a declared type can carry the port. A dimension that the graph leaves open carries any size.
+func (p port) admits(t tensorType) bool {
+	if t.element != p.element || !t.ranked || len(t.dims) != len(p.dims) {
+		return false
+	}
+	for i, want := range p.dims {
+		if t.dims[i] != open && t.dims[i] != want {
+			return false
+		}
+	}
+	return true
+}
+
+func (p port) String() string { return shapeText(p.element, p.dims) }
+
+func (t tensorType) String() string {
+	if !t.ranked {
+		return shapeText(t.element, nil) + " of unknown rank"
+	}
+	return shapeText(t.element, t.dims)
+}
+
+func shapeText(element int, dims []int64) string {
+	name, ok := map[int]string{elementFloat32: "float32", elementInt32: "int32", elementInt64: "int64"}[element]
+	if !ok {
+		name = fmt.Sprintf("element type %d", element)
+	}
+	text := make([]string, len(dims))
+	for i, d := range dims {
+		text[i] = strconv.FormatInt(d, 10)
+		if d == open {
+			text[i] = "?"
+		}
+	}
+	return name + " [" + strings.Join(text, ", ") + "]"
+}

@@ -1,0 +1,143 @@
+package modelrt
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+
+	"chatxray/pipeline"
+)
+
+// blockFormat is a ggml tensor type: blocks of a fixed number of values (ggml's ggml-common.h and ggml-quants.c).
+type blockFormat struct {
+	values, bytes int64
+	decode        func(dst []float32, block []byte)
+}
+
+var blockFormats = map[uint32]blockFormat{
+	0: {1, 4, func(dst []float32, b []byte) { dst[0] = math.Float32frombits(binary.LittleEndian.Uint32(b)) }},
+	3: {32, 20, decodeQ41},
+	8: {32, 34, decodeQ80},
+}
+
+// decodeQ41: scale d and minimum m as float16, then 16 bytes whose low halves are values 0..15 and high halves 16..31.
+// The product is rounded before the sum: no fused multiply-add, the same bytes everywhere.
+func decodeQ41(dst []float32, b []byte) {
+	d, m := half(binary.LittleEndian.Uint16(b)), half(binary.LittleEndian.Uint16(b[2:]))
+	for j, q := range b[4:20] {
+		dst[j] = float32(d*float32(q&15)) + m
+		dst[j+16] = float32(d*float32(q>>4)) + m
+	}
+}
+
+// decodeQ80: scale d as float16, then 32 signed bytes.
+func decodeQ80(dst []float32, b []byte) {
+	d := half(binary.LittleEndian.Uint16(b))
+	for j, q := range b[2:34] {
+		dst[j] = d * float32(int8(q))
+	}
+}
+
+// operation makes the tensor of a slot out of the base model, and hands it to emit in pieces. emit may keep no piece.
+type operation struct {
+	rank int
+	make func(c *conversion, s slot, emit func([]float32) error) error
+}
+
+// operations are the words of the layout's "op".
+var operations map[string]operation
+
+func init() {
+	operations = map[string]operation{
+		"f32":   {1, asIs(0)},
+		"q8deq": {2, asIs(8)},
+		"deq_t": {2, transposed},
+	}
+}
+
+// asIs dequantises a tensor of one ggml type, its rows in order: shape [rows, columns], or [columns] for a vector.
+func asIs(kind uint32) func(*conversion, slot, func([]float32) error) error {
+	return func(c *conversion, s slot, emit func([]float32) error) error {
+		t, f, r, err := c.base.rows(s.Src)
+		if err != nil {
+			return err
+		}
+		rows, columns := int64(1), int64(s.Shape[0])
+		if len(s.Shape) == 2 {
+			rows, columns = columns, int64(s.Shape[1])
+		}
+		if t.kind != kind || t.rows != rows || t.columns != columns {
+			return mismatch(s, t)
+		}
+		row := make([]byte, columns/f.values*f.bytes)
+		batch := max(1, int64(1<<18)/columns)
+		out := make([]float32, 0, batch*columns)
+		for n := int64(0); n < rows; n += batch {
+			out = out[:0]
+			for range min(batch, rows-n) {
+				out = out[:int64(len(out))+columns]
+				if err := decodeRow(out[int64(len(out))-columns:], row, r, f); err != nil {
+					return err
+				}
+			}
+			if err := emit(out); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// transposed dequantises a matrix [out, in] to [in, out] and adds its LoRA. The rows of query and key, which llama.cpp stores with
+// the halves of each head interleaved, come back into the order for half-split rope.
+func transposed(c *conversion, s slot, emit func([]float32) error) error {
+	t, f, r, err := c.base.rows(s.Src)
+	if err != nil {
+		return err
+	}
+	in, out := int64(s.Shape[0]), int64(s.Shape[1])
+	if t.columns != in || t.rows != out {
+		return mismatch(s, t)
+	}
+	interleaved := strings.HasSuffix(s.Src, ".attn_q.weight") || strings.HasSuffix(s.Src, ".attn_k.weight")
+	head := int64(c.headDim)
+	if interleaved && (head%2 != 0 || out%head != 0) {
+		return fmt.Errorf("%w base model: %s has %d rows, which are no heads of %d", pipeline.ErrInvalid, s.Src, out, head)
+	}
+	raw, row := make([]byte, in/f.values*f.bytes), make([]float32, in)
+	w := make([]float32, in*out)
+	for n := range out {
+		if err := decodeRow(row, raw, r, f); err != nil {
+			return err
+		}
+		to := n
+		if interleaved {
+			within := n % head
+			to = n - within + within%2*(head/2) + within/2
+		}
+		for i, v := range row {
+			w[int64(i)*out+to] = v
+		}
+	}
+	if l, ok := c.lora[s.Src]; ok {
+		l.addTo(w)
+	}
+	return emit(w)
+}
+
+func decodeRow(dst []float32, raw []byte, r io.Reader, f blockFormat) error {
+	if _, err := io.ReadFull(r, raw); err != nil {
+		return fmt.Errorf("reading the base model: %w", err)
+	}
+	for i := int64(0); i < int64(len(dst))/f.values; i++ {
+		f.decode(dst[i*f.values:(i+1)*f.values], raw[i*f.bytes:(i+1)*f.bytes])
+	}
+	return nil
+}
+
+func mismatch(s slot, t ggufTensor) error {
+	return fmt.Errorf("%w base model: tensor %s is of ggml type %d with %d rows of %d; the layout wants %s of %v. It is not the base model that the bundle was made for",
+		pipeline.ErrInvalid, s.Src, t.kind, t.rows, t.columns, s.Op, s.Shape)
+}

@@ -1,0 +1,140 @@
+package modelrt
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"chatxray/pipeline"
+)
+
+// slot is one tensor of weights.bin: Op makes it of the base model's tensor Src.
+type slot struct {
+	Op     string `json:"op"`
+	Src    string `json:"src"`
+	Offset int64  `json:"offset"`
+	Bytes  int64  `json:"bytes"`
+	DType  string `json:"dtype"`
+	Shape  []int  `json:"shape"`
+}
+
+const (
+	maxLayoutFile = 16 << 20
+	maxLayout     = 64 << 20 // unpacked
+)
+
+// readLayout reads layout.json.gz: the slots of weights.bin in the order of their offsets, which end at weights bytes.
+func readLayout(path string, weights int64) ([]slot, error) {
+	packed, err := readBounded(path, maxLayoutFile)
+	if err != nil {
+		return nil, err
+	}
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, fmt.Errorf("%w layout: %v", pipeline.ErrInvalid, err)
+	}
+	b, err := io.ReadAll(io.LimitReader(z, maxLayout+1))
+	if err != nil || len(b) > maxLayout {
+		return nil, fmt.Errorf("%w layout: it unpacks to more than %d bytes or is damaged", pipeline.ErrInvalid, maxLayout)
+	}
+	return parseLayout(b, weights)
+}
+
+func parseLayout(b []byte, weights int64) ([]slot, error) {
+	var slots []slot
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&slots); err != nil {
+		return nil, fmt.Errorf("%w layout: %v", pipeline.ErrInvalid, err)
+	}
+	end := int64(0)
+	for _, s := range slots {
+		bad := func(format string, a ...any) ([]slot, error) {
+			return nil, fmt.Errorf("%w layout: %s of %s: %s", pipeline.ErrInvalid, s.Op, s.Src, fmt.Sprintf(format, a...))
+		}
+		op, ok := operations[s.Op]
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("%w layout: operation %q of %s", pipeline.ErrUnsupported, s.Op, s.Src)
+		case s.DType != "float32" || len(s.Shape) != op.rank:
+			return bad("%s of %d dimensions", s.DType, len(s.Shape))
+		case s.Bytes < 4 || s.Bytes%4 != 0 || !fills(s.Shape, uint64(s.Bytes/4)):
+			return bad("shape %v in %d bytes", s.Shape, s.Bytes)
+		case s.Offset < end || s.Offset > weights || s.Bytes > weights-s.Offset:
+			return bad("%d bytes at %d, after %d and before %d", s.Bytes, s.Offset, end, weights)
+		}
+		end = s.Offset + s.Bytes
+	}
+	if end != weights {
+		return nil, fmt.Errorf("%w layout: it ends at %d, base.weights_bytes is %d", pipeline.ErrInvalid, end, weights)
+	}
+	return slots, nil
+}
+
+// lowRank is a LoRA of one matrix: a [rank, in], b [out, rank], scale 1.
+type lowRank struct {
+	rank, in, out int
+	a, b          []float32
+}
+
+// readLoRA reads the low-rank additions, by the name of the base model's tensor ("blk.0.attn_q.weight"). Each must fit a deq_t
+// slot of the layout, and rows of query and key are in the order for half-split rope.
+func readLoRA(path string, layout []slot) (map[string]lowRank, error) {
+	tensors, err := readTensors(path)
+	if err != nil {
+		return nil, err
+	}
+	bad := func(name, format string, a ...any) (map[string]lowRank, error) {
+		return nil, fmt.Errorf("%w LoRA: %s: %s", pipeline.ErrInvalid, name, fmt.Sprintf(format, a...))
+	}
+	shapes := map[string][]int{}
+	for _, s := range layout {
+		if s.Op == "deq_t" {
+			shapes[s.Src] = s.Shape
+		}
+	}
+	lora := map[string]lowRank{}
+	for name, a := range tensors {
+		stem, isA := strings.CutSuffix(name, ".lora_a")
+		if !isA {
+			stem, isB := strings.CutSuffix(name, ".lora_b")
+			if _, paired := tensors[stem+".lora_a"]; !isB || !paired {
+				return bad(name, "has no partner")
+			}
+			continue
+		}
+		b, paired := tensors[stem+".lora_b"]
+		shape := shapes[stem+".weight"]
+		switch {
+		case !paired:
+			return bad(name, "has no partner")
+		case shape == nil:
+			return bad(name, "no matrix of the layout is called %s.weight", stem)
+		case len(a.shape) != 2 || len(b.shape) != 2 || a.shape[1] != shape[0] || b.shape[0] != shape[1] || a.shape[0] != b.shape[1]:
+			return bad(name, "shapes %v and %v do not fit a matrix of %v", a.shape, b.shape, shape)
+		}
+		lora[stem+".weight"] = lowRank{rank: a.shape[0], in: shape[0], out: shape[1], a: a.values, b: b.values}
+	}
+	return lora, nil
+}
+
+// addTo adds the LoRA to a matrix [in, out]. Every product and sum is rounded to float32 by itself and in the order of the ranks,
+// so that the bytes are the same on every machine.
+func (l lowRank) addTo(w []float32) {
+	row := make([]float32, l.out)
+	for i := range l.in {
+		clear(row)
+		for r := range l.rank {
+			a := l.a[r*l.in+i]
+			for o := range row {
+				row[o] = float32(row[o] + float32(a*l.b[o*l.rank+r]))
+			}
+		}
+		for o, v := range row {
+			w[i*l.out+o] = float32(w[i*l.out+o] + v)
+		}
+	}
+}

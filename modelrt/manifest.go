@@ -1,0 +1,208 @@
+package modelrt
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"chatxray/pipeline"
+)
+
+// Manifest is manifest.json of a bundle, as docs/bundle.md describes it key by key.
+type Manifest struct {
+	Version      int             `json:"version"`
+	Name         string          `json:"name"`
+	Revision     string          `json:"revision"`
+	License      string          `json:"license"`
+	IntendedUse  string          `json:"intended_use"`
+	TrainingData string          `json:"training_data"`
+	Languages    []string        `json:"languages"`
+	Preprocess   Preprocess      `json:"preprocess"`
+	Graphs       Graphs          `json:"graphs"`
+	Vision       Vision          `json:"vision"`
+	Decoder      Decoder         `json:"decoder"`
+	Base         Base            `json:"base"`
+	Tokenizer    TokenizerFile   `json:"tokenizer"`
+	Prompt       Prompt          `json:"prompt"`
+	Generation   Generation      `json:"generation"`
+	Report       ReportFormat    `json:"report"`
+	Evidence     EvidenceFile    `json:"evidence"`
+	Labels       []string        `json:"labels"`
+	Files        map[string]File `json:"files"`
+}
+
+// Graphs names the four ONNX graphs.
+type Graphs struct {
+	Vision  string `json:"vision"`
+	Adapter string `json:"adapter"`
+	Embed   string `json:"embed"`
+	Decoder string `json:"decoder"`
+}
+
+// Vision gives the shapes of the vision graph and of the adapter.
+type Vision struct {
+	FeatureTokens int       `json:"feature_tokens"`
+	FeatureDim    int       `json:"feature_dim"`
+	ImageTokens   int       `json:"image_tokens"`
+	Findings      []string  `json:"findings"`   // labels of findings_logits, in its order; empty where there is no such output
+	Thresholds    []float64 `json:"thresholds"` // the head's operating point for each of Findings; empty is 0.5 for each
+}
+
+// Decoder gives the shapes of the decoder graph.
+type Decoder struct {
+	Layers    int    `json:"layers"`
+	Heads     int    `json:"heads"`
+	KVHeads   int    `json:"kv_heads"`
+	HeadDim   int    `json:"head_dim"`
+	Hidden    int    `json:"hidden"`
+	Vocab     int    `json:"vocab"`
+	MaxLength int    `json:"max_length"` // tokens of prompt and answer
+	Positions string `json:"positions"`  // "rope-1d", also when empty
+	Mask      string `json:"mask"`       // "causal", also when empty
+}
+
+// Base says how weights.bin is made of a base model.
+type Base struct {
+	Part          string `json:"part"` // name of the run-time part that is the base model, a GGUF file
+	Layout        string `json:"layout"`
+	Form          string `json:"form"` // "fp32"
+	LoRA          string `json:"lora"` // empty for none
+	WeightsSHA256 string `json:"weights_sha256"`
+	WeightsBytes  int64  `json:"weights_bytes"`
+}
+
+// TokenizerFile names the tokenizer.
+type TokenizerFile struct {
+	Type string `json:"type"` // "byte_level_bpe"
+	File string `json:"file"`
+}
+
+// Prompt is the text around the image.
+type Prompt struct {
+	Splice   string `json:"splice"` // "replace_sentinel"
+	Sentinel string `json:"sentinel"`
+	Template string `json:"template"` // holds Sentinel once
+}
+
+// Generation bounds the answer.
+type Generation struct {
+	MaxNewTokens int      `json:"max_new_tokens"`
+	StopTokens   []string `json:"stop_tokens"`
+	StopStrings  []string `json:"stop_strings"`
+}
+
+// ReportFormat says how the answer is divided.
+type ReportFormat struct {
+	ImpressionPrefix string `json:"impression_prefix"` // what follows it is the impression; empty where there is none
+}
+
+// EvidenceFile names the decoys.
+type EvidenceFile struct {
+	Decoys string `json:"decoys"`
+}
+
+// File is what a bundle's file must be.
+type File struct {
+	SHA256 pipeline.Digest `json:"sha256"`
+	Bytes  int64           `json:"bytes"`
+}
+
+// The limits of a manifest. They keep what a hostile one can make us allocate small beside a real model.
+const (
+	maxManifest   = 1 << 20
+	maxTokens     = 1 << 16 // of prompt, image and answer
+	maxLayers     = 256
+	maxWidth      = 1 << 16
+	maxVocabulary = 1 << 20
+	maxWeights    = 1 << 40
+	manifestName  = "manifest.json"
+	weightsName   = "weights.bin"
+)
+
+// ParseManifest reads manifest.json. Every fault is in the error, which wraps pipeline.ErrInvalid (pipeline.ErrUnsupported where
+// all that is wrong is a version or kind that this program does not know).
+func ParseManifest(b []byte) (*Manifest, error) {
+	if len(b) > maxManifest {
+		return nil, fmt.Errorf("%w %s: larger than %d bytes", pipeline.ErrInvalid, manifestName, maxManifest)
+	}
+	m := &Manifest{}
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("%w %s: %v", pipeline.ErrInvalid, manifestName, err)
+	}
+	if m.Version != 1 {
+		return nil, fmt.Errorf("%w %s: version %d of the bundle format; this program reads version 1", pipeline.ErrUnsupported, manifestName, m.Version)
+	}
+	faults := append(strangeKeys(b, m), m.faults()...)
+	if len(faults) > 0 {
+		for i, f := range faults {
+			faults[i] = fmt.Errorf("%s: %w", manifestName, f)
+		}
+		return nil, errors.Join(faults...)
+	}
+	return m, nil
+}
+
+// strangeKeys lists the keys of b that the manifest does not have (spelled exactly) or has twice.
+func strangeKeys(b []byte, m *Manifest) (faults []error) {
+	canonical, err := json.Marshal(m)
+	if err != nil {
+		return []error{fmt.Errorf("%w: %v", pipeline.ErrInvalid, err)}
+	}
+	known := map[string]int{}
+	if err := countKeys(json.NewDecoder(bytes.NewReader(canonical)), "", known); err != nil {
+		return []error{fmt.Errorf("%w: %v", pipeline.ErrInvalid, err)}
+	}
+	given := map[string]int{}
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := countKeys(d, "", given); err != nil {
+		return []error{fmt.Errorf("%w: %v", pipeline.ErrInvalid, err)}
+	}
+	if _, err := d.Token(); err != io.EOF {
+		faults = append(faults, fmt.Errorf("%w: more than one JSON value", pipeline.ErrInvalid))
+	}
+	for key, n := range given {
+		switch {
+		case known[key] == 0:
+			faults = append(faults, fmt.Errorf("%w: unknown key %s", pipeline.ErrInvalid, key))
+		case n > 1:
+			faults = append(faults, fmt.Errorf("%w: key %s stands there %d times", pipeline.ErrInvalid, key, n))
+		}
+	}
+	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return faults
+}
+
+// countKeys counts the keys of one JSON value by their path, "decoder.layers". encoding/json bounds the depth.
+func countKeys(d *json.Decoder, path string, count map[string]int) error {
+	t, err := d.Token()
+	if err != nil {
+		return err
+	}
+	switch t {
+	case json.Delim('{'):
+		for d.More() {
+			key, err := d.Token()
+			if err != nil {
+				return err
+			}
+			at := strings.TrimPrefix(path+"."+key.(string), ".")
+			count[at]++
+			if err := countKeys(d, at, count); err != nil {
+				return err
+			}
+		}
+		_, err = d.Token()
+	case json.Delim('['):
+		for d.More() {
+			if err := countKeys(d, path+"[]", count); err != nil {
+				return err
+			}
+		}
+		_, err = d.Token()
+	}
+	return err
+}

@@ -1,0 +1,163 @@
+package modelrt
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"chatxray/pipeline"
+)
+
+// faults checks everything in m that can be checked without its files.
+func (m *Manifest) faults() (faults []error) {
+	fault := func(sentinel error, key, format string, a ...any) {
+		faults = append(faults, fmt.Errorf("%w %s: %s", sentinel, key, fmt.Sprintf(format, a...)))
+	}
+	said := func(key, value string) {
+		if strings.TrimSpace(value) == "" {
+			fault(pipeline.ErrInvalid, key, "is empty")
+		}
+	}
+	within := func(key string, n, most int) {
+		if n < 1 || n > most {
+			fault(pipeline.ErrInvalid, key, "%d is not from 1 to %d", n, most)
+		}
+	}
+	one := func(key, value string, words ...string) {
+		if !slices.Contains(words, value) {
+			fault(pipeline.ErrUnsupported, key, "%q is not known to this program; it knows %s", value, strings.Join(words[:1], ", "))
+		}
+	}
+	listed := func(key, name string) {
+		if name == "" {
+			fault(pipeline.ErrInvalid, key, "names no file")
+		} else if _, ok := m.Files[name]; !ok {
+			fault(pipeline.ErrInvalid, key, "%q is not in files", name)
+		}
+	}
+	labels := func(key string, list []string) {
+		seen := map[string]bool{}
+		for _, l := range list {
+			if !slices.Contains(pipeline.Labels, l) {
+				fault(pipeline.ErrInvalid, key, "%q is none of the closed list", l)
+			}
+			if seen[l] {
+				fault(pipeline.ErrInvalid, key, "%q stands there twice", l)
+			}
+			seen[l] = true
+		}
+	}
+
+	said("name", m.Name)
+	said("revision", m.Revision)
+	said("license", m.License)
+	said("intended_use", m.IntendedUse)
+	said("training_data", m.TrainingData)
+	if len(m.Languages) == 0 {
+		fault(pipeline.ErrInvalid, "languages", "is empty")
+	}
+	for _, l := range m.Languages {
+		said("languages", l)
+	}
+	if err := m.Preprocess.Validate(); err != nil {
+		faults = append(faults, err)
+	}
+	if m.Preprocess.Fit == "keep" {
+		fault(pipeline.ErrUnsupported, "preprocess.fit", "\"keep\" makes tensors of any size, and this program runs vision graphs of one size")
+	}
+
+	graphs := map[string]string{}
+	for _, g := range []struct{ key, name string }{
+		{"graphs.vision", m.Graphs.Vision}, {"graphs.adapter", m.Graphs.Adapter},
+		{"graphs.embed", m.Graphs.Embed}, {"graphs.decoder", m.Graphs.Decoder},
+	} {
+		listed(g.key, g.name)
+		if other, twice := graphs[g.name]; twice && g.name != "" {
+			fault(pipeline.ErrInvalid, g.key, "is the same file as %s", other)
+		}
+		graphs[g.name] = g.key
+		if strings.Contains(g.name, "/") {
+			fault(pipeline.ErrInvalid, g.key, "%q is in a folder; graphs stand beside the manifest", g.name)
+		}
+	}
+	for name, f := range m.Files {
+		if !filepath.IsLocal(filepath.FromSlash(name)) || strings.ContainsAny(name, `\:`) || name == manifestName || filepath.Base(name) == weightsName {
+			fault(pipeline.ErrInvalid, "files", "%q is no file of the folder that a manifest may name", name)
+		}
+		if f.Bytes < 0 || f.Bytes > maxWeights {
+			fault(pipeline.ErrInvalid, "files", "%q has %d bytes", name, f.Bytes)
+		}
+		if strings.HasSuffix(name, ".onnx") && graphs[name] == "" {
+			fault(pipeline.ErrInvalid, "files", "%q is a graph that graphs does not name", name)
+		}
+	}
+
+	within("vision.feature_tokens", m.Vision.FeatureTokens, maxTokens)
+	within("vision.feature_dim", m.Vision.FeatureDim, maxWidth)
+	within("vision.image_tokens", m.Vision.ImageTokens, maxTokens)
+	labels("vision.findings", m.Vision.Findings)
+	if n := len(m.Vision.Thresholds); n != 0 && n != len(m.Vision.Findings) {
+		fault(pipeline.ErrInvalid, "vision.thresholds", "%d values for %d findings", n, len(m.Vision.Findings))
+	}
+	for _, t := range m.Vision.Thresholds {
+		if !(t > 0 && t < 1) {
+			fault(pipeline.ErrInvalid, "vision.thresholds", "%v is not between 0 and 1", t)
+		}
+	}
+
+	within("decoder.layers", m.Decoder.Layers, maxLayers)
+	within("decoder.heads", m.Decoder.Heads, maxWidth)
+	within("decoder.kv_heads", m.Decoder.KVHeads, maxWidth)
+	within("decoder.head_dim", m.Decoder.HeadDim, maxWidth)
+	within("decoder.hidden", m.Decoder.Hidden, maxWidth)
+	within("decoder.vocab", m.Decoder.Vocab, maxVocabulary)
+	within("decoder.max_length", m.Decoder.MaxLength, maxTokens)
+	if m.Decoder.KVHeads > 0 && m.Decoder.Heads%m.Decoder.KVHeads != 0 {
+		fault(pipeline.ErrInvalid, "decoder.heads", "%d is no multiple of kv_heads %d", m.Decoder.Heads, m.Decoder.KVHeads)
+	}
+	one("decoder.positions", m.Decoder.Positions, "rope-1d", "")
+	one("decoder.mask", m.Decoder.Mask, "causal", "")
+
+	said("base.part", m.Base.Part)
+	listed("base.layout", m.Base.Layout)
+	one("base.form", m.Base.Form, "fp32")
+	if m.Base.LoRA != "" {
+		listed("base.lora", m.Base.LoRA)
+	}
+	if s := m.Base.WeightsSHA256; s != "" {
+		var d pipeline.Digest
+		if err := d.UnmarshalText([]byte(s)); err != nil {
+			fault(pipeline.ErrInvalid, "base.weights_sha256", "%v", err)
+		}
+	}
+	if m.Base.WeightsBytes < 1 || m.Base.WeightsBytes > maxWeights {
+		fault(pipeline.ErrInvalid, "base.weights_bytes", "%d is out of range", m.Base.WeightsBytes)
+	}
+
+	one("tokenizer.type", m.Tokenizer.Type, "byte_level_bpe")
+	listed("tokenizer.file", m.Tokenizer.File)
+	one("prompt.splice", m.Prompt.Splice, "replace_sentinel")
+	said("prompt.sentinel", m.Prompt.Sentinel)
+	if m.Prompt.Sentinel != "" {
+		if n := strings.Count(m.Prompt.Template, m.Prompt.Sentinel); n != 1 {
+			fault(pipeline.ErrInvalid, "prompt.template", "holds the sentinel %d times, not once", n)
+		}
+	}
+	within("generation.max_new_tokens", m.Generation.MaxNewTokens, maxTokens)
+	if len(m.Generation.StopTokens) == 0 {
+		fault(pipeline.ErrInvalid, "generation.stop_tokens", "is empty: the model could not end its report")
+	}
+	for _, s := range m.Generation.StopStrings {
+		if s == "" {
+			fault(pipeline.ErrInvalid, "generation.stop_strings", "holds an empty string")
+		}
+	}
+	listed("evidence.decoys", m.Evidence.Decoys)
+	labels("labels", m.Labels)
+	if len(m.Labels) == 0 {
+		fault(pipeline.ErrInvalid, "labels", "is empty")
+	}
+	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return faults
+}

@@ -1,0 +1,263 @@
+package modelrt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"time"
+
+	ort "github.com/yalue/onnxruntime_go"
+
+	"chatxray/pipeline"
+)
+
+// Options are what Open needs besides the bundle.
+type Options struct {
+	// Base returns the path of the base model that a bundle names, a GGUF file: the run-time part of that name.
+	Base func(ctx context.Context, part string) (path string, err error)
+	// Cache is the folder for the weights that are made of base models.
+	Cache string
+	// Progress, when set, is called while weights are made.
+	Progress func(done, total int64)
+	// Threads that a graph runs on; 0 is one for each CPU.
+	Threads int
+	// Yield keeps waiting threads from spinning: slower on an idle machine, faster on a busy one.
+	Yield bool
+	// Label finds what sentences say about each of pipeline.Labels, in their order.
+	Label func(sentences []string) []pipeline.Finding
+	// Now is the clock that Reading.Created comes from.
+	Now func() time.Time
+}
+
+// Model is an opened bundle, ready to read. It is safe for concurrent use: readings run one after another, each on all threads,
+// and a Read that waits for its turn gives up when its context ends.
+type Model struct {
+	bundle *Bundle
+	label  func([]string) []pipeline.Finding
+	now    func() time.Time
+	prompt *prompt
+	limit  int // new tokens
+	turn   chan struct{}
+	closed bool // guarded by turn
+
+	pre      *Preprocessor
+	vision   *graph
+	adapter  *graph
+	decoder  *decoder
+	tensors  tensors
+	pixels   *ort.Tensor[float32] // [1, C, H, W]
+	features *ort.Tensor[float32] // [1, N, Dv]
+	scores   *ort.Tensor[float32] // [1, F], nil without findings
+	image    *ort.Tensor[float32] // [1, T, Dm], a part of embeds
+	embeds   []float32            // the whole prompt
+}
+
+// Open verifies the bundle in dir, makes its weights where the cache lacks them, loads its graphs and runs the prompts of the
+// decoys and of a blank image once, so that Read finds them in the cache. It takes about as long as reading the weights from disk.
+//
+// Errors: those of Verify and Prepare, and of ONNX Runtime, each wrapping a sentinel of package pipeline.
+func Open(ctx context.Context, r *Runtime, dir string, o Options) (*Model, error) {
+	if o.Base == nil || o.Label == nil || o.Now == nil {
+		return nil, fmt.Errorf("%w options: Base, Label and Now must be set", pipeline.ErrInvalid)
+	}
+	b, err := Verify(dir)
+	if err != nil {
+		return nil, err
+	}
+	base, err := o.Base(ctx, b.Manifest.Base.Part)
+	if err != nil {
+		return nil, fmt.Errorf("bundle %s: its base model: %w", b.Manifest.Name, err)
+	}
+	prepared, err := b.Prepare(ctx, BaseModel{Path: base, Cache: o.Cache, Progress: o.Progress})
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{bundle: b, label: o.Label, now: o.Now, turn: make(chan struct{}, 1)}
+	if err := m.load(ctx, r, prepared, o); err != nil {
+		m.free()
+		return nil, fmt.Errorf("bundle %s: %w", b.Manifest.Name, err)
+	}
+	return m, nil
+}
+
+// Bundle is what the model was opened from.
+func (m *Model) Bundle() *Bundle { return m.bundle }
+
+// Ref names the model in readings and documents.
+func (m *Model) Ref() pipeline.ModelRef {
+	return pipeline.ModelRef{Name: m.bundle.Manifest.Name, Version: m.bundle.Manifest.Revision, Digest: m.bundle.Digest}
+}
+
+// Close waits for the reading that runs and frees the graphs. Later calls of Read fail; Close may be called twice.
+func (m *Model) Close() error {
+	m.turn <- struct{}{}
+	defer func() { <-m.turn }()
+	if !m.closed {
+		m.closed = true
+		m.free()
+	}
+	return nil
+}
+
+func (m *Model) free() {
+	m.vision.close()
+	m.adapter.close()
+	if m.decoder != nil {
+		m.decoder.close()
+	}
+	m.tensors.destroy()
+}
+
+func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options) error {
+	f := m.bundle.Manifest
+	threads := o.Threads
+	if threads <= 0 {
+		threads = runtime.NumCPU()
+	}
+	var err error
+	if m.prompt, err = m.bundle.prompt(); err != nil {
+		return err
+	}
+	m.limit = min(f.Generation.MaxNewTokens, f.Decoder.MaxLength-m.prompt.length())
+	decoys, err := m.bundle.decoys()
+	if err != nil {
+		return err
+	}
+	if m.pre, err = NewPreprocessor(f.Preprocess); err != nil {
+		return err
+	}
+	outputs := []string{"image_features"}
+	if len(f.Vision.Findings) > 0 {
+		outputs = append(outputs, "findings_logits")
+	}
+	if m.vision, err = r.load(m.bundle.path(f.Graphs.Vision), []string{"pixel_values"}, outputs, threads, !o.Yield); err != nil {
+		return err
+	}
+	if m.adapter, err = r.load(m.bundle.path(f.Graphs.Adapter), []string{"image_features"}, []string{"image_embeds"}, 1, false); err != nil {
+		return err
+	}
+	capacity := m.prompt.length() + m.limit
+	if m.decoder, err = r.newDecoder(prepared, f, 2+len(decoys), capacity, threads, !o.Yield); err != nil {
+		return err
+	}
+	if err := m.allocate(); err != nil {
+		return err
+	}
+	c, err := begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	return m.warm(c, decoys)
+}
+
+// allocate makes the tensors of the vision graph and the adapter. The adapter writes straight into the prompt.
+func (m *Model) allocate() error {
+	f, t := m.bundle.Manifest, &m.tensors
+	p, v, hidden := f.Preprocess, f.Vision, f.Decoder.Hidden
+	m.pixels = newTensor(t, make([]float32, p.Channels*p.Height*p.Width), 1, int64(p.Channels), int64(p.Height), int64(p.Width))
+	m.features = newTensor(t, make([]float32, v.FeatureTokens*v.FeatureDim), 1, int64(v.FeatureTokens), int64(v.FeatureDim))
+	if len(v.Findings) > 0 {
+		m.scores = newTensor(t, make([]float32, len(v.Findings)), 1, int64(len(v.Findings)))
+	}
+	m.embeds = make([]float32, m.prompt.length()*hidden)
+	m.image = newTensor(t, m.embeds[len(m.prompt.before)*hidden:][:m.prompt.image*hidden], 1, int64(m.prompt.image), int64(hidden))
+	return t.err
+}
+
+// warm fills the prompt's text and the caches of the decoys and of the blank image, and proves on the last that the cache works in
+// place: a position that is fed again must give the same logits.
+func (m *Model) warm(c *call, decoys [][]float32) error {
+	hidden := m.bundle.Manifest.Decoder.Hidden
+	p := m.prompt
+	if err := m.decoder.lookup(c, p.before, m.embeds[:len(p.before)*hidden]); err != nil {
+		return err
+	}
+	if err := m.decoder.lookup(c, p.after, m.embeds[(len(p.before)+p.image)*hidden:]); err != nil {
+		return err
+	}
+	for i, features := range decoys {
+		copy(m.features.GetData(), features)
+		if _, err := m.ask(c, 1+i); err != nil {
+			return err
+		}
+	}
+	m.blank()
+	if err := m.look(c); err != nil {
+		return err
+	}
+	row := 1 + len(decoys)
+	logits, err := m.ask(c, row)
+	if err != nil {
+		return err
+	}
+	want := append([]float32(nil), logits...)
+	got, err := m.decoder.next(c, row, p.after[len(p.after)-1], p.length()-1)
+	if err != nil {
+		return err
+	}
+	for i, w := range want {
+		if d := math.Abs(float64(got[i] - w)); !(d <= 1e-2*math.Max(1, math.Abs(float64(w)))) {
+			return fmt.Errorf("%w: the decoder's KV cache does not work in place on this device (a logit moves by %g); choose the device cpu", pipeline.ErrUnsupported, d)
+		}
+	}
+	return nil
+}
+
+// blank puts a black picture into pixels.
+func (m *Model) blank() {
+	p := m.bundle.Manifest.Preprocess
+	plane := p.Height * p.Width
+	for c := range p.Channels {
+		fill(m.pixels.GetData()[c*plane:][:plane], float32(-p.Mean[c]/p.Std[c]))
+	}
+}
+
+// look runs the vision graph: pixels to features and scores.
+func (m *Model) look(c *call) error {
+	out := []ort.Value{m.features}
+	if m.scores != nil {
+		out = append(out, m.scores)
+	}
+	if err := c.run(m.vision, []ort.Value{m.pixels}, out); err != nil {
+		return err
+	}
+	if !finite(m.features.GetData()) || m.scores != nil && !finite(m.scores.GetData()) {
+		return fmt.Errorf("%w: the vision graph's output is not finite", pipeline.ErrModel)
+	}
+	return nil
+}
+
+// ask puts the features into the prompt, fills a row of the decoder with it and returns the logits after it.
+func (m *Model) ask(c *call, row int) ([]float32, error) {
+	if err := c.run(m.adapter, []ort.Value{m.features}, []ort.Value{m.image}); err != nil {
+		return nil, err
+	}
+	return m.decoder.prefill(c, row, m.embeds)
+}
+
+// write decodes greedily after the prompt in row 0, whose logits are given, to a stop token, a stop string or the limit.
+func (m *Model) write(c *call, logits []float32) (*answer, error) {
+	a := &answer{}
+	p, stops := m.prompt, m.bundle.Manifest.Generation.StopStrings
+	for {
+		id, err := greedy(logits)
+		if err != nil {
+			return nil, err
+		}
+		if p.stops[id] || a.add(id, p.tokenizer.TokenBytes(id), stops) {
+			return a, nil
+		}
+		if len(a.tokens) == m.limit {
+			a.truncated = true
+			return a, nil
+		}
+		if logits, err = m.decoder.next(c, 0, id, p.length()+len(a.tokens)-1); err != nil {
+			return nil, err
+		}
+	}
+}
+
+var errClosed = errors.New("the model is closed")

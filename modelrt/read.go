@@ -1,0 +1,153 @@
+package modelrt
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"chatxray/pipeline"
+)
+
+// Read reads one image: it makes the tensor, encodes it, writes a report greedily, scores each sentence under this image, the
+// decoys and a blank image, and labels the sentences. The Reading is whole: every sentence has its evidence.
+//
+// When ctx ends, ONNX Runtime is told to stop, Read waits until it has (some ten milliseconds) and returns ctx's cause. Other
+// errors wrap ErrInvalid (the image), ErrModel (nothing came out that may leave) or ErrNotFound (the model is closed).
+func (m *Model) Read(ctx context.Context, img *pipeline.Image) (*pipeline.Reading, error) {
+	if img == nil || img.Instance == nil {
+		return nil, fmt.Errorf("%w: an image without its instance", pipeline.ErrInvalid)
+	}
+	select {
+	case m.turn <- struct{}{}:
+		defer func() { <-m.turn }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("reading %s: %w", img.Instance.SOPInstanceUID, context.Cause(ctx))
+	}
+	reading, err := m.read(ctx, img)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s with %s: %w", img.Instance.SOPInstanceUID, m.bundle.Manifest.Name, err)
+	}
+	return reading, nil
+}
+
+func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Reading, error) {
+	if m.closed {
+		return nil, fmt.Errorf("%w: %w", pipeline.ErrNotFound, errClosed)
+	}
+	c, err := begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end()
+	if err := m.pre.Into(m.pixels.GetData(), img); err != nil {
+		return nil, err
+	}
+	if err := m.look(c); err != nil {
+		return nil, err
+	}
+	logits, err := m.ask(c, 0)
+	if err != nil {
+		return nil, err
+	}
+	a, err := m.write(c, logits)
+	if err != nil {
+		return nil, err
+	}
+	sentences, err := a.sentences(m.bundle.Manifest.Report.ImpressionPrefix)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.support(c, a.tokens, sentences); err != nil {
+		return nil, err
+	}
+	findings, err := m.findings(sentences)
+	if err != nil {
+		return nil, err
+	}
+	return &pipeline.Reading{
+		StudyInstanceUID: img.Instance.StudyInstanceUID,
+		Inputs:           []pipeline.InputRef{reference(img)},
+		Model:            m.Ref(),
+		Language:         m.bundle.Manifest.Languages[0],
+		Tokens:           a.tokens,
+		Sentences:        sentences,
+		Findings:         findings,
+		Truncated:        a.truncated,
+		Created:          m.now(),
+		RunSeconds:       c.spent.Seconds(),
+	}, nil
+}
+
+// support gives each sentence its evidence.
+func (m *Model) support(c *call, tokens []int32, sentences []pipeline.Sentence) error {
+	p := m.prompt
+	rows, err := m.decoder.scores(c, p.after[len(p.after)-1], p.length(), tokens)
+	if err != nil {
+		return err
+	}
+	for i := range sentences {
+		s := &sentences[i]
+		sums := make([]float64, len(rows))
+		for r, logprobs := range rows {
+			for _, v := range logprobs[s.FirstToken : s.FirstToken+s.Tokens] {
+				sums[r] += v
+			}
+		}
+		decoys := sums[1 : len(sums)-1]
+		mean := 0.0
+		for _, v := range decoys {
+			mean += v / float64(len(decoys))
+		}
+		s.Evidence = pipeline.Evidence{LogLikelihood: sums[0], Decoys: decoys, Blank: sums[len(sums)-1], Drop: sums[0] - mean}
+	}
+	return nil
+}
+
+// findings labels the sentences and sets beside each label what the head says. A label that the bundle was not taught is not said.
+func (m *Model) findings(sentences []pipeline.Sentence) ([]pipeline.Finding, error) {
+	texts := make([]string, len(sentences))
+	for i, s := range sentences {
+		texts[i] = s.Text
+	}
+	found := m.label(texts)
+	if len(found) != len(pipeline.Labels) {
+		return nil, fmt.Errorf("%w: the labeler gave %d findings for %d labels", pipeline.ErrInvalid, len(found), len(pipeline.Labels))
+	}
+	f := m.bundle.Manifest
+	for i := range found {
+		label := pipeline.Labels[i]
+		if found[i].Label != label {
+			return nil, fmt.Errorf("%w: the labeler gave %q in the place of %q", pipeline.ErrInvalid, found[i].Label, label)
+		}
+		if !slices.Contains(f.Labels, label) {
+			found[i] = pipeline.Finding{Label: label, Presence: pipeline.NotSaid}
+		}
+		at := slices.Index(f.Vision.Findings, label)
+		if at < 0 {
+			continue
+		}
+		score := 1 / (1 + math.Exp(-float64(m.scores.GetData()[at])))
+		threshold := 0.5
+		if len(f.Vision.Thresholds) > 0 {
+			threshold = f.Vision.Thresholds[at]
+		}
+		found[i].Score = &score
+		found[i].Conflict = found[i].Presence == pipeline.Present && score < threshold ||
+			found[i].Presence == pipeline.Absent && score >= threshold
+	}
+	return found, nil
+}
+
+// reference names an image as documents do.
+func reference(img *pipeline.Image) pipeline.InputRef {
+	i := img.Instance
+	r := pipeline.InputRef{
+		SeriesInstanceUID: i.SeriesInstanceUID, SOPInstanceUID: i.SOPInstanceUID, SOPClassUID: i.SOPClassUID,
+		Modality: i.Header.String(pipeline.TagModality), ViewPosition: i.Header.String(pipeline.TagViewPosition), Digest: i.Digest,
+	}
+	if frames, ok := i.Header.Int(pipeline.TagNumberOfFrames); ok && frames > 1 {
+		r.Frame = img.Frame + 1
+	}
+	return r
+}

@@ -1,0 +1,115 @@
+package modelrt
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	ort "github.com/yalue/onnxruntime_go"
+
+	"chatxray/pipeline"
+)
+
+// graph is a loaded ONNX graph with a fixed order of inputs and outputs.
+type graph struct {
+	name    string
+	session *ort.DynamicAdvancedSession
+}
+
+func (r *Runtime) load(path string, inputs, outputs []string, threads int, spin bool) (*graph, error) {
+	o, err := r.sessionOptions(threads, spin)
+	if err != nil {
+		return nil, err
+	}
+	defer o.Destroy()
+	name := filepath.Base(path)
+	s, err := ort.NewDynamicAdvancedSession(path, inputs, outputs, o)
+	if err != nil {
+		return nil, fmt.Errorf("%w: ONNX Runtime %s does not load %s: %s", pipeline.ErrInvalid, r.version, name, oneLine(err))
+	}
+	return &graph{name, s}, nil
+}
+
+func (g *graph) close() {
+	if g != nil && g.session != nil {
+		g.session.Destroy()
+		g.session = nil
+	}
+}
+
+// call is a row of runs under one context: when it ends, ONNX Runtime is told to stop, and nothing is freed before it has.
+type call struct {
+	ctx      context.Context
+	options  *ort.RunOptions
+	release  func() bool
+	released chan struct{}
+	spent    time.Duration // in ONNX Runtime
+}
+
+func begin(ctx context.Context) (*call, error) {
+	o, err := ort.NewRunOptions()
+	if err != nil {
+		return nil, err
+	}
+	c := &call{ctx: ctx, options: o, released: make(chan struct{})}
+	c.release = context.AfterFunc(ctx, func() {
+		o.Terminate()
+		close(c.released)
+	})
+	return c, nil
+}
+
+func (c *call) end() {
+	if !c.release() {
+		<-c.released
+	}
+	c.options.Destroy()
+}
+
+// run runs a graph. Every output is allocated by the caller, so that a run allocates nothing that outlives it.
+func (c *call) run(g *graph, in, out []ort.Value) error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	began := time.Now()
+	err := g.session.RunWithOptions(in, out, c.options)
+	c.spent += time.Since(began)
+	// The values point into Go memory that ONNX Runtime has used until now.
+	runtime.KeepAlive(in)
+	runtime.KeepAlive(out)
+	if err == nil {
+		return nil
+	}
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	return fmt.Errorf("%w: running %s: %s", pipeline.ErrModel, g.name, oneLine(err))
+}
+
+// tensors makes tensors and remembers them, so that they can be destroyed together. Its first error stays.
+type tensors struct {
+	made []ort.Value
+	err  error
+}
+
+func newTensor[T ort.TensorData](t *tensors, data []T, shape ...int64) *ort.Tensor[T] {
+	if t.err != nil {
+		return nil
+	}
+	v, err := ort.NewTensor(ort.NewShape(shape...), data)
+	if err != nil {
+		t.err = err
+		return nil
+	}
+	t.made = append(t.made, v)
+	return v
+}
+
+func (t *tensors) destroy() {
+	for _, v := range t.made {
+		v.Destroy()
+	}
+	t.made = nil
+}
