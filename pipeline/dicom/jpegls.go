@@ -11,6 +11,6 @@ func init() {
 		{JPEGLSLossless, "JPEG-LS Lossless Image Compression"},
 		{JPEGLSNearLossless, "JPEG-LS Lossy (Near-Lossless) Image Compression"},
 	} {
-		register(syntax{Syntax: Syntax{UID: s.uid, Name: s.name, NeedsCodecs: true}, decode: codecDecode("DecodeJpegLs", jpegStream)})
+		register(syntax{Syntax: Syntax{UID: s.uid, Name: s.name}, decode: decodeJPEGLS})
 	}
 }
