@@ -1,0 +1,48 @@
+package dicomweb
+
+import (
+	"net/http"
+	"strings"
+)
+
+// base is the URL of the DICOMweb root as the client reaches it: the configured one, else from Forwarded (RFC 7239), X-Forwarded-Proto,
+// -Host and -Prefix, else from the request itself.
+func (s *server) base(r *http.Request) string {
+	if s.BaseURL != "" {
+		return strings.TrimRight(s.BaseURL, "/")
+	}
+	scheme, host, prefix := "http", r.Host, ""
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	first := func(name string) string {
+		v, _, _ := strings.Cut(r.Header.Get(name), ",")
+		return strings.TrimSpace(v)
+	}
+	proto, fhost := first("X-Forwarded-Proto"), first("X-Forwarded-Host")
+	for _, pair := range split(first("Forwarded"), ';') {
+		name, value, _ := strings.Cut(pair, "=")
+		switch strings.ToLower(strings.TrimSpace(name)) {
+		case "proto":
+			proto = unquote(strings.TrimSpace(value))
+		case "host":
+			fhost = unquote(strings.TrimSpace(value))
+		}
+	}
+	if p := strings.ToLower(proto); p == "http" || p == "https" {
+		scheme = p
+	}
+	if isHost(fhost) {
+		host = fhost
+	}
+	if p := strings.Trim(first("X-Forwarded-Prefix"), "/"); p != "" && isPath(p) {
+		prefix = "/" + p
+	}
+	return scheme + "://" + host + prefix + Root
+}
+
+const hostCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]"
+
+func isHost(s string) bool { return s != "" && strings.Trim(s, hostCharacters) == "" }
+
+func isPath(s string) bool { return strings.Trim(s, hostCharacters+"/~") == "" }

@@ -1,0 +1,104 @@
+package dicomweb
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"chatxray/pipeline"
+)
+
+// counted counts what passes and keeps the error that ended it.
+type counted struct {
+	r   io.Reader
+	n   int64
+	err error // other than io.EOF
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	if err != nil && err != io.EOF {
+		c.err = err
+	}
+	return n, err
+}
+
+// requestBody is a request's body within its limit and its patience. It remembers why it ended early, because readers above it
+// (multipart, the archive) wrap or swallow the cause.
+type requestBody struct {
+	r        io.Reader
+	left     int64 // bytes until it is too large
+	before   func()
+	ended    func()
+	classify func(error) error
+	err      error
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	b.before()
+	n, err := b.r.Read(p)
+	b.left -= int64(n)
+	switch {
+	case b.left < 0:
+		b.err = errBodyTooLarge
+	case err == io.EOF:
+		b.ended()
+		return n, io.EOF
+	case err != nil:
+		b.err = b.classify(err)
+	}
+	return n, b.err
+}
+
+var errBodyTooLarge = fmt.Errorf("%w: the request has more bytes than this service takes; send fewer instances at once", errTooLarge)
+
+// body prepares a request's body: deadline before each read, limit, gzip.
+func (s *server) body(c *gin.Context) (*requestBody, error) {
+	control := http.NewResponseController(c.Writer)
+	wire := &requestBody{r: c.Request.Body, left: s.MaxBody, classify: broken,
+		before: func() { _ = control.SetReadDeadline(time.Now().Add(s.Idle)) },
+		ended:  func() { _ = control.SetReadDeadline(time.Time{}) }}
+	switch e := strings.ToLower(strings.TrimSpace(c.GetHeader("Content-Encoding"))); e {
+	case "", "identity":
+		return wire, nil
+	case "gzip", "x-gzip":
+		return unpack(wire, s.MaxBody)
+	default:
+		return nil, fmt.Errorf("%w: the Content-Encoding %q; this service knows gzip", errMediaType, printable(e))
+	}
+}
+
+// broken tells why the bytes of the wire ended.
+func broken(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("the upload stood still for too long; nothing of it was kept: %w", os.ErrDeadlineExceeded)
+	}
+	return fmt.Errorf("%w; nothing of it was kept", errBroken)
+}
+
+// unpack reads a gzip body whose content has at most limit bytes.
+func unpack(wire *requestBody, limit int64) (*requestBody, error) {
+	damaged := func(error) error {
+		if wire.err != nil {
+			return wire.err
+		}
+		return fmt.Errorf("%w: the body is not gzip, as the Content-Encoding says, or is damaged", pipeline.ErrInvalid)
+	}
+	z, err := gzip.NewReader(wire)
+	if err != nil {
+		return nil, damaged(err)
+	}
+	nothing := func() {}
+	return &requestBody{r: z, left: limit, before: nothing, ended: nothing, classify: damaged}, nil
+}

@@ -1,0 +1,203 @@
+// Package dicomweb is the HTTP face of the service: STOW-RS, QIDO-RS and WADO-RS (PS3.18 sections 10.4 to 10.6) at /dicom-web,
+// health, readiness and metrics. It knows HTTP and the DICOM JSON model; what is stored and how files are parsed is handed in.
+package dicomweb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"chatxray/pipeline"
+)
+
+// Config is the section "dicomweb" of the configuration file.
+type Config struct {
+	BaseURL     string            `yaml:"base_url"`     // what clients reach /dicom-web by, when no header says it: https://pacs.example/dicom-web
+	Tokens      []pipeline.Secret `yaml:"tokens"`       // bearer tokens; none means that everybody may
+	Unguarded   bool              `yaml:"unguarded"`    // listen beyond loopback without tokens
+	MaxBody     int64             `yaml:"max_body"`     // bytes of one request, after unpacking
+	MaxInstance int64             `yaml:"max_instance"` // bytes of one instance
+	MaxParts    int               `yaml:"max_parts"`    // instances of one request
+	MaxUploads  int               `yaml:"max_uploads"`  // requests that store at the same time
+	MaxResults  int               `yaml:"max_results"`  // results of one search
+	Idle        time.Duration     `yaml:"idle"`         // an upload or a download that stands still for this long is cut off
+	Drain       time.Duration     `yaml:"drain"`        // running requests may take this long to finish when the service stops
+}
+
+// Default returns what suits a radiology department's PACS.
+func Default() Config {
+	return Config{MaxBody: 8 << 30, MaxInstance: 1 << 30, MaxParts: 5000, MaxUploads: 1024, MaxResults: 1000,
+		Idle: 60 * time.Second, Drain: 60 * time.Second}
+}
+
+// Check returns what is wrong with the configuration.
+func (c Config) Check() error {
+	var errs []error
+	if c.BaseURL != "" {
+		if u, err := url.Parse(c.BaseURL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+			errs = append(errs, errors.New("dicomweb.base_url: not an http(s) URL like https://pacs.example/dicom-web"))
+		}
+	}
+	for i, t := range c.Tokens {
+		if len(t.Reveal()) < 16 {
+			errs = append(errs, fmt.Errorf("dicomweb.tokens: number %d has fewer than 16 characters", i+1))
+		}
+	}
+	for _, n := range []struct {
+		name       string
+		value, min int64
+	}{
+		{"max_body", c.MaxBody, 1 << 20}, {"max_instance", c.MaxInstance, 1 << 20}, {"max_parts", int64(c.MaxParts), 1},
+		{"max_uploads", int64(c.MaxUploads), 1}, {"max_results", int64(c.MaxResults), 1},
+		{"idle", int64(c.Idle), int64(time.Second)}, {"drain", int64(c.Drain), 0},
+	} {
+		if n.value < n.min {
+			errs = append(errs, fmt.Errorf("dicomweb.%s: too small", n.name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CheckListen refuses an address that others than this machine can reach when nobody has to show a token.
+func (c Config) CheckListen(address string) error {
+	if len(c.Tokens) > 0 || c.Unguarded {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%w: the address to listen on is not HOST:PORT", pipeline.ErrInvalid)
+	}
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("%w: %s can be reached from other machines and nobody would have to authenticate; listen on 127.0.0.1, set dicomweb.tokens, or set dicomweb.unguarded: true when a proxy in front does it", pipeline.ErrInvalid, address)
+}
+
+// Receiver keeps what is uploaded. See pipeline.Staged and pipeline.Outcome.
+type Receiver interface {
+	// Room returns an error that wraps pipeline.ErrFull when there is no room for n more bytes.
+	Room(n int64) error
+	// Stage streams one DICOM file to a temporary place and checks it.
+	Stage(ctx context.Context, r io.Reader) (*pipeline.Staged, error)
+	// Discard drops what was staged.
+	Discard(staged ...*pipeline.Staged)
+	// Commit keeps what was staged, durably, and answers for each.
+	Commit(ctx context.Context, staged []*pipeline.Staged) []pipeline.Outcome
+}
+
+// Finder finds what is kept.
+type Finder interface {
+	// Search returns the attributes of what matches, and whether there is more behind the limit.
+	Search(ctx context.Context, q pipeline.Query) (results []pipeline.Dataset, more bool, err error)
+	// Instances returns the instances of a study, a series ("" for all) or one instance ("" for all), with Path.
+	Instances(ctx context.Context, study, series, sop string) ([]*pipeline.Instance, error)
+}
+
+// Store is where instances are kept.
+type Store interface {
+	Receiver
+	Finder
+}
+
+// Deps is what main hands in.
+type Deps struct {
+	Open     func(path string) (*pipeline.Instance, error)               // parses the header of a file
+	Lookup   func(keyword string) (tag pipeline.Tag, vr string, ok bool) // the data dictionary
+	Checks   map[string]func(context.Context) error                      // what /readyz asks, by name
+	Readings Readings                                                    // how far a study has come; nil where nothing is read
+	Metrics  *prometheus.Registry                                        // nil makes one
+	Log      zerolog.Logger                                              // gets UIDs, never patient data
+}
+
+// Root is where the DICOMweb resources are.
+const Root = "/dicom-web"
+
+type server struct {
+	Config
+	Deps
+	store   Store
+	uploads chan struct{} // one for each running upload
+	metrics *metrics
+}
+
+// New makes the handler of the service. The configuration must have passed Check.
+func New(cfg Config, store Store, deps Deps) http.Handler {
+	if deps.Metrics == nil {
+		deps.Metrics = prometheus.NewRegistry()
+	}
+	s := &server{Config: cfg, Deps: deps, store: store, uploads: make(chan struct{}, cfg.MaxUploads)}
+	s.metrics = newMetrics(deps.Metrics, s)
+	gin.SetMode(gin.ReleaseMode)
+	e := gin.New()
+	e.HandleMethodNotAllowed = true
+	e.RedirectTrailingSlash = false
+	e.Use(s.access, s.recovered)
+	e.NoRoute(func(c *gin.Context) {
+		c.JSON(http.StatusNotFound, gin.H{"error": "there is no such resource; see docs/dicomweb.md"})
+	})
+	e.NoMethod(func(c *gin.Context) {
+		c.JSON(http.StatusMethodNotAllowed, gin.H{"error": "this resource does not know the method"})
+	})
+	e.GET("/healthz", s.health)
+	e.GET("/readyz", s.ready)
+	guarded := e.Group("", s.authenticate)
+	guarded.GET("/metrics", s.exposition)
+	s.routes(guarded.Group(Root))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.URL.Path; len(p) > 1 && strings.HasSuffix(p, "/") {
+			r.URL.Path, r.URL.RawPath = strings.TrimRight(p, "/"), ""
+		}
+		e.ServeHTTP(w, r)
+	})
+}
+
+func (s *server) routes(g *gin.RouterGroup) {
+	const study, series, instance = "/studies/:study", "/studies/:study/series/:series", "/studies/:study/series/:series/instances/:instance"
+	g.POST("/studies", s.stow)
+	g.POST(study, s.stow)
+
+	g.GET("/studies", s.search(pipeline.StudyLevel))
+	g.GET("/series", s.search(pipeline.SeriesLevel))
+	g.GET("/instances", s.search(pipeline.InstanceLevel))
+	g.GET(study+"/series", s.search(pipeline.SeriesLevel))
+	g.GET(study+"/instances", s.search(pipeline.InstanceLevel))
+	g.GET(series+"/instances", s.search(pipeline.InstanceLevel))
+
+	for _, level := range []string{study, series, instance} {
+		g.GET(level, s.retrieve)
+		g.GET(level+"/metadata", s.metadata)
+	}
+	g.GET(instance+"/bulkdata/*path", s.bulkdata)
+
+	if s.Readings != nil {
+		g.GET(study+"/reading", s.reading)
+		g.GET(study+"/reading/image", s.readingImage)
+	}
+}
+
+// recovered turns a panic into a 500 whose cause is in the log only.
+func (s *server) recovered(c *gin.Context) {
+	defer func() {
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler:
+			panic(p)
+		default:
+			s.Log.Error().Str("route", c.FullPath()).Bytes("stack", debug.Stack()).Msg("a request panicked")
+			c.AbortWithStatusJSON(http.StatusInternalServerError, gin.H{"error": "the service failed; its log says why"})
+		}
+	}()
+	c.Next()
+}

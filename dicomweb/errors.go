@@ -1,0 +1,107 @@
+package dicomweb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+
+	"github.com/gin-gonic/gin"
+
+	"chatxray/pipeline"
+)
+
+// Failures that only this package knows.
+var (
+	errOtherStudy     = errors.New("the instance is of another study than the URL")
+	errTooLarge       = errors.New("too large")
+	errLengthRequired = errors.New("length required")
+	errNotAcceptable  = errors.New("not acceptable")
+	errMediaType      = errors.New("media type not supported")
+	errBroken         = errors.New("the upload broke off")
+	errUnauthorized   = errors.New("unauthorized")
+)
+
+// wire is the one table from errors to the wire: the HTTP status of a whole request, and the Failure Reason (0008,1197) of one instance
+// (PS3.18 table I.2-2, PS3.4 table B.2-1, PS3.7 annex C) with a comment that fits in an LO.
+var wire = []struct {
+	err     error
+	status  int
+	reason  int
+	comment string
+}{
+	{errOtherStudy, http.StatusConflict, 0xA900, "instance is of another study than the URL"},
+	{errTooLarge, http.StatusRequestEntityTooLarge, 0xA700, "larger than this service takes"},
+	{errLengthRequired, http.StatusLengthRequired, 0x0110, "length required"},
+	{errNotAcceptable, http.StatusNotAcceptable, 0x0110, "not acceptable"},
+	{errMediaType, http.StatusUnsupportedMediaType, 0xC000, "not application/dicom"},
+	{errUnauthorized, http.StatusUnauthorized, 0x0124, "not authorized"},
+	{pipeline.ErrFull, http.StatusInsufficientStorage, 0xA700, "disk full"},
+	{pipeline.ErrBusy, http.StatusServiceUnavailable, 0xA700, "busy, try again"},
+	{pipeline.ErrConflict, http.StatusConflict, 0x0111, "SOP Instance UID is kept with other content; the first stays"},
+	{pipeline.ErrNotFound, http.StatusNotFound, 0x0112, "not found"},
+	{pipeline.ErrMissingPart, http.StatusServiceUnavailable, 0x0110, "a run-time part is missing"},
+	{pipeline.ErrNotImage, http.StatusConflict, 0x0122, "not an object that this service keeps"},
+	{pipeline.ErrUnsupported, http.StatusUnsupportedMediaType, 0x0122, "not supported"},
+	{pipeline.ErrUnknown, http.StatusBadRequest, 0xC000, "unknown transfer syntax or not DICOM"},
+	{pipeline.ErrInvalid, http.StatusBadRequest, 0xC000, "not a valid DICOM file"},
+	{errBroken, http.StatusBadRequest, 0xC000, "upload broke off"},
+	{os.ErrDeadlineExceeded, http.StatusRequestTimeout, 0xC000, "upload stood still"},
+	{context.Canceled, http.StatusBadRequest, 0x0110, "upload broke off"},
+}
+
+// statusOf is the HTTP status of an error.
+func statusOf(err error) int {
+	for _, w := range wire {
+		if errors.Is(err, w.err) {
+			return w.status
+		}
+	}
+	return http.StatusInternalServerError
+}
+
+// reasonOf is the Failure Reason of an instance and a comment of at most 64 characters.
+func reasonOf(err error) (reason int, comment string) {
+	for _, w := range wire {
+		if errors.Is(err, w.err) {
+			return w.reason, w.comment
+		}
+	}
+	return 0x0110, "processing failure"
+}
+
+// retryAfter is what a busy service asks for, in seconds.
+const retryAfter = "5"
+
+// refuse answers a whole request with an error: a JSON object with one sentence. The text of an error that has no entry in the table
+// stays in the log.
+func (s *server) refuse(c *gin.Context, err error) {
+	status := statusOf(err)
+	text := err.Error()
+	if status == http.StatusInternalServerError {
+		text = "the service failed; its log says why"
+	}
+	if status == http.StatusServiceUnavailable {
+		c.Header("Retry-After", retryAfter)
+	}
+	if status == http.StatusUnauthorized {
+		c.Header("WWW-Authenticate", `Bearer realm="chatxray"`)
+	}
+	_ = c.Error(err) // for the access log
+	c.Abort()
+	c.JSON(status, gin.H{"error": text})
+}
+
+// studyUID, seriesUID and instanceUID check a UID of the path.
+func pathUIDs(c *gin.Context) (study, series, sop string, err error) {
+	uids := [3]string{}
+	for i, name := range []string{"study", "series", "instance"} {
+		v, given := c.Params.Get(name)
+		if given && !pipeline.ValidUID(v) {
+			return "", "", "", fmt.Errorf("%w: the %s of the path is no UID", pipeline.ErrInvalid, name)
+		}
+		uids[i] = v
+	}
+	return uids[0], uids[1], uids[2], nil
+}

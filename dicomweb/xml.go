@@ -1,0 +1,88 @@
+package dicomweb
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/xml"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"chatxray/pipeline"
+)
+
+// appendXML writes a data set as Native DICOM Model (PS3.19 annex A.1), for clients that do not know JSON.
+func appendXML(b []byte, d pipeline.Dataset) []byte {
+	w := bytes.NewBuffer(b)
+	w.WriteString(xml.Header + `<NativeDicomModel xml:space="preserve">`)
+	writeXML(w, d)
+	w.WriteString(`</NativeDicomModel>`)
+	return w.Bytes()
+}
+
+func writeXML(w *bytes.Buffer, d pipeline.Dataset) {
+	for _, e := range d {
+		if e.Tag.Group() == 0x0002 {
+			continue
+		}
+		fmt.Fprintf(w, `<DicomAttribute tag="%08X" vr="%s">`, uint32(e.Tag), vrOf(e))
+		for i, item := range e.Items {
+			fmt.Fprintf(w, `<Item number="%d">`, i+1)
+			writeXML(w, item)
+			w.WriteString(`</Item>`)
+		}
+		if len(e.Bytes) > 0 {
+			w.WriteString(`<InlineBinary>` + base64.StdEncoding.EncodeToString(e.Bytes) + `</InlineBinary>`)
+		}
+		for i, v := range textValues(e) {
+			if e.VR == "PN" {
+				writeXMLName(w, i+1, v)
+				continue
+			}
+			fmt.Fprintf(w, `<Value number="%d">`, i+1)
+			_ = xml.EscapeText(w, []byte(v)) // a buffer does not fail
+			w.WriteString(`</Value>`)
+		}
+		w.WriteString(`</DicomAttribute>`)
+	}
+}
+
+// textValues are the values of an element that is neither a sequence nor binary.
+func textValues(e pipeline.Element) []string {
+	if e.Tag == pipeline.TagSpecificCharacterSet {
+		return []string{"ISO_IR 192"}
+	}
+	out := e.Text
+	for _, n := range e.Ints {
+		s := strconv.FormatInt(n, 10)
+		if e.VR == "AT" {
+			s = fmt.Sprintf("%08X", uint32(n))
+		}
+		out = append(out[:len(out):len(out)], s)
+	}
+	for _, f := range e.Floats {
+		out = append(out[:len(out):len(out)], strconv.FormatFloat(f, 'g', -1, 64))
+	}
+	return out
+}
+
+func writeXMLName(w *bytes.Buffer, n int, v string) {
+	fmt.Fprintf(w, `<PersonName number="%d">`, n)
+	groups := strings.SplitN(v, "=", 3)
+	for i, group := range [...]string{"Alphabetic", "Ideographic", "Phonetic"} {
+		if i >= len(groups) || groups[i] == "" {
+			continue
+		}
+		w.WriteString("<" + group + ">")
+		components := strings.SplitN(groups[i], "^", 5)
+		for j, name := range [...]string{"FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix"} {
+			if j < len(components) && components[j] != "" {
+				w.WriteString("<" + name + ">")
+				_ = xml.EscapeText(w, []byte(components[j]))
+				w.WriteString("</" + name + ">")
+			}
+		}
+		w.WriteString("</" + group + ">")
+	}
+	w.WriteString(`</PersonName>`)
+}
