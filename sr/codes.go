@@ -126,14 +126,13 @@ var presences = map[pipeline.Presence]code{
 	pipeline.Undetermined: {"373068000", "SCT", "Undetermined", nil},
 }
 
-// modalities are the codes of CID 29 that a chest radiograph may come with; any other becomes OT.
+// modalities are the codes of CID 29 that a chest radiograph may come with.
 var modalities = map[string]code{
 	"CR": {"CR", "DCM", "Computed Radiography", nil},
 	"DX": {"DX", "DCM", "Digital Radiography", nil},
 	"RF": {"RF", "DCM", "Radiofluoroscopy", nil},
 	"RG": {"RG", "DCM", "Radiographic imaging", nil},
 	"XA": {"XA", "DCM", "X-Ray Angiography", nil},
-	"OT": {"OT", "DCM", "Other Modality", nil},
 }
 
 // schemes names the coding schemes (PS3.16 section 8). An empty UID is not written.

@@ -30,18 +30,22 @@ func (d *draft) measurementReport() pipeline.Dataset {
 	return container("", imagingMeasurementReport, "1500", children...)
 }
 
-// library is TID 1600: every image that the model saw, a group for each modality.
+// library is TID 1600: every image that the model saw, a group for each modality. A modality that is not in CID 29, such as that
+// of a captured film, is not stated.
 func (d *draft) library() pipeline.Dataset {
 	var names []string
 	groups := map[string][]pipeline.Dataset{}
 	for _, ref := range d.images {
 		name := ref.Modality
-		if _, known := modalities[name]; !known {
-			name = "OT"
+		m, known := modalities[name]
+		if !known {
+			name = ""
 		}
 		if groups[name] == nil {
 			names = append(names, name)
-			groups[name] = append(groups[name], codeContent(hasAcqContext, modality, modalities[name]))
+			if known {
+				groups[name] = append(groups[name], codeContent(hasAcqContext, modality, m))
+			}
 		}
 		groups[name] = append(groups[name], imageContent(contains, nil, ref))
 	}

@@ -134,24 +134,35 @@ func zone(h pipeline.Dataset, created time.Time) *time.Location {
 // identifier lets an identifier through as it is, or not at all: a cut identifier would be another one. One that is longer than
 // its VR allows passes up to 64 characters, as the archive that the document goes to has the images under that very value.
 func identifier(s string) string {
-	if !isName(s) {
+	if s != printable(s) || utf8.RuneCountInString(s) > 64 {
 		return ""
 	}
 	return s
 }
 
 // phrase makes any text one value of a Long String: no control characters, no backslash, at most 64 characters.
-func phrase(s string) string { return cut(strings.ReplaceAll(plain(s), `\`, " "), 64) }
+func phrase(s string) string { return cut(printable(s), 64) }
 
 // personName keeps the component groups of a person name (PS3.5 section 6.2.1) within 64 characters each.
 func personName(s string) string {
-	groups := strings.Split(strings.ReplaceAll(plain(s), `\`, " "), "=")
+	groups := strings.Split(printable(s), "=")
 	groups = groups[:min(len(groups), 3)]
 	for i, g := range groups {
 		components := strings.Split(g, "^")
 		groups[i] = cut(strings.Join(components[:min(len(components), 5)], "^"), 64)
 	}
 	return strings.TrimRight(strings.Join(groups, "="), "=")
+}
+
+// printable drops what may not stand in one value of text: control characters, the backslash, what is no UTF-8, and white space
+// at the ends.
+func printable(s string) string {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\\' {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, "")))
 }
 
 // cut shortens a text to n characters, not in the middle of a letter and its marks.

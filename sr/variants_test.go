@@ -3,7 +3,6 @@ package sr_test
 import (
 	"crypto/sha256"
 	"strings"
-	"testing"
 	"time"
 
 	"chatxray/pipeline"
@@ -54,6 +53,7 @@ func input() sr.Input {
 			Inputs:    []pipeline.InputRef{image(1, dxClass, "DX", "PA")},
 			Model:     pipeline.ModelRef{Name: "chatxray-base", Version: "1.0.0", Digest: sha256.Sum256([]byte("bundle"))},
 			Sentences: []pipeline.Sentence{sentence(pipeline.SectionFindings, 0.4, "The film is slightly rotated.")},
+			Revision:  1,
 			Created:   time.Date(2026, 11, 23, 16, 5, 0, 0, time.UTC),
 		},
 	}
@@ -154,7 +154,8 @@ func variants() map[string]sr.Input {
 		in.Reading.Inputs = append(in.Reading.Inputs, image(2, crClass, "CR", "AP"))
 	})
 	with("frames of one object", effusion, func(in *sr.Input) {
-		a, b := in.Reading.Inputs[0], in.Reading.Inputs[0]
+		a := image(1, "1.2.840.10008.5.1.4.1.1.7.3", "OT", "") // Multi-frame Grayscale Word Secondary Capture
+		b := a
 		a.Frame, b.Frame = 1, 3
 		in.Reading.Inputs = []pipeline.InputRef{a, b}
 	})
@@ -163,7 +164,7 @@ func variants() map[string]sr.Input {
 			in.Predecessors = append(in.Predecessors, pipeline.DocumentRef{Kind: kind, SeriesInstanceUID: "2.25.30" + string(rune('0'+i)),
 				SOPInstanceUID: sr.InstanceUID(in.Reading, kind), SOPClassUID: "1.2.840.10008.5.1.4.1.1.88.11"})
 		}
-		in.Reading.Revision = 1
+		in.Reading.Revision++
 	})
 	with("phantom", effusion, func(in *sr.Input) {
 		in.Header.SetText(pipeline.TagPatientID, "LO", pipeline.PhantomPatientID)
@@ -173,11 +174,18 @@ func variants() map[string]sr.Input {
 		in.Reading.Sentences[0].Text = strings.Repeat("A left pleural effusion of moderate size blunts the angle. ", 2000)
 	})
 	with("very long names", effusion, func(in *sr.Input) {
-		in.Header.SetText(pipeline.TagPatientName, "PN", strings.Repeat("Überlang", 20)+"^"+strings.Repeat("Wörtlich", 20)+"="+strings.Repeat("長", 80))
+		in.Header.SetText(pipeline.TagPatientName, "PN", strings.Repeat("Verylong", 20)+"^"+strings.Repeat("Given", 20))
 		in.Header.SetText(pipeline.TagReferringPhysicianName, "PN", strings.Repeat("Q", 300))
 		in.Header.SetText(pipeline.TagStudyDescription, "LO", strings.Repeat("Thorax ", 40))
 		in.Reading.Model.Name = strings.Repeat("m", 64)
 		in.Reading.Model.Version = strings.Repeat("9", 40)
+	})
+	with("very long names in three groups", effusion, func(in *sr.Input) {
+		in.Header.SetText(pipeline.TagPatientName, "PN", strings.Repeat("Überlang", 20)+"="+strings.Repeat("長", 80)+"="+strings.Repeat("なが", 40))
+		in.Header.SetText(pipeline.TagStudyDescription, "LO", strings.Repeat("Übersicht ", 40))
+	})
+	with("procedure of the study", effusion, func(in *sr.Input) {
+		in.Header.SetItems(pipeline.TagProcedureCodeSequence, coded("36554-4", "LN", "XR Chest Single View"), coded("CXR1", "99LOCAL", "Chest one view"))
 	})
 	with("bare header", effusion, func(in *sr.Input) {
 		in.Header = nil
@@ -198,12 +206,4 @@ func variants() map[string]sr.Input {
 		h.SetItems(pipeline.TagRequestAttributesSequence, pipeline.Dataset{})
 	})
 	return v
-}
-
-func TestWrite(t *testing.T) {
-	for name, in := range variants() {
-		if _, err := sr.Documents(in, encode); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
 }

@@ -1,0 +1,359 @@
+package sr_test
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"chatxray/pipeline"
+	"chatxray/sr"
+)
+
+var update = flag.Bool("update", false, "write the golden dumps anew")
+
+// each runs a test for every variant and every registered kind.
+func each(t *testing.T, test func(t *testing.T, in sr.Input, kind pipeline.DocumentKind, d pipeline.Dataset)) {
+	t.Helper()
+	for name, in := range variants() {
+		for _, kind := range sr.Kinds() {
+			t.Run(name+"/"+string(kind), func(t *testing.T) {
+				d, err := sr.Dataset(in, kind)
+				if err != nil {
+					t.Fatal(err)
+				}
+				test(t, in, kind, d)
+			})
+		}
+	}
+}
+
+func TestGolden(t *testing.T) {
+	for _, kind := range sr.Kinds() {
+		for _, name := range []string{"effusion", "full", "phantom"} {
+			t.Run(name+"/"+string(kind), func(t *testing.T) {
+				d, err := sr.Dataset(variants()[name], kind)
+				if err != nil {
+					t.Fatal(err)
+				}
+				path := filepath.Join("testdata", name+"-"+string(kind)+".txt")
+				if *update {
+					if err := os.WriteFile(path, []byte(dump(d)), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatalf("a kind without golden data: %v", err)
+				}
+				if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(dump(d), "\n")); diff != "" {
+					t.Error(diff)
+				}
+			})
+		}
+	}
+}
+
+// TestAgain writes each document twice, as a retry does, also with the inputs in another order of arrival.
+func TestAgain(t *testing.T) {
+	again := variants()
+	for name, in := range variants() {
+		first, err := sr.Documents(in, encode)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		second, err := sr.Documents(again[name], encode)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		for i := range first {
+			if !bytes.Equal(first[i].Bytes, second[i].Bytes) {
+				t.Errorf("%s: the %s document differs from its retry", name, first[i].Kind)
+			}
+		}
+	}
+	in := again["two images"]
+	before := sr.InstanceUID(in.Reading, pipeline.FindingsSR)
+	slices.Reverse(in.Reading.Inputs)
+	if after := sr.InstanceUID(in.Reading, pipeline.FindingsSR); after != before {
+		t.Errorf("the order of the inputs changed the UID from %s to %s", before, after)
+	}
+}
+
+func TestUIDs(t *testing.T) {
+	seen := map[string]string{}
+	take := func(name string, change func(*pipeline.Reading)) {
+		r := effusion().Reading
+		change(r)
+		for _, kind := range sr.Kinds() {
+			uid := sr.InstanceUID(r, kind)
+			if !strings.HasPrefix(uid, "2.25.") || len(uid) > 64 {
+				t.Errorf("%s: %s is no derived UID", name, uid)
+			}
+			if other, ok := seen[uid]; ok {
+				t.Errorf("%s of %s has the UID of %s", kind, name, other)
+			}
+			seen[uid] = name + " " + string(kind)
+		}
+	}
+	take("the reading", func(*pipeline.Reading) {})
+	take("another study", func(r *pipeline.Reading) { r.StudyInstanceUID += ".1" })
+	take("other inputs", func(r *pipeline.Reading) { r.Inputs[0].Digest[0]++ })
+	take("another frame", func(r *pipeline.Reading) { r.Inputs[0].Frame++ })
+	take("another bundle", func(r *pipeline.Reading) { r.Model.Digest[0]++ })
+	take("another revision", func(r *pipeline.Reading) { r.Revision++ })
+	later := effusion().Reading
+	later.Created = later.Created.Add(time.Hour)
+	if _, ok := seen[sr.InstanceUID(later, pipeline.FindingsSR)]; !ok {
+		t.Error("the time changed the UID: a retry would write another object")
+	}
+}
+
+// TestEvidence: every image that a tree refers to is evidence, and every image of the reading is there.
+func TestEvidence(t *testing.T) {
+	each(t, func(t *testing.T, in sr.Input, _ pipeline.DocumentKind, d pipeline.Dataset) {
+		var evidence []string
+		for _, study := range d.Items(pipeline.TagCurrentRequestedProcedureEvidenceSequence) {
+			if study.String(pipeline.TagStudyInstanceUID) != studyUID {
+				t.Errorf("evidence of study %s", study.String(pipeline.TagStudyInstanceUID))
+			}
+			for _, series := range study.Items(pipeline.TagReferencedSeriesSequence) {
+				for _, ref := range series.Items(pipeline.TagReferencedSOPSequence) {
+					evidence = append(evidence, ref.String(pipeline.TagReferencedSOPInstanceUID))
+				}
+			}
+		}
+		var want []string
+		for _, ref := range in.Reading.Inputs {
+			want = append(want, ref.SOPInstanceUID)
+		}
+		slices.Sort(want)
+		want = slices.Compact(want)
+		slices.Sort(evidence)
+		if diff := cmp.Diff(want, evidence); diff != "" {
+			t.Error(diff)
+		}
+		var visit func(pipeline.Dataset)
+		visit = func(item pipeline.Dataset) {
+			for _, ref := range item.Items(pipeline.TagReferencedSOPSequence) {
+				if uid := ref.String(pipeline.TagReferencedSOPInstanceUID); !slices.Contains(evidence, uid) {
+					t.Errorf("image %s is in the tree and not in the evidence", uid)
+				}
+			}
+			for _, child := range item.Items(pipeline.TagContentSequence) {
+				visit(child)
+			}
+		}
+		visit(d)
+	})
+}
+
+// TestHeader holds what every document says, whatever it is about.
+func TestHeader(t *testing.T) {
+	each(t, func(t *testing.T, in sr.Input, kind pipeline.DocumentKind, d pipeline.Dataset) {
+		for tag, want := range map[pipeline.Tag]string{
+			pipeline.TagSpecificCharacterSet:  "ISO_IR 192",
+			pipeline.TagModality:              "SR",
+			pipeline.TagStudyInstanceUID:      studyUID,
+			pipeline.TagSOPInstanceUID:        sr.InstanceUID(in.Reading, kind),
+			pipeline.TagCompletionFlag:        "PARTIAL",
+			pipeline.TagVerificationFlag:      "UNVERIFIED",
+			pipeline.TagPreliminaryFlag:       "PRELIMINARY",
+			pipeline.TagSoftwareVersions:      in.Software,
+			pipeline.TagManufacturer:          sr.Manufacturer,
+			pipeline.TagManufacturerModelName: sr.Product,
+		} {
+			if got := d.String(tag); got != want {
+				t.Errorf("%s is %q, not %q", tag, got, want)
+			}
+		}
+		for _, tag := range []pipeline.Tag{pipeline.TagPatientName, pipeline.TagPatientID, pipeline.TagPatientBirthDate, pipeline.TagPatientSex,
+			pipeline.TagStudyDate, pipeline.TagStudyTime, pipeline.TagReferringPhysicianName, pipeline.TagStudyID, pipeline.TagAccessionNumber,
+			pipeline.TagReferencedPerformedProcedureStepSequence, pipeline.TagPerformedProcedureCodeSequence} {
+			if _, ok := d.Get(tag); !ok {
+				t.Errorf("%s is of Type 2 and absent", tag)
+			}
+		}
+		device := d.Items(pipeline.TagContributingEquipmentSequence)[0]
+		author := d.Items(pipeline.TagAuthorObserverSequence)[0]
+		if author.String(pipeline.TagObserverType) != "DEV" || author.String(pipeline.TagDeviceUID) != device.String(pipeline.TagDeviceUID) {
+			t.Error("the author is not the contributing device")
+		}
+		tree := strings.Join(paths(d), "\n")
+		for _, same := range []string{"Device Observer Model Name = " + device.String(pipeline.TagManufacturerModelName),
+			"Device Observer Manufacturer = " + device.String(pipeline.TagManufacturer)} {
+			if !strings.Contains(tree, same) {
+				t.Errorf("the tree does not say %q", same)
+			}
+		}
+		if strings.Contains(tree, "Algorithm Version") && !strings.Contains(tree, "Algorithm Version = "+device.String(pipeline.TagSoftwareVersions)) {
+			t.Error("the tree and the Contributing Equipment Sequence name two versions of the algorithm")
+		}
+		if strings.Contains(strings.ToLower(tree), "certainty") {
+			t.Error("an uncalibrated reading states a certainty")
+		}
+	})
+}
+
+func TestNotSaid(t *testing.T) {
+	d, err := sr.Dataset(effusion(), pipeline.FindingsSR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := strings.Join(paths(d), "\n")
+	for _, silent := range []string{"Fracture", "Edema", "No Finding"} {
+		if strings.Contains(tree, silent) {
+			t.Errorf("%q was not said and has an item", silent)
+		}
+	}
+	for _, item := range []string{"CODE Pleural effusion = Present", "CODE Pneumothorax = Absent", "CODE Cardiomegaly = Undetermined"} {
+		if !strings.Contains(tree, item) {
+			t.Errorf("no item %q in\n%s", item, tree)
+		}
+	}
+}
+
+func TestAssessment(t *testing.T) {
+	said := func(label string, p pipeline.Presence) pipeline.Finding {
+		return pipeline.Finding{Label: label, Presence: p, Sentences: []int{0}}
+	}
+	for _, c := range []struct {
+		name      string
+		truncated bool
+		findings  []pipeline.Finding
+		want      string
+	}{
+		{"silent", false, nil, "Normality Undetermined"},
+		{"a finding", false, []pipeline.Finding{said("Edema", pipeline.Present)}, "Abnormal"},
+		{"contradiction", false, []pipeline.Finding{said("No Finding", pipeline.Present), said("Edema", pipeline.Present)}, "Abnormal"},
+		{"normal", false, []pipeline.Finding{said("No Finding", pipeline.Present), said("Edema", pipeline.Absent)}, "Normal"},
+		{"only absences", false, []pipeline.Finding{said("Edema", pipeline.Absent)}, "Normality Undetermined"},
+		{"left open", false, []pipeline.Finding{said("No Finding", pipeline.Present), said("Edema", pipeline.Undetermined)}, "Normality Undetermined"},
+		{"unfinished", true, []pipeline.Finding{said("No Finding", pipeline.Present)}, "Normality Undetermined"},
+		{"not from a sentence", false, []pipeline.Finding{{Label: "No Finding", Presence: pipeline.Present}}, "Normality Undetermined"},
+		{"a device", false, []pipeline.Finding{said("No Finding", pipeline.Present), said("Support Devices", pipeline.Present)}, "Normal"},
+	} {
+		in := input()
+		in.Reading.Findings, in.Reading.Truncated = c.findings, c.truncated
+		d, err := sr.Dataset(in, pipeline.FindingsSR)
+		if err != nil {
+			t.Fatal(c.name, err)
+		}
+		if tree := strings.Join(paths(d), "\n"); !strings.Contains(tree, "Overall Assessment = "+c.want+"\n") && !strings.HasSuffix(tree, "Overall Assessment = "+c.want) {
+			t.Errorf("%s: no %q in\n%s", c.name, c.want, tree)
+		}
+	}
+}
+
+// TestPhantom: every document of a phantom reading says so in its series, its completion and its impression.
+func TestPhantom(t *testing.T) {
+	for _, kind := range sr.Kinds() {
+		d, err := sr.Dataset(variants()["phantom"], kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tag := range []pipeline.Tag{pipeline.TagSeriesDescription, pipeline.TagCompletionFlagDescription} {
+			if !strings.HasPrefix(d.String(tag), "PHANTOM") {
+				t.Errorf("%s: %s is %q", kind, tag, d.String(tag))
+			}
+		}
+		if tree := strings.Join(paths(d), "\n"); !strings.Contains(tree, "TEXT Impression = PHANTOM") {
+			t.Errorf("%s: no impression says phantom in\n%s", kind, tree)
+		}
+	}
+}
+
+// TestNarrativeEvidence: each sentence has its evidence below it, in words.
+func TestNarrativeEvidence(t *testing.T) {
+	d, err := sr.Dataset(effusion(), pipeline.NarrativeSR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	var sentence string
+	for _, p := range paths(d) {
+		name, value, _ := strings.Cut(p[strings.LastIndex(p, "/")+1:], " = ")
+		switch name {
+		case "CONTAINS TEXT Finding", "CONTAINS TEXT Impression":
+			sentence = value
+		case "INFERRED FROM TEXT Image evidence":
+			got[sentence] = value
+		}
+	}
+	want := map[string]string{
+		"Small left pleural effusion.":   "Evidence: this image makes the sentence 2.3 nats likelier than other patients' images do (5.1 nats against a blank image).",
+		"No pneumothorax.":               "No evidence: this image does not make the sentence likelier than other patients' images do (-0.4 nats; 5.1 nats against a blank image).",
+		"The heart is perhaps enlarged.": "Evidence: this image makes the sentence 0.9 nats likelier than other patients' images do (5.1 nats against a blank image).",
+		"Small left effusion.":           "Evidence: this image makes the sentence 1.7 nats likelier than other patients' images do (5.1 nats against a blank image).",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRepeatedText(t *testing.T) {
+	d, err := sr.Dataset(variants()["broken header"], pipeline.FindingsSR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for tag, want := range map[pipeline.Tag]string{
+		pipeline.TagPatientName: "Doe^Jane", pipeline.TagPatientSex: "", pipeline.TagPatientBirthDate: "", pipeline.TagStudyTime: "",
+		pipeline.TagStudyID: "", pipeline.TagTimezoneOffsetFromUTC: "+0000", pipeline.TagContentTime: "160500",
+	} {
+		if got := d.String(tag); got != want {
+			t.Errorf("%s is %q, not %q", tag, got, want)
+		}
+	}
+	for _, tag := range []pipeline.Tag{pipeline.TagPatientAge, pipeline.TagPatientSize, pipeline.TagPatientWeight} {
+		if _, ok := d.Get(tag); ok {
+			t.Errorf("%s is repeated though it is invalid", tag)
+		}
+	}
+	if d, err = sr.Dataset(variants()["full"], pipeline.FindingsSR); err != nil {
+		t.Fatal(err)
+	}
+	if zone, at := d.String(pipeline.TagTimezoneOffsetFromUTC), d.String(pipeline.TagContentTime); zone != "+0530" || at != "213500" {
+		t.Errorf("16:05 UTC became %s in zone %s", at, zone)
+	}
+	in := input() // an identifier is repeated as it is, or not at all
+	in.Header.SetText(pipeline.TagPatientID, "LO", "00  12")
+	in.Header.SetText(pipeline.TagAccessionNumber, "SH", "ACC-2026-1123-000017")
+	in.Header.SetText(pipeline.TagIssuerOfPatientID, "LO", strings.Repeat("9", 65))
+	if d, err = sr.Dataset(in, pipeline.FindingsSR); err != nil {
+		t.Fatal(err)
+	}
+	if id, acc, issuer := d.String(pipeline.TagPatientID), d.String(pipeline.TagAccessionNumber), d.String(pipeline.TagIssuerOfPatientID); id != "00  12" || acc != "ACC-2026-1123-000017" || issuer != "" {
+		t.Errorf("identifiers became %q, %q, %q", id, acc, issuer)
+	}
+}
+
+func TestWriter(t *testing.T) {
+	in := effusion()
+	study := &pipeline.Study{StudyInstanceUID: studyUID, Instances: []*pipeline.Instance{
+		{SOPInstanceUID: "2.25.9", Header: nil}, {SOPInstanceUID: in.Reading.Inputs[0].SOPInstanceUID, Header: in.Header}}}
+	old := pipeline.DocumentRef{Kind: pipeline.NarrativeSR, SeriesInstanceUID: "2.25.1", SOPInstanceUID: "2.25.2", SOPClassUID: "1.2.840.10008.5.1.4.1.1.88.11"}
+	write := sr.Writer("0.1.0", "RADIOLOGY1", encode)
+	docs, err := write(study, in.Reading, []pipeline.Record{{Documents: []pipeline.DocumentRef{old}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Predecessors = []pipeline.DocumentRef{old}
+	want, err := sr.Documents(in, encode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, docs); diff != "" {
+		t.Error(diff)
+	}
+	study.Instances = study.Instances[:1]
+	if _, err := write(study, in.Reading, nil); !errors.Is(err, pipeline.ErrNotFound) {
+		t.Errorf("a study without the image gives %v", err)
+	}
+}
