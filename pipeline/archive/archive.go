@@ -24,7 +24,8 @@ import (
 	"chatxray/pipeline"
 )
 
-// Opener checks a DICOM file and parses its header. Its errors wrap the sentinels of pipeline.
+// Opener checks a DICOM file, parses its header and sums its bytes up (Instance.Digest). Its errors wrap the sentinels of pipeline; a
+// missing file is fs.ErrNotExist.
 type Opener func(path string) (*pipeline.Instance, error)
 
 // Options of an archive. The zero value is usable.

@@ -3,14 +3,11 @@ package archive
 import (
 	"bufio"
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
-
-	"chatxray/pipeline"
 )
 
 // syncDir makes the entries of a folder durable.
@@ -117,19 +114,4 @@ func sameBytes(x, y io.Reader) (bool, error) {
 		_, _ = bx.Discard(step)
 		_, _ = by.Discard(step)
 	}
-}
-
-// digestOf is the sha256 sum of a file.
-func digestOf(path string) (d pipeline.Digest, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return d, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return d, err
-	}
-	h.Sum(d[:0])
-	return d, nil
 }

@@ -109,10 +109,6 @@ func (a *Archive) entryOf(ctx context.Context, path string, f fs.DirEntry, own b
 	if a.instancePath(own, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID) != path {
 		return nil, fmt.Errorf("%w: its place says other UIDs than its content", pipeline.ErrInvalid)
 	}
-	in.Digest, err = digestOf(path)
-	if err != nil {
-		return nil, err
-	}
 	in.Header, in.Data = indexed(in), nil
 	return &entry{in: in, size: info.Size(), own: own, received: info.ModTime().UnixNano()}, nil
 }

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +23,7 @@ func (a *Archive) Stage(ctx context.Context, r io.Reader) (*pipeline.Staged, err
 	if err != nil {
 		return nil, fmt.Errorf("an upload cannot be written: %w", full(err))
 	}
-	digest, size, err := a.take(ctx, f, r)
+	size, err := a.take(ctx, f, r)
 	if cerr := f.Close(); err == nil && cerr != nil {
 		err = full(cerr)
 	}
@@ -39,38 +38,35 @@ func (a *Archive) Stage(ctx context.Context, r io.Reader) (*pipeline.Staged, err
 		_ = os.Remove(f.Name())
 		return nil, err
 	}
-	in.Digest, in.Path, in.Data, in.Header = digest, f.Name(), nil, indexed(in)
+	in.Path, in.Data, in.Header = f.Name(), nil, indexed(in)
 	return &pipeline.Staged{Instance: in, Size: size}, nil
 }
 
 // take copies r to f. A write error that means a full disk wraps pipeline.ErrFull.
-func (a *Archive) take(ctx context.Context, f *os.File, r io.Reader) (digest pipeline.Digest, size int64, err error) {
+func (a *Archive) take(ctx context.Context, f *os.File, r io.Reader) (size int64, err error) {
 	buf := copyBuffers.Get().(*[128 << 10]byte)
 	defer copyBuffers.Put(buf)
-	h := sha256.New()
 	for unchecked := int64(checkSpace); ; {
 		if err := ctx.Err(); err != nil {
-			return digest, size, err
+			return size, err
 		}
 		if unchecked >= checkSpace {
 			if err := a.Room(0); err != nil {
-				return digest, size, err
+				return size, err
 			}
 			unchecked = 0
 		}
 		n, rerr := r.Read(buf[:])
-		h.Write(buf[:n])
 		if _, err := f.Write(buf[:n]); err != nil {
-			return digest, size, fmt.Errorf("an upload cannot be written: %w", full(err))
+			return size, fmt.Errorf("an upload cannot be written: %w", full(err))
 		}
 		size += int64(n)
 		unchecked += int64(n)
 		if rerr == io.EOF {
-			h.Sum(digest[:0])
-			return digest, size, nil
+			return size, nil
 		}
 		if rerr != nil {
-			return digest, size, rerr
+			return size, rerr
 		}
 	}
 }

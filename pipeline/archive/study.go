@@ -90,7 +90,9 @@ func (a *Archive) load(known *pipeline.Instance) (*pipeline.Instance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("instance %s: %w", known.SOPInstanceUID, err)
 	}
-	in.Path, in.Digest = known.Path, known.Digest
+	if in.Digest != known.Digest {
+		return nil, fmt.Errorf("%w: the file of instance %s has changed since it was stored; its disk may be failing", pipeline.ErrInvalid, known.SOPInstanceUID)
+	}
 	return in, nil
 }
 
