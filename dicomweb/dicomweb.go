@@ -26,7 +26,7 @@ import (
 type Config struct {
 	BaseURL     string            `yaml:"base_url"`     // what clients reach /dicom-web by, when no header says it: https://pacs.example/dicom-web
 	Tokens      []pipeline.Secret `yaml:"tokens"`       // bearer tokens; none means that everybody may
-	Unguarded   bool              `yaml:"unguarded"`    // listen beyond loopback without tokens
+	Unguarded   bool              `yaml:"open"`         // listen beyond loopback without tokens
 	MaxBody     int64             `yaml:"max_body"`     // bytes of one request, after unpacking
 	MaxInstance int64             `yaml:"max_instance"` // bytes of one instance
 	MaxParts    int               `yaml:"max_parts"`    // instances of one request
@@ -82,7 +82,7 @@ func (c Config) CheckListen(address string) error {
 	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("%w: %s can be reached from other machines and nobody would have to authenticate; listen on 127.0.0.1, set dicomweb.tokens, or set dicomweb.unguarded: true when a proxy in front does it", pipeline.ErrInvalid, address)
+	return fmt.Errorf("%w: %s can be reached from other machines and nobody would have to authenticate; listen on 127.0.0.1, set dicomweb.tokens, or set dicomweb.open: true when a proxy in front does it", pipeline.ErrInvalid, address)
 }
 
 // Receiver keeps what is uploaded. See pipeline.Staged and pipeline.Outcome.
@@ -180,6 +180,10 @@ func (s *server) routes(g *gin.RouterGroup) {
 		g.GET(level+"/metadata", s.metadata)
 	}
 	g.GET(instance+"/bulkdata/*path", s.bulkdata)
+	if s.Readings != nil {
+		g.GET(study+"/reading", s.reading)
+		g.GET(study+"/reading/image", s.readingImage)
+	}
 
 	if s.Readings != nil {
 		g.GET(study+"/reading", s.reading)
