@@ -7,13 +7,14 @@ import importlib
 import os
 import sys
 
-STAGES = ("prepare", "encoder", "features", "reader", "export", "evaluate")
+STAGES = ("prepare", "encoder", "features", "reader", "export", "evaluate", "card")
+ASIDE = ("reference",)
 _MODULE = {"encoder": "fit_encoder", "reader": "fit_reader"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
-    parser.add_argument("stage", choices=("all",) + STAGES)
+    parser.add_argument("stage", choices=("all",) + STAGES + ASIDE)
     parser.add_argument("--data", help="the data pack (default ../shared/data)")
     parser.add_argument("--cache", help="scratch folder (default ~/.cache/chatxray/train)")
     parser.add_argument("--bundle", help="the bundle folder (default bundles/chatxray-base)")

@@ -16,8 +16,7 @@ from .encoder import Encoder
 from .graphs import Layout, decoder_graph, embed_graph, traced_graph, vision_graph
 from .language import ADAPTED
 from .reader import IMAGE_TOKENS, Adapter
-from .settings import (FEATURE_TOKENS, FINDINGS, IMPRESSION, MEAN, SENTINEL, SIDE, STD, TEMPLATE, WIDTH,
-                       Places)
+from .settings import FEATURE_TOKENS, FINDINGS, IMPRESSION, PREPROCESS, SENTINEL, TEMPLATE, WIDTH, Places
 
 REVISION = "0.1.0"
 MAX_LENGTH = 512
@@ -90,8 +89,7 @@ def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: di
     manifest = {
         "version": 1, "name": "chatxray-base", "revision": REVISION, "license": LICENSE,
         "intended_use": INTENDED_USE, "training_data": data, "languages": ["en"],
-        "preprocess": {"width": SIDE, "height": SIDE, "channels": 1, "fit": "squash",
-                       "interpolation": "bicubic", "mean": [MEAN], "std": [STD], "voi": "default"},
+        "preprocess": PREPROCESS,
         "graphs": {"vision": "vision.onnx", "adapter": "adapter.onnx", "embed": "embed.onnx",
                    "decoder": "decoder.onnx"},
         "vision": {"feature_tokens": FEATURE_TOKENS, "feature_dim": WIDTH, "image_tokens": IMAGE_TOKENS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,19 +17,24 @@ from .base import Base, gguf_file, write_tokenizer
 from .grammar import TOPICS, Facts, compose, parse
 from .language import Language
 from .reader import Adapter, Prompt, greedy
-from .settings import FEATURE_TOKENS, WIDTH, Places
+from .settings import FEATURE_TOKENS, FINDINGS, WIDTH, Places
 
 WEIGHTS, CHECKPOINT = "reader.pt", "reader.checkpoint.pt"
-BATCH = 8
+BATCH = 6
+DRAWN = 4              # batches drawn at once and sorted by length, so that little is padded
 RATES = {"adapter": 1.5e-3, "lora": 1e-3}
 BLANK = 0.08           # share of samples that see zeroed features and a film drawn at random
 NOISE = 0.15           # of the features, whose own spread is about 1
 DECISION = 4.0         # weight of the token that decides a topic; other tokens weigh 1
 BALANCE, MOST = 0.8, 8.0  # present is weighted (absent / present) ** BALANCE, at most MOST
-RICHER = 1.0           # a film is drawn 1 + RICHER * (rarer findings present, at most 2) times as often
+RICHER = 1.0           # a film is drawn 1 + RICHER * (rarer findings present, at most 2) times as often,
+SPARSE = 0.4           # and SPARSE times as often if fewer than five topics are known
+READ = 0.5             # share of samples whose states are the frozen head's reading instead of the labels
+SAID = 0.8             # the head's reading says a label of prevalence p in p ** SAID of the films
 RARER = ("Consolidation", "Edema", "Atelectasis", "Lung Lesion", "Pneumothorax", "Pleural Effusion",
          "Pleural Other", "Cardiomegaly")
-CHECK_EVERY = 420      # seconds between looks at the development films
+SAVE_EVERY = 150       # seconds between checkpoints
+LOOK_EVERY, LOOKED_AT = 900, 64  # seconds between looks at development films, and how many
 
 
 def facts_of(places: Places, known: films.Films) -> list[Facts]:
@@ -39,6 +45,11 @@ def facts_of(places: Places, known: films.Films) -> list[Facts]:
         states = {name: bool(v) for name, v in zip(films.TARGETS, row) if not np.isnan(v)}
         out.append(Facts(states, where, devices))
     return out
+
+
+def train_rows(facts: list[Facts], known: films.Films) -> np.ndarray:
+    """Train films of which something can be said."""
+    return np.array([i for i in known.rows("train") if compose(facts[i], random.Random(0))[1]])
 
 
 def choice_weights(facts: list[Facts], chance: np.ndarray) -> dict[tuple[str, str], float]:
@@ -58,6 +69,46 @@ def choice_weights(facts: list[Facts], chance: np.ndarray) -> dict[tuple[str, st
     return out
 
 
+def chances(facts: list[Facts]) -> np.ndarray:
+    """How often each film is drawn."""
+    out = np.array([(1 + RICHER * min(2, sum(bool(f.known.get(n)) for n in RARER)))
+                    * (SPARSE if sum(t.label in f.known for t in TOPICS) < 5 else 1.0) for f in facts])
+    return out / out.sum()
+
+
+def head_logits(places: Places, cached: np.ndarray) -> np.ndarray:
+    """The findings head on cached features [films, tokens, WIDTH] (zeros where nothing is cached)."""
+    head = features.trained_encoder(places).head
+    with torch.inference_mode():
+        return np.concatenate([
+            head(torch.cat([part[:, 0], part[:, 1:].mean(1)], 1)).numpy()
+            for part in (torch.from_numpy(cached[i:i + 256].astype(np.float32)) for i in range(0, len(cached), 256))])
+
+
+def operating_points(known: films.Films, logits: np.ndarray) -> np.ndarray:
+    """Logit per finding above which the head's reading says it: quantiles over the development films
+    of the NIH sets, where every finding is labelled, for prevalences over the train films."""
+    nih = known.table["set"].isin(("nih", "nih64")).to_numpy()
+    dev = (known.table["part"] == "dev").to_numpy() & nih
+    train = (known.table["part"] == "train").to_numpy() & nih
+    out = np.zeros(len(FINDINGS))
+    for j in range(len(FINDINGS)):
+        prevalence = np.nanmean(known.truth[train, j])
+        labelled = dev & ~np.isnan(known.truth[:, j])
+        out[j] = np.quantile(logits[labelled, j], 1 - prevalence ** SAID)
+    return out
+
+
+def reading(fact: Facts, logits: np.ndarray, points: np.ndarray) -> Facts:
+    """The same film with the states that the head reads from the features, for the labels that are
+    known. This teaches the language model what the features hold; labels alone are noisy and few."""
+    said = {name: bool(logit > point) for name, logit, point in zip(FINDINGS, logits, points)}
+    said["Lung Opacity"] |= any(said[n] for n in ("Consolidation", "Edema", "Atelectasis", "Pneumonia"))
+    said["No Finding"] &= not any(said[t.label] for t in TOPICS if t.label in fact.known)
+    known = {name: said.get(name, state) for name, state in fact.known.items()}
+    return Facts(known, fact.where, fact.devices)
+
+
 class Writer:
     """Turns facts into answer ids and token weights."""
 
@@ -74,6 +125,34 @@ class Writer:
             if hit:
                 weights[i] = DECISION * (1.0 if plain else self.weights.get((hit.label, hit.choice), 1.0))
         return encoded.ids + [self.prompt.end], weights
+
+
+@dataclass
+class Sample:
+    film: int
+    copy: int  # which cached features; COPIES means the plain ones
+    blank: bool
+    answer: list[int]
+    weights: list[float]
+
+
+def draw(rng: np.random.Generator, train: np.ndarray, chance: np.ndarray, facts: list[Facts],
+         logits: list[np.ndarray], points: np.ndarray, writer: Writer) -> list[list[Sample]]:
+    """DRAWN batches; films of one batch have answers of like length."""
+    words = random.Random(int(rng.integers(2 ** 62)))
+    samples = []
+    for film in rng.choice(train, BATCH * DRAWN, p=chance):
+        copy, blank = int(rng.integers(0, features.COPIES + 1)), bool(rng.random() < BLANK)
+        fact, plain = facts[film], blank
+        if blank:  # what the labels say of any film: the text's prior
+            fact = facts[rng.choice(train)]
+        elif rng.random() < READ:
+            fact, plain = reading(fact, logits[copy][film], points), True
+        samples.append(Sample(int(film), copy, blank, *writer(fact, words, plain)))
+    samples.sort(key=lambda s: len(s.answer))
+    batches = [samples[i:i + BATCH] for i in range(0, len(samples), BATCH)]
+    rng.shuffle(batches)
+    return batches
 
 
 def loss_of(language: Language, prompt: Prompt, image: Tensor, answers: list[list[int]],
@@ -122,19 +201,21 @@ def run(places: Places, minutes: float = 60, seed: int = 1) -> None:
     write_tokenizer(base, tokenizer)
     language, adapter, prompt = Language(base), Adapter(base.hidden), Prompt(tokenizer)
 
-    train = np.array([i for i in known.rows("train") if compose(facts[i], random.Random(0))[1]])
-    chance = np.array([1 + RICHER * min(2, sum(bool(facts[i].known.get(n)) for n in RARER)) for i in train])
-    chance = chance / chance.sum()
+    train = train_rows(facts, known)
+    chance = chances([facts[i] for i in train])
     weights = choice_weights([facts[i] for i in train], chance)
     writer = Writer(prompt, weights)
     print(f"reader: {len(train)} films; weights " +
           ", ".join(f"{a} {b} {w:.2f}" for (a, b), w in sorted(weights.items()) if b != "absent"))
+    logits = [head_logits(places, f) for f in (*varied, plain)]
+    points = operating_points(known, logits[-1])
     dev = np.array([i for i in known.rows("dev") if known.table["set"][i] in ("nih", "nih64")])
+    dev = np.random.default_rng(0).permutation(dev)[:LOOKED_AT]
 
     lora = [p for n, p in language.named_parameters()]
     optimizer = torch.optim.AdamW([{"params": list(adapter.parameters()), "weight_decay": 0.02},
                                    {"params": lora, "weight_decay": 0.0}], lr=0, betas=(0.9, 0.98))
-    spent, step = 0.0, 0
+    spent, step, waiting = 0.0, 0, []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=False)
         adapter.load_state_dict(state["adapter"])
@@ -144,23 +225,22 @@ def run(places: Places, minutes: float = 60, seed: int = 1) -> None:
         print(f"reader: resumes after {spent / 60:.1f} min, step {step}")
 
     budget, began = minutes * 60, time.time() - spent
-    looked, logged, total, deciding, seen = time.time(), time.time(), 0.0, 0.0, 0
+    looked = saved = logged = time.time()
+    total, deciding, seen = 0.0, 0.0, 0
     while (spent := time.time() - began) < budget:
-        rng = np.random.default_rng((seed, step))
-        words = random.Random(f"{seed} {step}")
+        if not waiting:
+            waiting = draw(np.random.default_rng((seed, step)), train, chance, facts, logits, points, writer)
         rate = min(1, (step + 1) / 40) * 0.5 * (1 + math.cos(math.pi * spent / budget))
         for group, peak in zip(optimizer.param_groups, RATES.values()):
             group["lr"] = peak * rate
-        rows = rng.choice(train, BATCH, p=chance)
-        seen_features = np.stack([plain[i] if c == features.COPIES else varied[c, i]
-                                  for i, c in zip(rows, rng.integers(0, features.COPIES + 1, BATCH))])
-        image = torch.from_numpy(seen_features.astype(np.float32))
+        batch = waiting.pop()
+        answers, token_weights = [s.answer for s in batch], [s.weights for s in batch]
+        rng = np.random.default_rng((seed, step, 1))
+        image = np.stack([plain[s.film] if s.copy == features.COPIES else varied[s.copy, s.film] for s in batch])
+        image = torch.from_numpy(image.astype(np.float32))
         image = image + NOISE * torch.from_numpy(rng.standard_normal(image.shape, np.float32))
-        blank = rng.random(BATCH) < BLANK
-        image[torch.from_numpy(blank)] = 0
-        rows = np.where(blank, rng.choice(train, BATCH), rows)
-        answers, token_weights = zip(*(writer(facts[i], words, plain=b) for i, b in zip(rows, blank)))
-        loss, decided = loss_of(language, prompt, adapter(image), list(answers), list(token_weights))
+        image[torch.tensor([s.blank for s in batch])] = 0
+        loss, decided = loss_of(language, prompt, adapter(image), answers, token_weights)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([*adapter.parameters(), *lora], 1.0)
@@ -174,12 +254,12 @@ def run(places: Places, minutes: float = 60, seed: int = 1) -> None:
                   f"{(budget - spent) / 60:.1f} left", flush=True)
             total = deciding = 0.0
             seen, logged = 0, time.time()
-        if time.time() - looked > CHECK_EVERY:
-            look(language, adapter, prompt, plain, dev, facts, known)
+        if time.time() - saved > SAVE_EVERY:
             save(checkpoint, language, adapter, optimizer=optimizer.state_dict(), spent=time.time() - began, step=step)
-            looked = logged = time.time()
-            total = deciding = 0.0
-            seen = 0
+            saved = time.time()
+        if time.time() - looked > LOOK_EVERY:
+            look(language, adapter, prompt, plain, dev, facts, known)
+            looked = time.time()
     look(language, adapter, prompt, plain, dev, facts, known)
     save(done, language, adapter, steps=step, minutes=spent / 60, samples=step * BATCH)
     print(f"reader: {step} steps, {step * BATCH} samples in {spent / 60:.1f} min -> {done}")

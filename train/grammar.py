@@ -25,11 +25,12 @@ class Frame:
     lead: str
     present: tuple[str, ...]
     absent: tuple[str, ...]
+    share: int  # how often it is used, beside the topic's other frames
 
 
-def frame(lead: str, present: str, absent: str) -> Frame:
+def frame(lead: str, present: str, absent: str, share: int = 3) -> Frame:
     """Endings are separated by a bar."""
-    return Frame(lead, tuple(present.split("|")), tuple(absent.split("|")))
+    return Frame(lead, tuple(present.split("|")), tuple(absent.split("|")), share)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ TOPICS = (
         frame("Airspace opacity is", "present{place}.", "not seen.|not identified."),
     )),
     Topic("Consolidation", (
-        frame("There is", "consolidation{place}.|consolidation of lung parenchyma{place}.",
+        frame("There is", "consolidation{place}.",
               "no consolidation.|no focal consolidation.|no lobar consolidation."),
         frame("Consolidation is", "present{place}.", "not seen.|not identified.|not evident."),
     )),
@@ -76,7 +77,7 @@ TOPICS = (
               "no pulmonary edema.|no interstitial edema.|no edema."),
         frame("Pulmonary edema is", "present.", "not seen.|not present."),
         frame("The pulmonary vasculature is", "congested, with pulmonary edema.|congested, with interstitial edema.",
-              "normal, without pulmonary edema.|normal, without edema."),
+              "normal, without pulmonary edema.|normal, without edema.", share=1),
     )),
     Topic("Atelectasis", (
         frame("There is", "atelectasis.|atelectasis with volume loss.", "no atelectasis.|no collapse or atelectasis."),
@@ -84,17 +85,17 @@ TOPICS = (
     )),
     Topic("Lung Lesion", (
         frame("There is", "a pulmonary {lesion}.|a lung {lesion}.", "no lung nodule or mass.|no pulmonary nodule or mass."),
-        frame("A lung nodule or mass is", "present.", "not seen.|not identified."),
+        frame("A lung nodule or mass is", "present.", "not seen.|not identified.", share=1),
     )),
     Topic("Pneumothorax", (
         frame("There is", "a pneumothorax.", "no pneumothorax."),
-        frame("A pneumothorax is", "present.|present, with a visible pleural line.", "not seen.|not identified."),
+        frame("A pneumothorax is", "present.", "not seen.|not identified.", share=2),
     )),
     Topic("Pleural Effusion", (
         frame("There is", "a pleural effusion{place}.", "no pleural effusion.|no evidence of pleural effusion."),
         frame("Pleural effusion is", "present{place}.", "not seen.|not identified."),
         frame("The costophrenic angles are", "blunted by pleural effusion.|blunted, with pleural effusion.",
-              "sharp, without pleural effusion.|sharp, with no effusion."),
+              "sharp, without pleural effusion.|sharp, with no effusion.", share=1),
     )),
     Topic("Pleural Other", (
         frame("There is", "pleural thickening.", "no pleural thickening."),
@@ -110,7 +111,7 @@ TOPICS = (
 #: Said only where they are labelled; they have no slot in the closed list.
 ASIDES = {
     "Emphysema": ("The lungs are hyperinflated with emphysema.", "Emphysematous changes are seen."),
-    "Fibrosis": ("Fibrotic changes are seen.", "There is fibrosis with coarse lung markings."),
+    "Fibrosis": ("There is pulmonary fibrosis.", "Pulmonary fibrosis is seen."),
 }
 
 DEVICES = {
@@ -151,7 +152,7 @@ def compose(facts: Facts, rng: random.Random) -> tuple[str, list[Decision]]:
     for topic in TOPICS:
         state = facts.known.get(topic.label)
         if state is not None:
-            chosen = rng.choice(topic.frames)
+            chosen = rng.choices(topic.frames, [f.share for f in topic.frames])[0]
             ending = rng.choice(chosen.present if state else chosen.absent)
             place = facts.where.get(topic.label, "") if state else ""
             sentences.append((f"{chosen.lead} {ending.format(place=place, **words)}",

@@ -10,6 +10,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 SIDE = 320            # pixels, both sides, aspect not kept
 MEAN, STD = 0.5, 0.5  # of gray / 255
+PREPROCESS = {        # the manifest's object of that name
+    "width": SIDE, "height": SIDE, "channels": 1, "fit": "squash", "interpolation": "bicubic",
+    "mean": [MEAN], "std": [STD], "voi": "default",
+}
 PATCH_STRIDE = 32
 GRID = SIDE // PATCH_STRIDE
 WIDTH = 256           # of the vision transformer
