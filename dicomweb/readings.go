@@ -19,7 +19,12 @@ type Readings interface {
 
 // reading answers GET {study}/reading with the study's state and its latest record as JSON (docs/report-json.md).
 func (s *server) reading(c *gin.Context) {
-	st, err := s.Readings.Status(c.Request.Context(), c.Param("study"))
+	study, _, _, err := pathUIDs(c)
+	if err != nil {
+		s.refuse(c, err)
+		return
+	}
+	st, err := s.Readings.Status(c.Request.Context(), study)
 	if err != nil {
 		s.refuse(c, err)
 		return
@@ -30,7 +35,12 @@ func (s *server) reading(c *gin.Context) {
 
 // readingImage answers GET {study}/reading/image with the picture that the model saw.
 func (s *server) readingImage(c *gin.Context) {
-	png, err := s.Readings.Preview(c.Request.Context(), c.Param("study"))
+	study, _, _, err := pathUIDs(c)
+	if err != nil {
+		s.refuse(c, err)
+		return
+	}
+	png, err := s.Readings.Preview(c.Request.Context(), study)
 	if err != nil {
 		s.refuse(c, err)
 		return
