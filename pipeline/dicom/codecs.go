@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -114,16 +115,19 @@ func (m *codecModule) imports(ctx context.Context) error {
 // codecMessage hears what the libraries say while they go on. Only so a decoder tells that it filled up data that is damaged or cut
 // off; such a picture is not shown as if it were whole.
 func codecMessage(ctx context.Context, m api.Module, at, n uint32) {
-	text, ok := m.Memory().Read(at, min(n, 200))
-	if !ok {
+	if ctx.Value(strict{}) == nil {
 		return
 	}
+	text, _ := m.Memory().Read(at, min(n, 200))
 	for _, w := range codecWarnings {
 		if strings.Contains(string(text), w) {
 			panic(codecPanic(text))
 		}
 	}
 }
+
+// strict marks the context of a decoder.
+type strict struct{}
 
 var codecWarnings = []string{"Corrupt JPEG data", "Premature end", "OpjMessageCallbackWarning"}
 
@@ -176,6 +180,31 @@ func codecDecode(function string, check func([]byte) (stream, error)) func(conte
 	}
 }
 
+// codecEncode makes an encoder of a function of the module, with the module's parameters where they differ from lossless.
+func codecEncode(function string, changes map[string]uint64) func(context.Context, *Pixels) ([]byte, error) {
+	params := map[string]uint64{
+		"Lossy": 0, "Quality": 100, "SmoothingFactor": 0, "SampleFactor": 0, "Predictor": 1, "PointTransform": 0,
+		"AllowedLossyError": 0, "ProgressionOrder": 0, "Rate": 0, "AllowMct": 0,
+	}
+	maps.Copy(params, changes)
+	return func(ctx context.Context, p *Pixels) ([]byte, error) {
+		if p.BitsAllocated > 16 {
+			return nil, fmt.Errorf("%w image: %d bits allocated are not compressed", pipeline.ErrUnsupported, p.BitsAllocated)
+		}
+		r, err := theCodecs.run(ctx, codecCall{
+			function: function, input: p.Data, params: params,
+			attrs: layout{
+				rows: p.Rows, columns: p.Columns, samples: p.SamplesPerPixel, allocated: p.BitsAllocated, stored: p.BitsStored,
+				signed: p.Signed, planar: p.PlanarConfiguration, photometric: p.Photometric,
+			},
+		})
+		if err != nil {
+			return nil, err
+		}
+		return r.data, nil
+	}
+}
+
 // codecCall is one run of a codec: what the module is told and what it is given.
 type codecCall struct {
 	function string
@@ -209,6 +238,9 @@ func (c *codecs) run(ctx context.Context, call codecCall) (*codecResult, error) 
 		return nil, ctx.Err()
 	}
 	ctx = context.WithoutCancel(ctx)
+	if call.decode {
+		ctx = context.WithValue(ctx, strict{}, true)
+	}
 	in, err := m.take(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the codec module dcmjs-codecs does not start: %v", pipeline.ErrMissingPart, err)

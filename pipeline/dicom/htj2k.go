@@ -8,11 +8,17 @@ const (
 )
 
 func init() {
-	for _, s := range []struct{ uid, name string }{
-		{HTJ2KLossless, "High-Throughput JPEG 2000 Image Compression (Lossless Only)"},
-		{HTJ2KLosslessRPCL, "High-Throughput JPEG 2000 with RPCL Options Image Compression (Lossless Only)"},
-		{HTJ2K, "High-Throughput JPEG 2000 Image Compression"},
-	} {
-		register(syntax{Syntax: Syntax{UID: s.uid, Name: s.name, NeedsCodecs: true}, decode: codecDecode("DecodeHtJpeg2000", jpeg2000Stream)})
-	}
+	openJPH := codecDecode("DecodeHtJpeg2000", jpeg2000Stream)
+	register(syntax{
+		Syntax: Syntax{UID: HTJ2KLossless, Name: "High-Throughput JPEG 2000 Image Compression (Lossless Only)", NeedsCodecs: true},
+		decode: openJPH, encode: codecEncode("EncodeHtJpeg2000", nil),
+	})
+	register(syntax{
+		Syntax: Syntax{UID: HTJ2KLosslessRPCL, Name: "High-Throughput JPEG 2000 with RPCL Options Image Compression (Lossless Only)", NeedsCodecs: true},
+		decode: openJPH, encode: codecEncode("EncodeHtJpeg2000", map[string]uint64{"ProgressionOrder": 2}),
+	})
+	register(syntax{
+		Syntax: Syntax{UID: HTJ2K, Name: "High-Throughput JPEG 2000 Image Compression", NeedsCodecs: true},
+		decode: openJPH,
+	})
 }

@@ -12,12 +12,14 @@ const (
 )
 
 func init() {
-	for _, s := range []struct{ uid, name string }{
-		{JPEG2000Lossless, "JPEG 2000 Image Compression (Lossless Only)"},
-		{JPEG2000, "JPEG 2000 Image Compression"},
-	} {
-		register(syntax{Syntax: Syntax{UID: s.uid, Name: s.name, NeedsCodecs: true}, decode: decodeJPEG2000})
-	}
+	register(syntax{
+		Syntax: Syntax{UID: JPEG2000Lossless, Name: "JPEG 2000 Image Compression (Lossless Only)", NeedsCodecs: true},
+		decode: decodeJPEG2000, encode: codecEncode("EncodeJpeg2000", nil),
+	})
+	register(syntax{
+		Syntax: Syntax{UID: JPEG2000, Name: "JPEG 2000 Image Compression", NeedsCodecs: true},
+		decode: decodeJPEG2000,
+	})
 }
 
 var openJPEG = codecDecode("DecodeJpeg2000", jpeg2000Stream)

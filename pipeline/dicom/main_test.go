@@ -18,3 +18,5 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+const noCodecs = "no codec module: CHATXRAY_CODECS does not name dcmjs-native-codecs.wasm (npm dcmjs-codecs 0.0.8)"
