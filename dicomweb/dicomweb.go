@@ -184,11 +184,6 @@ func (s *server) routes(g *gin.RouterGroup) {
 		g.GET(study+"/reading", s.reading)
 		g.GET(study+"/reading/image", s.readingImage)
 	}
-
-	if s.Readings != nil {
-		g.GET(study+"/reading", s.reading)
-		g.GET(study+"/reading/image", s.readingImage)
-	}
 }
 
 // recovered turns a panic into a 500 whose cause is in the log only.

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"text/tabwriter"
+
+	"chatxray/config"
+	"chatxray/modelrt"
+	"chatxray/parts"
+	"chatxray/pipeline/jobs"
+)
+
+type checkCmd struct {
+	Config  string `short:"c" help:"Configuration file to check." placeholder:"FILE" xor:"what"`
+	Example bool   `help:"Print an example with every key instead." xor:"what"`
+}
+
+// Run checks a configuration file.
+func (c checkCmd) Run(s streams) error {
+	if c.Example {
+		_, err := s.out.Write(config.Example)
+		return err
+	}
+	if c.Config == "" {
+		return fmt.Errorf("%w: give a file with --config FILE, or --example", errConfig)
+	}
+	cfg, err := readConfig(c.Config)
+	if err != nil {
+		return err
+	}
+	if err := cfg.Check(); err != nil {
+		return fmt.Errorf("%w: %s: %w", errConfig, c.Config, err)
+	}
+	fmt.Fprintf(s.out, "%s is good\n", c.Config)
+	return nil
+}
+
+type doctorCmd struct {
+	Config string `short:"c" help:"Configuration file of the service to examine." placeholder:"FILE"`
+	modelFlags
+}
+
+// Run examines, part by part, whether the service would start. It fails when it would not.
+func (c doctorCmd) Run(ctx context.Context, s streams) error {
+	w := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
+	var worst error
+	tell := func(what string, err error, good string) {
+		if err != nil {
+			worst = errors.Join(worst, err)
+			good = "NO: " + err.Error()
+		}
+		fmt.Fprintf(w, "%s\t%s\n", what, good)
+	}
+	cfg, err := serveCmd{Config: c.Config, modelFlags: c.modelFlags}.config()
+	tell("configuration", err, "good")
+	if err == nil {
+		if runtime, err := startRuntime(s.log, cfg.Model.Wanted()); err != nil {
+			tell("ONNX Runtime", err, "")
+		} else {
+			tell("ONNX Runtime", nil, runtime.Version()+" on "+string(runtime.Device()))
+			if why := runtime.Fallback(); why != "" {
+				tell("CUDA", nil, "not used: "+why)
+			}
+		}
+		codecs, err := parts.Path("dcmjs-codecs")
+		tell("codecs", err, codecs)
+		bundle, err := modelrt.Verify(bundleDir(cfg.Model.Bundle))
+		if err != nil {
+			tell("model bundle", fmt.Errorf("%w: %w", errBundle, err), "")
+		} else {
+			tell("model bundle", nil, fmt.Sprintf("%s %s, every file as its manifest says", bundle.Manifest.Name, bundle.Manifest.Revision))
+			base, err := parts.Path(bundle.Manifest.Base.Part)
+			tell("base model", err, base)
+		}
+		claims, err := jobs.Open(ctx, cfg.Jobs)
+		if err == nil {
+			err = claims.Close()
+		}
+		where := "inside the process"
+		if cfg.Jobs.Redis != "" {
+			where = "the configured server answers"
+		}
+		tell("Redis", err, where)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if worst != nil {
+		return fmt.Errorf("%w%w", errQuiet, worst)
+	}
+	return nil
+}

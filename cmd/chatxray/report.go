@@ -1,0 +1,234 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"chatxray/pipeline"
+	"chatxray/pipeline/dicom"
+)
+
+type reportCmd struct {
+	modelFlags
+	Paths []string `arg:"" help:"DICOM files or folders; a folder is grouped by study; - is one file on standard input."`
+	JSON  bool     `help:"Print one JSON object a study and line (docs/report-json.md) instead of text."`
+	Out   string   `help:"Folder for the DICOM SR objects and a PNG of what the model saw, of each study." placeholder:"DIR"`
+}
+
+// Help is shown by chatxray report --help.
+func (reportCmd) Help() string {
+	return `Chooses the frontal chest radiograph of each study, reads it and prints the drafted report with the evidence of each sentence.
+Files that are not DICOM are told on standard error; the others are read all the same.`
+}
+
+// reportSchema names the JSON that report --json prints, and its version.
+const reportSchema = "chatxray.report/1"
+
+// studyReport is one line of report --json, and what the service answers about a study.
+type studyReport struct {
+	Schema           string             `json:"schema"`
+	StudyInstanceUID string             `json:"study_instance_uid"`
+	State            pipeline.State     `json:"state"`
+	Error            string             `json:"error,omitempty"`
+	Reading          *pipeline.Reading  `json:"reading,omitempty"`
+	Refused          []pipeline.Refusal `json:"refused,omitempty"`
+	Documents        []writtenDocument  `json:"documents,omitempty"`
+	Preview          string             `json:"preview,omitempty"` // path of the PNG
+}
+
+type writtenDocument struct {
+	Kind           pipeline.DocumentKind `json:"kind"`
+	SOPInstanceUID string                `json:"sop_instance_uid"`
+	Path           string                `json:"path,omitempty"`
+}
+
+// Run reads every study of the paths. Its error is the gravest of what happened.
+func (c reportCmd) Run(ctx context.Context, s streams) error {
+	studies, invalid, err := openStudies(s, c.Paths)
+	if err != nil {
+		return err
+	}
+	if len(studies) == 0 {
+		return invalid
+	}
+	eng, err := openEngine(ctx, s, c.modelFlags)
+	if err != nil {
+		return err
+	}
+	defer eng.Close()
+	var failed, nothing error
+	read := 0
+	for i, st := range studies {
+		if len(studies) > 1 {
+			fmt.Fprintf(s.err, "[%d/%d] study %s\n", i+1, len(studies), st.StudyInstanceUID)
+		}
+		rep, img, docs, err := c.study(ctx, eng, st)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, pipeline.ErrNotImage):
+			nothing = err
+		case err != nil:
+			failed = errors.Join(failed, err)
+		default:
+			read++
+			if c.Out != "" {
+				if err := writeOut(c.Out, &rep, img, docs); err != nil {
+					return err
+				}
+			}
+		}
+		if err := printReport(s, c.JSON, rep); err != nil {
+			return err
+		}
+	}
+	switch {
+	case failed != nil:
+		return failed
+	case invalid != nil:
+		return invalid
+	case read == 0:
+		return fmt.Errorf("%w%w", errQuiet, nothing)
+	}
+	return nil
+}
+
+func (c reportCmd) study(ctx context.Context, eng *engine, st *pipeline.Study) (studyReport, []byte, []pipeline.Document, error) {
+	rep := studyReport{Schema: reportSchema, StudyInstanceUID: st.StudyInstanceUID, State: pipeline.StateFailed}
+	r, img, err := eng.steps.Read(ctx, st, time.Now())
+	if none := (*pipeline.NoImageError)(nil); errors.As(err, &none) {
+		rep.State, rep.Refused = pipeline.StateRefused, none.Refused
+		return rep, nil, nil, err
+	}
+	if err != nil {
+		rep.Error = err.Error()
+		return rep, nil, nil, err
+	}
+	r.Revision = 1
+	docs, err := eng.steps.Write(st, r, nil)
+	if err != nil {
+		rep.Error = err.Error()
+		return rep, nil, nil, err
+	}
+	png, err := eng.steps.Model.Preview(img)
+	if err != nil {
+		return rep, nil, nil, err
+	}
+	rep.State, rep.Reading, rep.Refused = pipeline.StateReported, r, r.Refused
+	for _, d := range docs {
+		rep.Documents = append(rep.Documents, writtenDocument{Kind: d.Kind, SOPInstanceUID: d.SOPInstanceUID})
+	}
+	return rep, png, docs, nil
+}
+
+// writeOut writes documents and picture of a study to dir and notes their paths in rep.
+func writeOut(dir string, rep *studyReport, png []byte, docs []pipeline.Document) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for i, d := range docs {
+		rep.Documents[i].Path = filepath.Join(dir, fmt.Sprintf("%s.%s.dcm", rep.StudyInstanceUID, d.Kind))
+		if err := os.WriteFile(rep.Documents[i].Path, d.Bytes, 0o644); err != nil {
+			return err
+		}
+	}
+	rep.Preview = filepath.Join(dir, rep.StudyInstanceUID+".png")
+	return os.WriteFile(rep.Preview, png, 0o644)
+}
+
+func printReport(s streams, asJSON bool, rep studyReport) error {
+	if asJSON {
+		return json.NewEncoder(s.out).Encode(rep)
+	}
+	p := page{w: s.out, color: s.color()}
+	switch {
+	case rep.Reading != nil:
+		p.reading(rep.Reading)
+	case rep.Error != "":
+		fmt.Fprintf(s.out, "study %s: %s\n", rep.StudyInstanceUID, rep.Error)
+	default:
+		fmt.Fprintf(s.out, "study %s: no frontal chest radiograph that can be read\n", rep.StudyInstanceUID)
+		for _, r := range rep.Refused {
+			fmt.Fprintf(s.out, "  not read: %s: %s (%s)\n", r.SOPInstanceUID, r.Detail, r.Reason)
+		}
+	}
+	for _, d := range rep.Documents {
+		if d.Path != "" {
+			fmt.Fprintf(s.out, "%-10s %s\n", d.Kind, d.Path)
+		}
+	}
+	if rep.Preview != "" {
+		fmt.Fprintf(s.out, "%-10s %s\n", "seen", rep.Preview)
+	}
+	return nil
+}
+
+// openStudies opens files and groups them by study, in the order of their first file. invalid is the error of the last file that
+// could not be opened; each of them has been told on standard error.
+func openStudies(s streams, paths []string) (studies []*pipeline.Study, invalid, err error) {
+	at := map[string]*pipeline.Study{}
+	add := func(name string, in *pipeline.Instance, err error) {
+		if err != nil {
+			invalid = fmt.Errorf("%s: %w", name, err)
+			fmt.Fprintln(s.err, "chatxray:", invalid)
+			invalid = fmt.Errorf("%w%w", errQuiet, invalid)
+			return
+		}
+		st := at[in.StudyInstanceUID]
+		if st == nil {
+			st = &pipeline.Study{StudyInstanceUID: in.StudyInstanceUID}
+			at[in.StudyInstanceUID] = st
+			studies = append(studies, st)
+		}
+		st.Instances = append(st.Instances, in)
+	}
+	var named []string
+	for _, p := range paths {
+		if p != "-" {
+			named = append(named, p)
+			continue
+		}
+		b, err := io.ReadAll(io.LimitReader(s.in, maxStdin+1))
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(b) > maxStdin {
+			return nil, nil, fmt.Errorf("standard input is larger than %d MiB: %w; give the file by its name", maxStdin>>20, pipeline.ErrInvalid)
+		}
+		in, err := dicom.Open(b)
+		add("standard input", in, err)
+	}
+	files, err := dicomFiles(named)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, f := range files {
+		in, err := dicom.OpenFile(f)
+		add(f, in, err)
+	}
+	for _, st := range studies {
+		sortInstances(st)
+	}
+	return studies, invalid, nil
+}
+
+const maxStdin = 512 << 20
+
+// sortInstances puts a study in the order of series number, instance number and UID.
+func sortInstances(st *pipeline.Study) {
+	number := func(in *pipeline.Instance, t pipeline.Tag) int { n, _ := in.Header.Int(t); return n }
+	slices.SortFunc(st.Instances, func(a, b *pipeline.Instance) int {
+		return cmp.Or(cmp.Compare(number(a, pipeline.TagSeriesNumber), number(b, pipeline.TagSeriesNumber)),
+			cmp.Compare(a.SeriesInstanceUID, b.SeriesInstanceUID),
+			cmp.Compare(number(a, pipeline.TagInstanceNumber), number(b, pipeline.TagInstanceNumber)),
+			cmp.Compare(a.SOPInstanceUID, b.SOPInstanceUID))
+	})
+}

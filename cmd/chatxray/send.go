@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"chatxray/pipeline"
+	"chatxray/pipeline/deliver"
+)
+
+type sendCmd struct {
+	URL   string          `arg:"" help:"DICOMweb service root, for example http://127.0.0.1:8080/dicom-web."`
+	Paths []string        `arg:"" help:"DICOM files, or folders with DICOM files."`
+	User  string          `help:"User for HTTP Basic authentication; the password is taken from CHATXRAY_SEND_PASSWORD."`
+	Token pipeline.Secret `env:"CHATXRAY_SEND_TOKEN" help:"Bearer token."`
+	Batch int             `default:"20" help:"Files in one request."`
+}
+
+// Run sends files in batches and tells how many the server took.
+func (c sendCmd) Run(ctx context.Context, s streams) error {
+	to, err := deliver.Open(deliver.Config{Name: c.URL, URL: c.URL, User: c.User, Token: c.Token,
+		Password: pipeline.Secret(os.Getenv("CHATXRAY_SEND_PASSWORD"))})
+	if err != nil {
+		return err
+	}
+	files, err := dicomFiles(c.Paths)
+	if err != nil {
+		return err
+	}
+	sent := 0
+	var errs []error
+	for batch := range slices.Chunk(files, max(1, c.Batch)) {
+		var docs []pipeline.Document
+		for _, f := range batch {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				return err
+			}
+			docs = append(docs, pipeline.Document{Bytes: b})
+		}
+		if err := to.Deliver(ctx, docs); err != nil {
+			errs = append(errs, fmt.Errorf("%w: %w", errServer, err))
+			if !errors.Is(err, deliver.Permanent) {
+				break // nobody there: the rest would fail as well
+			}
+			continue
+		}
+		sent += len(docs)
+		fmt.Fprintf(s.out, "sent %d of %d\n", sent, len(files))
+	}
+	return errors.Join(errs...)
+}
+
+// dicomFiles lists the files of paths. Files named outright are taken as they are; in folders only what has the DICOM preamble.
+func dicomFiles(paths []string) ([]string, error) {
+	var out []string
+	for _, p := range paths {
+		st, err := os.Stat(p)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w: no such file or folder", p, pipeline.ErrInvalid)
+		}
+		if !st.IsDir() {
+			out = append(out, p)
+			continue
+		}
+		n := len(out)
+		err = filepath.WalkDir(p, func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			if hasPreamble(path) {
+				out = append(out, path)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(out) == n {
+			return nil, fmt.Errorf("%s: no DICOM file in this folder: %w", p, pipeline.ErrInvalid)
+		}
+	}
+	return out, nil
+}
+
+// hasPreamble tells whether a file begins as PS3.10 section 7.1 says: 128 bytes, then DICM.
+func hasPreamble(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var head [132]byte
+	n, _ := f.Read(head[:])
+	return n == len(head) && bytes.Equal(head[128:], []byte("DICM"))
+}

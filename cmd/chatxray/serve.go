@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"chatxray/config"
+	"chatxray/dicomweb"
+	"chatxray/pipeline"
+	"chatxray/pipeline/archive"
+	"chatxray/pipeline/deliver"
+	"chatxray/pipeline/dicom"
+	"chatxray/pipeline/jobs"
+)
+
+type serveCmd struct {
+	modelFlags
+	Config   string `short:"c" help:"Configuration file (config/example.yaml has every key)." placeholder:"FILE"`
+	Listen   string `help:"Address to listen on; port 0 takes a free one. Default: 127.0.0.1:8080." placeholder:"ADDR"`
+	Data     string `help:"Folder of the archive. Default: chatxray-data." placeholder:"DIR"`
+	PortFile string `help:"Write the port to this file when listening." placeholder:"FILE"`
+}
+
+// Help is shown by chatxray serve --help.
+func (serveCmd) Help() string {
+	return `Needs nothing but this binary and its run-time parts: files and SQLite in the data folder, Redis inside the process, the CPU where
+there is no GPU. Flags win over the configuration file. SIGTERM finishes running uploads, puts the study at hand down safely and stops.`
+}
+
+// Run serves until ctx ends.
+func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	// The port first: a second service on it should fail before it loads a model.
+	if err := cfg.DICOMweb.CheckListen(cfg.Listen); err != nil {
+		return fmt.Errorf("%w: listen: %w", errConfig, err)
+	}
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("%w: listen: %w; is another service running there? Choose another address with --listen", errConfig, err)
+	}
+	defer listener.Close()
+	eng, err := startEngine(ctx, s, cfg)
+	if err != nil {
+		return err
+	}
+	defer eng.Close()
+	arch, err := archive.Open(cfg.Data, dicom.OpenFile, cfg.Archive.Options(func(what, path string, err error) {
+		s.log.Warn().Str("file", path).Err(err).Msg(what)
+	}))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, arch.Close()) }()
+	claims, err := jobs.Open(ctx, cfg.Jobs)
+	if err != nil {
+		return err
+	}
+	defer claims.Close()
+
+	line := &pipeline.Line{Config: cfg.Line, Steps: eng.steps, Archive: arch, Claims: claims, Log: s.log, Now: time.Now}
+	for _, d := range cfg.Destinations {
+		to, err := deliver.Open(d)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errConfig, err)
+		}
+		line.Destinations = append(line.Destinations, pipeline.Destination{Name: d.Name, Wanted: d.Wanted, Deliver: to.Deliver,
+			Permanent: func(err error) bool { return errors.Is(err, deliver.Permanent) }})
+	}
+	arch.OnStored(line.Stored)
+
+	metrics := prometheus.NewRegistry()
+	countLine(metrics, &line.Stats)
+	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
+		Open: dicom.OpenFile, Lookup: dicom.Lookup, Log: s.log, Metrics: metrics, Readings: readings{line, arch},
+		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
+	})
+	port := listener.Addr().(*net.TCPAddr).Port
+	if c.PortFile != "" {
+		if err := os.WriteFile(c.PortFile, []byte(strconv.Itoa(port)+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	s.log.Info().Str("url", "http://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
+	return serveHTTP(ctx, s, listener, web, line, cfg.DICOMweb.Drain)
+}
+
+// serveHTTP runs server and line until ctx ends or one of them fails, then stops both in order: uploads first, so that what they
+// bring is still noticed.
+func serveHTTP(ctx context.Context, s streams, listener net.Listener, h http.Handler, line *pipeline.Line, drain time.Duration) error {
+	lineCtx, stopLine := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLine()
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
+	served, lined := make(chan error, 1), make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	go func() { lined <- line.Run(lineCtx) }()
+	select {
+	case err := <-served:
+		return err
+	case err := <-lined:
+		return err
+	case <-ctx.Done():
+	}
+	s.log.Info().Msg("stopping: running uploads are finished first")
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	err := server.Shutdown(grace)
+	stopLine()
+	return errors.Join(err, <-lined)
+}
+
+func (c serveCmd) config() (config.Config, error) {
+	cfg := config.Default()
+	if c.Config != "" {
+		var err error
+		if cfg, err = readConfig(c.Config); err != nil {
+			return cfg, err
+		}
+	}
+	if c.Listen != "" {
+		cfg.Listen = c.Listen
+	}
+	if c.Data != "" {
+		cfg.Data = c.Data
+	}
+	cfg.Model = c.over(cfg.Model)
+	if err := cfg.Check(); err != nil {
+		return cfg, fmt.Errorf("%w: %w", errConfig, err)
+	}
+	return cfg, nil
+}
+
+func readConfig(path string) (config.Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return config.Config{}, fmt.Errorf("%w: %w", errConfig, err)
+	}
+	cfg, err := config.Parse(b)
+	if err != nil {
+		return cfg, fmt.Errorf("%w: %s: %w", errConfig, path, err)
+	}
+	return cfg, nil
+}
+
+// readings answers about the line's studies over HTTP.
+type readings struct {
+	line *pipeline.Line
+	arch *archive.Archive
+}
+
+// Status implements dicomweb.Readings.
+func (r readings) Status(ctx context.Context, studyUID string) (pipeline.Status, error) {
+	return r.line.Status(ctx, studyUID)
+}
+
+// Preview implements dicomweb.Readings.
+func (r readings) Preview(ctx context.Context, studyUID string) ([]byte, error) {
+	st, err := r.line.Status(ctx, studyUID)
+	if err != nil {
+		return nil, err
+	}
+	if st.Record == nil || st.Record.Reading == nil {
+		return nil, fmt.Errorf("study %s has not been read: %w", studyUID, pipeline.ErrNotFound)
+	}
+	return r.arch.Preview(ctx, studyUID, st.Record.Key)
+}
+
+// countLine shows what the line has done on /metrics.
+func countLine(r *prometheus.Registry, st *pipeline.Stats) {
+	for _, c := range []struct {
+		name, help string
+		value      interface{ Load() int64 }
+	}{
+		{"studies_read_total", "Studies that the model has read.", &st.Read},
+		{"studies_refused_total", "Studies without an image that can be read.", &st.Refused},
+		{"studies_failed_total", "Studies that could not be reported.", &st.Failed},
+		{"deliveries_total", "Deliveries of a study's documents that a destination took.", &st.Delivered},
+		{"delivery_errors_total", "Attempts to deliver that failed and are repeated.", &st.DeliveryErrors},
+		{"deliveries_dead_total", "Deliveries that were given up.", &st.DeliveriesDead},
+	} {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "chatxray", Name: c.name, Help: c.help},
+			func() float64 { return float64(c.value.Load()) }))
+	}
+	for _, g := range []struct {
+		name, help string
+		value      func() float64
+	}{
+		{"studies_waiting", "Studies whose quiet time has not ended, or that wait for a reader.", func() float64 { return float64(st.Waiting.Load()) }},
+		{"studies_reading", "Studies that are being read.", func() float64 { return float64(st.Reading.Load()) }},
+		{"last_study_seconds", "From complete to documents stored, of the last study.", st.LastSeconds.Load},
+		{"last_study_onnxruntime_seconds", "Inside ONNX Runtime, of the last study.", st.LastRunSeconds.Load},
+	} {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "chatxray", Name: g.name, Help: g.help}, g.value))
+	}
+}

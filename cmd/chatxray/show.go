@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"chatxray/pipeline"
+)
+
+type showCmd struct {
+	URL   string          `arg:"" help:"DICOMweb service root of a running chatxray, for example http://127.0.0.1:8080/dicom-web."`
+	Study string          `arg:"" help:"Study Instance UID."`
+	Wait  time.Duration   `default:"5m" help:"How long to wait for the report."`
+	Out   string          `help:"Folder for the DICOM SR objects and a PNG of what the model saw." placeholder:"DIR"`
+	JSON  bool            `help:"Print the JSON object of docs/report-json.md instead of text."`
+	Token pipeline.Secret `env:"CHATXRAY_SEND_TOKEN" help:"Bearer token."`
+}
+
+// Run waits until the study is reported, refused or has failed, and shows it.
+func (c showCmd) Run(ctx context.Context, s streams) error {
+	st, err := c.wait(ctx, s)
+	if err != nil {
+		return err
+	}
+	rep := studyReport{Schema: reportSchema, StudyInstanceUID: c.Study, State: st.State}
+	if r := st.Record; r != nil {
+		rep.Error, rep.Reading, rep.Refused = r.Error, r.Reading, r.Refused
+		for _, d := range r.Documents {
+			rep.Documents = append(rep.Documents, writtenDocument{Kind: d.Kind, SOPInstanceUID: d.SOPInstanceUID})
+		}
+	}
+	if c.Out != "" && rep.State == pipeline.StateReported {
+		if err := c.fetch(ctx, st, &rep); err != nil {
+			return err
+		}
+	}
+	if err := printReport(s, c.JSON, rep); err != nil {
+		return err
+	}
+	switch rep.State {
+	case pipeline.StateRefused:
+		return fmt.Errorf("%w%w", errQuiet, pipeline.ErrNotImage)
+	case pipeline.StateFailed:
+		return fmt.Errorf("%w%w", errQuiet, errServer)
+	}
+	return nil
+}
+
+// wait polls the state of the study and tells when it changes.
+func (c showCmd) wait(ctx context.Context, s streams) (pipeline.Status, error) {
+	var told pipeline.State
+	for end := time.Now().Add(c.Wait); ; {
+		var st pipeline.Status
+		b, err := c.get(ctx, "/studies/"+url.PathEscape(c.Study)+"/reading", "application/json")
+		if err == nil {
+			err = json.Unmarshal(b, &st)
+		}
+		if err != nil && !errors.Is(err, pipeline.ErrNotFound) {
+			return st, err
+		}
+		switch st.State {
+		case pipeline.StateReported, pipeline.StateRefused, pipeline.StateFailed:
+			return st, nil
+		}
+		if st.State != told {
+			fmt.Fprintf(s.err, "study %s: %s\n", c.Study, st.State)
+			told = st.State
+		}
+		if time.Now().After(end) {
+			if err != nil {
+				return st, err
+			}
+			return st, fmt.Errorf("%w: the study is still %s after %v; ask again later", errServer, st.State, c.Wait)
+		}
+		select {
+		case <-ctx.Done():
+			return st, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// fetch brings documents and picture into c.Out.
+func (c showCmd) fetch(ctx context.Context, st pipeline.Status, rep *studyReport) error {
+	var docs []pipeline.Document
+	for _, ref := range st.Record.Documents {
+		b, err := c.get(ctx, fmt.Sprintf("/studies/%s/series/%s/instances/%s", c.Study, ref.SeriesInstanceUID, ref.SOPInstanceUID), "application/dicom")
+		if err != nil {
+			return err
+		}
+		docs = append(docs, pipeline.Document{Kind: ref.Kind, SOPInstanceUID: ref.SOPInstanceUID, Bytes: b})
+	}
+	png, err := c.get(ctx, "/studies/"+c.Study+"/reading/image", "image/png")
+	if err != nil {
+		return err
+	}
+	if err := writeOut(c.Out, rep, png, docs); err != nil {
+		return fmt.Errorf("writing to %s: %w", filepath.Clean(c.Out), err)
+	}
+	return nil
+}
+
+func (c showCmd) get(ctx context.Context, path, accept string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(c.URL, "/")+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errServer, err)
+	}
+	req.Header.Set("Accept", accept)
+	if c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Token.Reveal())
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s does not answer: %w", errServer, c.URL, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 256<<20))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errServer, err)
+	case resp.StatusCode == http.StatusNotFound:
+		return nil, fmt.Errorf("%w: %s has nothing at %s: %w", errServer, c.URL, path, pipeline.ErrNotFound)
+	case resp.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("%w: %s answers %s", errServer, c.URL, resp.Status)
+	}
+	return b, nil
+}

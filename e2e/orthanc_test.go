@@ -1,0 +1,153 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// documented returns the code block of docs/orthanc.md in a language, so that what the page says is what is tested.
+func documented(t *testing.T, language string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, "docs", "orthanc.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)```" + language + "\n(.*?)```").FindSubmatch(b)
+	if m == nil {
+		t.Fatalf("docs/orthanc.md has no %s block", language)
+	}
+	return string(m[1])
+}
+
+// orthanc starts a real Orthanc with the configuration of the page and returns its root URL.
+func orthanc(t *testing.T, port int, ours string) string {
+	t.Helper()
+	bin, err := exec.LookPath("Orthanc")
+	if err != nil {
+		if bin, err = exec.LookPath("/usr/sbin/Orthanc"); err != nil {
+			t.Skip("Orthanc is not installed (Debian packages orthanc, orthanc-dicomweb)")
+		}
+	}
+	plugins, _ := filepath.Glob("/usr/share/orthanc/plugins/libOrthancDicomWeb.so*")
+	if len(plugins) == 0 {
+		t.Skip("Orthanc's DICOMweb plugin is not installed (Debian package orthanc-dicomweb)")
+	}
+	dir := t.TempDir()
+	lua := filepath.Join(dir, "chatxray.lua")
+	if err := os.WriteFile(lua, []byte(documented(t, "lua")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var cfg map[string]any
+	page := strings.NewReplacer("/etc/orthanc/chatxray.lua", lua, "http://127.0.0.1:8080/dicom-web/", ours+"/dicom-web/").Replace(documented(t, "json"))
+	if err := json.Unmarshal([]byte(page), &cfg); err != nil {
+		t.Fatal(err)
+	}
+	cfg["StableAge"] = 1
+	for k, v := range map[string]any{"Name": "e2e", "HttpPort": port, "DicomServerEnabled": false, "RemoteAccessAllowed": false,
+		"AuthenticationEnabled": false, "StorageDirectory": dir, "IndexDirectory": dir, "Plugins": plugins[:1]} {
+		cfg[k] = v
+	}
+	b, _ := json.Marshal(cfg)
+	file := filepath.Join(dir, "orthanc.json")
+	if err := os.WriteFile(file, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin, file)
+	log := &lockedBuffer{}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("log of Orthanc:\n%s", log.String())
+		}
+	})
+	url := fmt.Sprintf("http://127.0.0.1:%d", port)
+	eventually(t, time.Minute, "Orthanc to start", func() error { _, err := get(url + "/system"); return err })
+	return url
+}
+
+// A radiograph stored in Orthanc comes to us by itself, and the reports appear in the same study in Orthanc.
+func TestOrthancForwardsAndGetsTheReports(t *testing.T) {
+	binary(t)
+	port := freePort(t)
+	ourConfig := filepath.Join(t.TempDir(), "chatxray.yaml")
+	page := strings.Replace(documented(t, "yaml"), "127.0.0.1:8042", fmt.Sprintf("127.0.0.1:%d", port), 1)
+	if err := os.WriteFile(ourConfig, []byte(page+"\nline:\n  quiet: 1s\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, t.TempDir(), "--config", ourConfig)
+	pacs := orthanc(t, port, s.root)
+
+	file, study := phantom(t, "--effusion", "right")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Post(pacs+"/instances", "application/dicom", bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, _ := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("Orthanc does not take the radiograph: %s %s", resp.Status, answer)
+	}
+	type instance = map[string]struct{ Value []any }
+	var found []instance
+	eventually(t, 3*time.Minute, "both reports in Orthanc", func() error {
+		found = nil
+		b, err := get(pacs + "/dicom-web/studies/" + study + "/instances?includefield=00080016")
+		if err == nil {
+			err = json.Unmarshal(b, &found)
+		}
+		if err == nil && len(found) != 3 {
+			err = fmt.Errorf("%d instances in the study", len(found))
+		}
+		return err
+	})
+	classes := map[any]bool{}
+	for _, in := range found {
+		classes[in["00080016"].Value[0]] = true
+	}
+	for _, want := range []string{"1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.11"} {
+		if !classes[want] {
+			t.Errorf("no instance of class %s in Orthanc: %v", want, classes)
+		}
+	}
+	// The reports make the study stable again, so Orthanc sends everything once more: nothing is read a second time, no job fails.
+	eventually(t, time.Minute, "Orthanc to forward the reports as well", func() error {
+		var jobs []struct{ State, Type string }
+		getJSON(t, pacs+"/jobs?expand", &jobs)
+		done := 0
+		for _, j := range jobs {
+			if j.State == "Failure" {
+				t.Fatalf("a forwarding job failed: %+v", jobs)
+			}
+			if j.State == "Success" {
+				done++
+			}
+		}
+		if done < 2 {
+			return fmt.Errorf("%d jobs done", done)
+		}
+		return nil
+	})
+	time.Sleep(3 * time.Second)
+	if n := s.metric("chatxray_studies_read_total"); n != "1" {
+		t.Errorf("read %s times, want once", n)
+	}
+}
