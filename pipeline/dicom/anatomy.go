@@ -73,14 +73,17 @@ func partOf(h pipeline.Dataset) part {
 			return partOther
 		}
 	}
-	if words := inWords(h.String(pipeline.TagBodyPartExamined)); len(words) > 0 && !among(words, noPart) {
-		if among(words, chestWords) && !among(words, otherWords) {
-			return partChest
-		}
+	words := inWords(h.String(pipeline.TagBodyPartExamined))
+	switch {
+	case among(words, otherWords):
+		return partOther
+	case among(words, chestWords):
+		return partChest
+	case len(words) > 0 && !among(words, noPart):
 		return partOther
 	}
 	for _, tag := range descriptions {
-		words := inWords(h.String(tag))
+		words = inWords(h.String(tag))
 		switch chest, other := among(words, chestWords), among(words, otherWords); {
 		case chest && other:
 			return partUnknown
