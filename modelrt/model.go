@@ -23,8 +23,8 @@ type Options struct {
 	Progress func(done, total int64)
 	// Threads that a graph runs on; 0 is one for each CPU.
 	Threads int
-	// Yield keeps waiting threads from spinning: slower on an idle machine, faster on a busy one.
-	Yield bool
+	// Spin lets waiting threads spin: about a third faster on a machine of its own, several times slower beside other work.
+	Spin bool
 	// Label finds what sentences say about each of pipeline.Labels, in their order.
 	Label func(sentences []string) []pipeline.Finding
 	// Now is the clock that Reading.Created comes from.
@@ -132,14 +132,14 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 	if len(f.Vision.Findings) > 0 {
 		outputs = append(outputs, "findings_logits")
 	}
-	if m.vision, err = r.load(m.bundle.path(f.Graphs.Vision), []string{"pixel_values"}, outputs, threads, !o.Yield); err != nil {
+	if m.vision, err = r.load(m.bundle.path(f.Graphs.Vision), []string{"pixel_values"}, outputs, threads, o.Spin); err != nil {
 		return err
 	}
 	if m.adapter, err = r.load(m.bundle.path(f.Graphs.Adapter), []string{"image_features"}, []string{"image_embeds"}, 1, false); err != nil {
 		return err
 	}
 	capacity := m.prompt.length() + m.limit
-	if m.decoder, err = r.newDecoder(prepared, f, 2+len(decoys), capacity, threads, !o.Yield); err != nil {
+	if m.decoder, err = r.newDecoder(prepared, f, 2+len(decoys), capacity, threads, o.Spin); err != nil {
 		return err
 	}
 	if err := m.allocate(); err != nil {
