@@ -151,7 +151,7 @@ func personName(s string) string {
 		components := strings.Split(g, "^")
 		groups[i] = cut(strings.Join(components[:min(len(components), 5)], "^"), 64)
 	}
-	return strings.TrimRight(strings.Join(groups, "="), "=")
+	return strings.TrimRightFunc(strings.Join(groups, "="), func(r rune) bool { return r == '=' || unicode.IsSpace(r) })
 }
 
 // printable drops what may not stand in one value of text: control characters, the backslash, what is no UTF-8, and white space
