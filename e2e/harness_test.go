@@ -50,8 +50,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// binary builds chatxray once and skips the test where its run-time parts are not fetched.
-func binary(t *testing.T) string {
+// built builds chatxray once and skips the test where its run-time parts are not fetched.
+func built(t *testing.T) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("-short leaves out what runs the whole service")
@@ -75,7 +75,7 @@ func lastLine(b []byte) string {
 func chatxray(t *testing.T, want int, args ...string) (stdout, stderr string) {
 	t.Helper()
 	var out, errw bytes.Buffer
-	cmd := exec.Command(binary(t), args...)
+	cmd := exec.Command(built(t), args...)
 	cmd.Stdout, cmd.Stderr = &out, &errw
 	err := cmd.Run()
 	if code := cmd.ProcessState.ExitCode(); code != want {
@@ -110,7 +110,7 @@ func serve(t *testing.T, data string, args ...string) *service {
 	t.Helper()
 	portFile := filepath.Join(t.TempDir(), "port")
 	s := &service{t: t, log: &lockedBuffer{}, done: make(chan struct{})}
-	s.cmd = exec.Command(binary(t), append([]string{"--log-json", "serve", "--listen", "127.0.0.1:0", "--port-file", portFile, "--data", data}, args...)...)
+	s.cmd = exec.Command(built(t), append([]string{"--log-json", "serve", "--listen", "127.0.0.1:0", "--port-file", portFile, "--data", data}, args...)...)
 	s.cmd.Stderr, s.cmd.Stdout = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -82,7 +82,7 @@ func orthanc(t *testing.T, port int, ours string) string {
 
 // A radiograph stored in Orthanc comes to us by itself, and the reports appear in the same study in Orthanc.
 func TestOrthancForwardsAndGetsTheReports(t *testing.T) {
-	binary(t)
+	built(t)
 	port := freePort(t)
 	ourConfig := filepath.Join(t.TempDir(), "chatxray.yaml")
 	page := strings.Replace(documented(t, "yaml"), "127.0.0.1:8042", fmt.Sprintf("127.0.0.1:%d", port), 1)
