@@ -11,6 +11,7 @@ import (
 
 	"chatxray/pipeline"
 	"chatxray/pipeline/deliver"
+	"chatxray/pipeline/dicom"
 )
 
 type sendCmd struct {
@@ -21,7 +22,7 @@ type sendCmd struct {
 	Batch int             `default:"20" help:"Files in one request."`
 }
 
-// Run sends files in batches and tells how many the server took.
+// Run sends files in batches and tells how many the server took, and of which studies.
 func (c sendCmd) Run(ctx context.Context, s streams) error {
 	to, err := deliver.Open(deliver.Config{Name: c.URL, URL: c.URL, User: c.User, Token: c.Token,
 		Password: pipeline.Secret(os.Getenv("CHATXRAY_SEND_PASSWORD"))})
@@ -34,6 +35,8 @@ func (c sendCmd) Run(ctx context.Context, s streams) error {
 	}
 	sent := 0
 	var errs []error
+	studies := map[string]int{}
+	var order []string
 	for batch := range slices.Chunk(files, max(1, c.Batch)) {
 		var docs []pipeline.Document
 		for _, f := range batch {
@@ -41,7 +44,18 @@ func (c sendCmd) Run(ctx context.Context, s streams) error {
 			if err != nil {
 				return err
 			}
+			in, err := dicom.Open(b)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s is not sent: %w", f, err))
+				continue
+			}
+			if studies[in.StudyInstanceUID]++; studies[in.StudyInstanceUID] == 1 {
+				order = append(order, in.StudyInstanceUID)
+			}
 			docs = append(docs, pipeline.Document{Bytes: b})
+		}
+		if len(docs) == 0 {
+			continue
 		}
 		if err := to.Deliver(ctx, docs); err != nil {
 			errs = append(errs, fmt.Errorf("%w: %w", errServer, err))
@@ -52,6 +66,11 @@ func (c sendCmd) Run(ctx context.Context, s streams) error {
 		}
 		sent += len(docs)
 		fmt.Fprintf(s.out, "sent %d of %d\n", sent, len(files))
+	}
+	if sent > 0 {
+		for _, uid := range order {
+			fmt.Fprintf(s.out, "study %s (%d sent)\n", uid, studies[uid])
+		}
 	}
 	return errors.Join(errs...)
 }
