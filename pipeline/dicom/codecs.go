@@ -176,6 +176,9 @@ func codecDecode(function string, check func([]byte) (stream, error)) func(conte
 				pipeline.ErrInvalid, r.rows, r.columns, r.samples, r.allocated, l.rows, l.columns, l.samples, l.allocated)
 		}
 		l.planar, l.photometric = r.planar, r.photometric
+		if l.photometric == "YBR_ICT" || l.photometric == "YBR_RCT" { // the decoder undoes these itself
+			l.photometric = "RGB"
+		}
 		return l.pixels(r.data), nil
 	}
 }

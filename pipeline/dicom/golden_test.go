@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,6 +23,9 @@ func TestManifest(t *testing.T) {
 			frames, err := decodeAll(data)
 			if d := time.Since(start); d > time.Second && r.expect != "ok" {
 				t.Errorf("the refusal took %v", d)
+			}
+			if errors.Is(err, pipeline.ErrMissingPart) && !codecsThere {
+				t.Skip(noCodecs)
 			}
 			switch r.expect {
 			case "ok":
@@ -71,6 +76,22 @@ func decodeAll(data []byte) ([]*dicom.Pixels, error) {
 	return out, nil
 }
 
+// tolerance is what a lossy image is compared with where there is no hash, or where decoders may round differently.
+type tolerance struct {
+	file string // of the data pack: the same picture without loss
+	most int    // levels
+	mean float64
+}
+
+// tolerances are for the two lossy images whose pixels are not, bit for bit, those of the manifest's decoder. The pictures that
+// they are compared with come from other files and, for the first, another decoder (DCMTK's, as an uncompressed file).
+var tolerances = map[string]tolerance{
+	"edge/pydicom_JPEG2000-embedded-sequence-delimiter.dcm": {"syntaxes/pydicomdata_JPEG2000_UNC.dcm", 0, 0},
+	"syntaxes/pydicomdata_HTJ2K_08_RGB.dcm":                 {"syntaxes/pydicomdata_HTJ2KLossless_08_RGB.dcm", 4, 0.5},
+}
+
+// golden compares decoded frames with the manifest: the hash of another decoder's pixels. All lossless images and all but two of the
+// lossy ones are equal to it in every bit.
 func golden(t *testing.T, r row, frames []*dicom.Pixels) {
 	t.Helper()
 	if len(frames) != r.frames {
@@ -81,7 +102,17 @@ func golden(t *testing.T, r row, frames []*dicom.Pixels) {
 		if p.Rows != r.rows || p.Columns != r.columns || p.SamplesPerPixel != r.samples || p.BitsAllocated != max(8, r.allocated) || p.Signed != r.signed {
 			t.Errorf("frame is %d x %d x %d, %d bits, signed %v", p.Rows, p.Columns, p.SamplesPerPixel, p.BitsAllocated, p.Signed)
 		}
+		if want := strings.TrimSuffix(r.photometric, "_422"); want != "" && p.Photometric != want {
+			t.Errorf("frame is %s in place of %s", p.Photometric, want)
+		}
+		if want := strconv.Itoa(p.PlanarConfiguration); r.planar != "" && p.SamplesPerPixel > 1 && want != r.planar {
+			t.Errorf("frame has planar configuration %s in place of %s", want, r.planar)
+		}
 		all = append(all, p.Data...)
+	}
+	if tol, ok := tolerances[r.file]; ok {
+		near(t, all, tol)
+		return
 	}
 	switch {
 	case r.allocated == 1 && hash(all) != r.hash: // the manifest has one of them unpacked
@@ -91,6 +122,27 @@ func golden(t *testing.T, r row, frames []*dicom.Pixels) {
 	}
 	if got := hash(all); got != r.hash {
 		t.Errorf("decoded pixels have sha256 %s, the manifest's decoder %s", got, r.hash)
+	}
+}
+
+// near compares bytes with those of another file within a tolerance.
+func near(t *testing.T, got []byte, tol tolerance) {
+	t.Helper()
+	frames, err := decodeAll(packFile(t, tol.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := frames[0].Data
+	if len(got) != len(want) {
+		t.Fatalf("%d bytes in place of %d", len(got), len(want))
+	}
+	most, sum := 0, 0
+	for i := range want {
+		d := max(int(got[i])-int(want[i]), int(want[i])-int(got[i]))
+		most, sum = max(most, d), sum+d
+	}
+	if mean := float64(sum) / float64(len(want)); most > tol.most || mean > tol.mean {
+		t.Errorf("differs from %s by %d at most and %.3f in the mean", tol.file, most, mean)
 	}
 }
 
