@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"chatxray/pipeline"
+	"chatxray/pipeline/dicom"
 	"chatxray/sr"
 )
 
@@ -50,7 +51,7 @@ func TestRefuse(t *testing.T) {
 	} {
 		in := effusion()
 		spoil(&in)
-		docs, err := sr.Documents(in, encode)
+		docs, err := sr.Documents(in, dicom.Encode)
 		if !errors.Is(err, pipeline.ErrInvalid) || !strings.Contains(err.Error(), want) || docs != nil {
 			t.Errorf("want a refusal with %q, got %v and %d documents", want, err, len(docs))
 		}

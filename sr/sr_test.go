@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"chatxray/pipeline"
+	"chatxray/pipeline/dicom"
 	"chatxray/sr"
 )
 
@@ -65,11 +66,11 @@ func TestGolden(t *testing.T) {
 func TestAgain(t *testing.T) {
 	again := variants()
 	for name, in := range variants() {
-		first, err := sr.Documents(in, encode)
+		first, err := sr.Documents(in, dicom.Encode)
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		second, err := sr.Documents(again[name], encode)
+		second, err := sr.Documents(again[name], dicom.Encode)
 		if err != nil {
 			t.Fatal(name, err)
 		}
@@ -84,6 +85,34 @@ func TestAgain(t *testing.T) {
 	slices.Reverse(in.Reading.Inputs)
 	if after := sr.InstanceUID(in.Reading, pipeline.FindingsSR); after != before {
 		t.Errorf("the order of the inputs changed the UID from %s to %s", before, after)
+	}
+}
+
+// TestOpen: our own parser opens every document and finds in it what was written.
+func TestOpen(t *testing.T) {
+	for name, in := range variants() {
+		docs, err := sr.Documents(in, dicom.Encode)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		for _, doc := range docs {
+			inst, err := dicom.Open(doc.Bytes)
+			if err != nil {
+				t.Errorf("%s, %s: %v", name, doc.Kind, err)
+				continue
+			}
+			if inst.SOPInstanceUID != doc.SOPInstanceUID || inst.SOPClassUID != doc.SOPClassUID ||
+				inst.SeriesInstanceUID != doc.SeriesInstanceUID || inst.StudyInstanceUID != doc.StudyInstanceUID {
+				t.Errorf("%s, %s: the file says it is another object than the document", name, doc.Kind)
+			}
+			want, err := sr.Dataset(in, doc.Kind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(strings.Split(dump(want), "\n"), strings.Split(dump(inst.Header), "\n")); diff != "" {
+				t.Errorf("%s, %s:\n%s", name, doc.Kind, diff)
+			}
+		}
 	}
 }
 
@@ -264,8 +293,9 @@ func TestPhantom(t *testing.T) {
 				t.Errorf("%s: %s is %q", kind, tag, d.String(tag))
 			}
 		}
-		if tree := strings.Join(paths(d), "\n"); !strings.Contains(tree, "TEXT Impression = PHANTOM") {
-			t.Errorf("%s: no impression says phantom in\n%s", kind, tree)
+		tree := strings.Join(paths(d), "\n")
+		if !strings.Contains(tree, "TEXT Impression = PHANTOM") || kind == pipeline.NarrativeSR && !strings.Contains(tree, "TEXT Procedure Description = PHANTOM") {
+			t.Errorf("%s: impression or procedure description does not say phantom in\n%s", kind, tree)
 		}
 	}
 }
@@ -339,13 +369,13 @@ func TestWriter(t *testing.T) {
 	study := &pipeline.Study{StudyInstanceUID: studyUID, Instances: []*pipeline.Instance{
 		{SOPInstanceUID: "2.25.9", Header: nil}, {SOPInstanceUID: in.Reading.Inputs[0].SOPInstanceUID, Header: in.Header}}}
 	old := pipeline.DocumentRef{Kind: pipeline.NarrativeSR, SeriesInstanceUID: "2.25.1", SOPInstanceUID: "2.25.2", SOPClassUID: "1.2.840.10008.5.1.4.1.1.88.11"}
-	write := sr.Writer("0.1.0", "RADIOLOGY1", encode)
+	write := sr.Writer("0.1.0", "RADIOLOGY1", dicom.Encode)
 	docs, err := write(study, in.Reading, []pipeline.Record{{Documents: []pipeline.DocumentRef{old}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	in.Predecessors = []pipeline.DocumentRef{old}
-	want, err := sr.Documents(in, encode)
+	want, err := sr.Documents(in, dicom.Encode)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"chatxray/pipeline"
+	"chatxray/pipeline/dicom"
 	"chatxray/sr"
 )
 
@@ -27,7 +28,7 @@ func tool(t *testing.T, program, pkg string) string {
 // store writes a data set to a file.
 func store(t *testing.T, path string, d pipeline.Dataset) {
 	t.Helper()
-	b, err := encode(d)
+	b, err := dicom.Encode(d)
 	if err != nil {
 		t.Fatal(err)
 	}
