@@ -1,0 +1,212 @@
+package archive_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"chatxray/pipeline"
+	"chatxray/pipeline/archive"
+	"chatxray/pipeline/dicom"
+)
+
+// child commits instances from four goroutines until it is killed and writes the UID of each to standard output once it is
+// acknowledged.
+func child(dir string) {
+	a, err := archive.Open(dir, dicom.OpenFile, archive.Options{Reserve: -1})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	start := time.Now().UnixNano()
+	var mu sync.Mutex
+	for g := range 4 {
+		go func() {
+			for n := 0; ; n++ {
+				uid := fmt.Sprintf("1.2.%d.%d.%d", start, g, n)
+				b := object(&testing.T{}, fmt.Sprintf("1.2.%d", n%7), fmt.Sprintf("1.2.%d.%d", n%7, g), uid)
+				s, err := a.Stage(context.Background(), bytes.NewReader(b))
+				if err != nil {
+					fmt.Fprintln(os.Stderr, err)
+					os.Exit(1)
+				}
+				o := a.Commit(context.Background(), []*pipeline.Staged{s})[0]
+				if o.Err != nil {
+					fmt.Fprintln(os.Stderr, o.Err)
+					os.Exit(1)
+				}
+				mu.Lock()
+				fmt.Println(o.Instance.StudyInstanceUID, o.Instance.SeriesInstanceUID, o.Instance.SOPInstanceUID, o.Instance.Digest)
+				mu.Unlock()
+			}
+		}()
+	}
+	select {}
+}
+
+// TestKilled kills a process in the middle of commits, several times in one archive: what it had acknowledged is there.
+func TestKilled(t *testing.T) {
+	dir := t.TempDir()
+	acknowledged := map[string]string{} // by line
+	for round := range 4 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "ARCHIVE_CHILD="+dir)
+		var complaint bytes.Buffer
+		cmd.Stderr = &complaint
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines, kill := bufio.NewScanner(out), 20+17*round
+		for n := 0; lines.Scan(); n++ {
+			if f := strings.Fields(lines.Text()); len(f) == 4 {
+				acknowledged[f[2]] = f[3]
+			}
+			if n == kill {
+				cmd.Process.Kill()
+			}
+		}
+		cmd.Wait()
+		if complaint.Len() > 0 {
+			t.Fatal(complaint.String())
+		}
+	}
+	a := open(t, dir, archive.Options{Warn: func(what, path string, err error) { t.Error(what, path, err) }})
+	for uid, digest := range acknowledged {
+		found, err := a.Instances(context.Background(), "", "", uid)
+		if err != nil {
+			t.Error("an acknowledged instance is gone:", err)
+			continue
+		}
+		in, err := dicom.OpenFile(found[0].Path)
+		if err != nil || in.Digest.String() != digest {
+			t.Error("an acknowledged instance has changed:", err)
+		}
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "instances", "*", "*", "*.dcm"))
+	all, err := a.Instances(context.Background(), "", "", "")
+	if err != nil || len(all) != len(files) {
+		t.Errorf("%d files, %d index entries, %v", len(files), len(all), err)
+	}
+	if left, _ := os.ReadDir(filepath.Join(dir, "incoming")); len(left) > 0 {
+		t.Errorf("%d temporary files stay", len(left))
+	}
+	t.Logf("%d acknowledged, %d kept", len(acknowledged), len(files))
+}
+
+func TestFileWithoutEntry(t *testing.T) {
+	dir := t.TempDir()
+	a := open(t, dir, archive.Options{})
+	mustStore(t, a, object(t, "1.2", "1.2.3", "1.2.3.4"))
+	a.Close()
+	// As a crash between the file's name and its entry leaves it; and what nobody knows.
+	lost := filepath.Join(dir, "instances", "1.2", "1.2.3", "1.2.3.5.dcm")
+	strange := filepath.Join(dir, "instances", "1.2", "1.2.3", "1.2.3.6.dcm")
+	for path, b := range map[string][]byte{lost: object(t, "1.2", "1.2.3", "1.2.3.5"), strange: []byte("no DICOM"),
+		filepath.Join(dir, "incoming", "x.part"): []byte("half")} {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, "clean")); err != nil {
+		t.Fatal(err)
+	}
+	var warned []string
+	a = open(t, dir, archive.Options{Warn: func(_, path string, _ error) { warned = append(warned, path) }})
+	if got, err := a.Instances(context.Background(), "1.2", "", ""); err != nil || len(got) != 2 {
+		t.Error(got, err)
+	}
+	if diff := cmp.Diff([]string{strange}, warned); diff != "" {
+		t.Error(diff)
+	}
+	if left, _ := os.ReadDir(filepath.Join(dir, "incoming")); len(left) > 0 {
+		t.Error("temporary files stay:", left)
+	}
+}
+
+func TestRebuild(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	a := open(t, dir, archive.Options{})
+	mustStore(t, a, object(t, "1.2.1", "1.2.1.1", "1.2.1.1.1"), object(t, "1.2.1", "1.2.1.1", "1.2.1.1.2"),
+		object(t, "1.2.2", "1.2.2.1", "1.2.2.1.1", pipeline.TagSpecificCharacterSet, "ISO_IR 192", pipeline.TagPatientName, "Müller^Änne"))
+	b := object(t, "1.2.1", "1.2.1.9", "1.2.1.9.1")
+	if err := a.PutDocument(ctx, pipeline.Document{StudyInstanceUID: "1.2.1", SeriesInstanceUID: "1.2.1.9", SOPInstanceUID: "1.2.1.9.1",
+		SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: b}); err != nil {
+		t.Fatal(err)
+	}
+	state := func(a *archive.Archive) (got []any) {
+		for _, l := range []pipeline.Level{pipeline.StudyLevel, pipeline.SeriesLevel, pipeline.InstanceLevel} {
+			r, _, err := a.Search(ctx, pipeline.Query{Level: l})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, r)
+		}
+		st, err := a.Study(ctx, "1.2.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(got, st)
+	}
+	want := state(a)
+	a.Close()
+
+	for _, c := range []struct {
+		name   string
+		damage func() error
+	}{
+		{"deleted", func() error { return os.Remove(filepath.Join(dir, "index.db")) }},
+		{"damaged", func() error {
+			return os.WriteFile(filepath.Join(dir, "index.db"), bytes.Repeat([]byte("junk"), 5000), 0o600)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := c.damage(); err != nil {
+				t.Fatal(err)
+			}
+			n, err := archive.Rebuild(ctx, dir, dicom.OpenFile, archive.Options{})
+			if err != nil || n != 4 {
+				t.Fatal(n, err)
+			}
+			a := open(t, dir, archive.Options{})
+			if diff := cmp.Diff(want, state(a)); diff != "" {
+				t.Error(diff)
+			}
+			if err := a.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	t.Run("opened without it", func(t *testing.T) {
+		if err := os.Remove(filepath.Join(dir, "index.db")); err != nil {
+			t.Fatal(err)
+		}
+		a := open(t, dir, archive.Options{})
+		if diff := cmp.Diff(want, state(a)); diff != "" {
+			t.Error(diff)
+		}
+		a.Close()
+	})
+	t.Run("junk is told", func(t *testing.T) {
+		if err := os.WriteFile(filepath.Join(dir, "index.db"), bytes.Repeat([]byte("junk"), 5000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := archive.Open(dir, dicom.OpenFile, archive.Options{}); err == nil || errors.Is(err, pipeline.ErrBusy) {
+			t.Fatal(err)
+		}
+	})
+}

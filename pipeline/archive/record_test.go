@@ -1,0 +1,68 @@
+package archive_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"chatxray/pipeline"
+	"chatxray/pipeline/archive"
+)
+
+func TestRecords(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	a := open(t, dir, archive.Options{})
+	if r, err := a.Records(ctx, "1.2"); err != nil || len(r) != 0 {
+		t.Fatal(r, err)
+	}
+	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
+	put := func(key string, completed time.Time) {
+		t.Helper()
+		if _, err := a.UpdateRecord(ctx, "1.2", key, func(r *pipeline.Record) { r.State, r.Completed = pipeline.StateRead, completed }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("b", at)
+	put("a", at.Add(time.Minute))
+	r, err := a.UpdateRecord(ctx, "1.2", "b", func(r *pipeline.Record) {
+		if r.State != pipeline.StateRead {
+			t.Errorf("the record was not read before its change: %+v", r)
+		}
+		r.State = pipeline.StateReported
+	})
+	if err != nil || r.State != pipeline.StateReported {
+		t.Fatal(r, err)
+	}
+	if err := a.PutPreview(ctx, "1.2", "b", []byte("png")); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	a = open(t, dir, archive.Options{})
+	got, err := a.Records(ctx, "1.2")
+	want := []pipeline.Record{{Key: "b", StudyInstanceUID: "1.2", State: pipeline.StateReported, Completed: at},
+		{Key: "a", StudyInstanceUID: "1.2", State: pipeline.StateRead, Completed: at.Add(time.Minute)}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	if png, err := a.Preview(ctx, "1.2", "b"); err != nil || string(png) != "png" {
+		t.Error(png, err)
+	}
+	if _, err := a.Preview(ctx, "1.2", "a"); !errors.Is(err, pipeline.ErrNotFound) {
+		t.Error(err)
+	}
+}
+
+func TestRecordNames(t *testing.T) {
+	a := open(t, t.TempDir(), archive.Options{})
+	for _, c := range []struct{ study, key string }{{"../1", "k"}, {"", "k"}, {"1.2", ""}, {"1.2", "../k"}, {"1.2", "a/b"}, {"1.2", ".hidden"}} {
+		if _, err := a.UpdateRecord(context.Background(), c.study, c.key, func(*pipeline.Record) {}); !errors.Is(err, pipeline.ErrInvalid) {
+			t.Errorf("%q %q: %v", c.study, c.key, err)
+		}
+	}
+}
