@@ -6,7 +6,7 @@
 //
 //   - A label is present only where its own words say so: pneumonia does not make Lung Opacity present, nor cardiomegaly Enlarged
 //     Cardiomediastinum. "Infiltrate", "airspace disease", scarring and increased interstitial markings are Lung Opacity; nodules, masses and cavities
-//     are Lung Lesion, calcified granulomas are not.
+//     are Lung Lesion, calcified or not; granulomas are not.
 //   - Likely, probable, possible, suggestive of, versus, cannot exclude: undetermined. Consistent with, compatible with: present.
 //     "Unlikely" is absent, "less likely" undetermined. "A or B" outside a negation makes both undetermined.
 //   - Vascular congestion is Edema undetermined, a blunted costophrenic angle Pleural Effusion undetermined, a compression deformity Fracture undetermined, a

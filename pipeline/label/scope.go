@@ -7,7 +7,7 @@ import (
 	"chatxray/pipeline"
 )
 
-const seen = `(?:seen|identified|visualized|visible|present|evident|appreciated|demonstrated|noted|detected|apparent|observed|found|suspected|definitely|clearly|well|convincingly)`
+const seen = `(?:seen|identified|visualized|visible|present|evident|appreciated|demonstrated|noted|detected|apparent|observed|found|suspected|definitely|convincingly)`
 
 // Cues that reach to the right, to the end of their proposition.
 var (
@@ -23,8 +23,8 @@ var (
 // Cues that reach to the left, over mentions that no verb parts from them.
 var (
 	deniesAfter = regexp.MustCompile(`\b(?:(?:not|no longer)(?: \w+){0,2} ` + seen + `|absent|(?:has|have)(?: \w+){0,2} (?:resolved|cleared|disappeared)|resolved|removed|ruled out|` +
-		`excluded|no longer|unlikely|negative|none|is not|are not)\b`)
-	doubtsAfter = regexp.MustCompile(`\b(?:(?:not|cannot)(?: \w+){0,3} (?:excluded?|ruled out)|difficult to exclude|(?:is|are|remains?|be|felt|thought)(?: \w+)? (?:possible|probable|likely|suspected|questioned|questionable|equivocal|considered)|` +
+		`excluded|no longer|unlikely|negative(?: ,|$)|none|is not|are not)\b`)
+	doubtsAfter = regexp.MustCompile(`\b(?:(?:not|cannot)(?: \w+){0,3} (?:excluded?|ruled out)|(?:difficult|hard) to(?: \w+)? exclude|not (?:well|fully|clearly|completely|optimally|adequately) \w+|(?:is|are|remains?|be|felt|thought)(?: \w+)? (?:possible|probable|likely|suspected|questioned|questionable|equivocal|considered)|` +
 		`less likely|(?:consideration|possibility|concern)|in the differential|suspected|versus|vs|possible|questioned)\b`)
 	barrier = regexp.MustCompile(`\b(?:is|are|was|were|there|shows?|demonstrates?|reveals?)\b`)
 )

@@ -30,7 +30,7 @@ var (
 var structures = []structure{
 	{
 		subject: phrases(`hearts?(?: size| shadow| silhouette| contours?| borders?)?`, `cardiac(?: and mediastinal| mediastinal)?(?: silhouettes?| size| contours?| shadow| borders?| outline| diameter| structures)`, `cardiopericardial silhouette`, `cardiac and mediastinal`, `cardiac`),
-		but:     phrases(`heart (?:failure|disease|valves?|rate|border is obscured)`, `(?:behind|overlying|over|of) the heart`, `cardiac (?:failure|disease|valves?|leads?|device|decompensation|enlargement|surgery|apex|monitor\w*|pacemaker)`, `left heart border`, `right heart border`),
+		but:     phrases(`heart (?:failure|disease|valves?|rate|border is obscured)`, `(?:behind|overlying|over) the heart`, `cardiac (?:failure|disease|valves?|leads?|device|decompensation|enlargement|surgery|apex|monitor\w*|pacemaker)`, `left heart border`, `right heart border`),
 		normal:  normalSize, bad: enlarged, border: borderline, absent: []string{cardiomegaly}, present: cardiomegaly,
 	},
 	{
@@ -117,10 +117,11 @@ func (s *structure) judge(p *proposition, at span, out said) {
 	}
 	fields := strings.Fields(before)
 	near := strings.Join(fields[max(0, len(fields)-words):], " ")
-	if !verb.MatchString(near) {
-		if s.say(p, near, span{at.from - 1, at.to}, true, out) {
-			return
-		}
+	if v := last(verb, near, nil); v != nil {
+		near = near[v[1]:]
+	}
+	if s.say(p, near, at, true, out) {
+		return
 	}
 	after := p.text[at.to:]
 	s.say(p, after, at, false, out)

@@ -16,10 +16,18 @@ type proposition struct {
 	plain string
 }
 
-var rewrites = []struct {
+type rewrite struct {
 	find *regexp.Regexp
 	with string
-}{
+}
+
+// wholeRewrites go before a text is cut into sentences, rewrites after.
+var wholeRewrites = []rewrite{
+	{regexp.MustCompile(`(^|\s)\?\s*([a-z])`), "${1}possible $2"},
+	{regexp.MustCompile(`\bvs\.`), "versus"},
+}
+
+var rewrites = []rewrite{
 	{regexp.MustCompile(`[\x{2010}-\x{2015}]`), "-"},
 	{regexp.MustCompile(`[\x{2018}\x{2019}]`), "'"},
 	{regexp.MustCompile(`\bw/o\b`), "without"},
@@ -30,8 +38,6 @@ var rewrites = []struct {
 	{regexp.MustCompile(`\band ?/ ?or\b`), "or"},
 	{regexp.MustCompile(`\bcan ?not\b|\bcan't\b`), "cannot"},
 	{regexp.MustCompile(`n't\b`), " not"},
-	{regexp.MustCompile(`\?\s+([a-z])`), " possible $1"},
-	{regexp.MustCompile(`\?([a-z])`), " possible $1"},
 	{regexp.MustCompile(`\bair ?-?space\b`), "airspace"},
 	{regexp.MustCompile(`\bcardio[ -]mediastin`), "cardiomediastin"},
 	{regexp.MustCompile(`\b(cost|cardi)ophrenic\b`), "${1}ophrenic"},
@@ -50,10 +56,12 @@ var (
 	sentenceEnd = regexp.MustCompile(`[.!?;]+(?:\s+|$)`)
 	contrast    = regexp.MustCompile(`\b(?:but|however|although|though|whereas|while|except(?: for)?|aside from|apart from|other than|with the exception of|nevertheless|despite|yet|with)\b`)
 	joint       = regexp.MustCompile(` , and | , | and `)
-	verb        = regexp.MustCompile(`\b(?:is|are|was|were|has|have|had|appears?|remains?|demonstrates?|shows?|reveals?|persists?|contains?|may|might|could|cannot|should|represents?|reflects?|suggests?|seen|noted|identified|visualized|present|terminates?|projects?|overl(?:ies|y)|obscures?|there)\b`)
+	verb        = regexp.MustCompile(`\b(?:is|are|was|were|has|have|had|appears?|remains?|demonstrates?|shows?|reveals?|persists?|contains?|may|might|could|cannot|should|represents?|reflects?|suggests?|terminates?|projects?|overl(?:ies|y)|obscures?|there)\b`)
+	participle  = regexp.MustCompile(`\b(?:seen|noted|identified|visualized|present)\b`)
 	anatomy     = regexp.MustCompile(`\b(?:heart|cardiac|mediastin|cardiomediastin|hil(?:a|um|ar)|lungs?|vascula|vessels|silhouette|contours?|bones?|bony|osseous|soft tissues?|trachea|aorta|diaphragms?|hemidiaphragms?)`)
 	affirmative = regexp.MustCompile(`^(?:a |the )?(?:small|mild|minimal|trace|moderate|stable|unchanged|persistent|improved|improving|increased|increasing|decreased|again|interval|status post|new|probable|possible|likely|suspected)\b`)
 	list        = regexp.MustCompile(`\b(?:or|nor)\b`)
+	goesOn      = regexp.MustCompile(`^ ?(?:or|nor)\b`)
 	misleading  = regexp.MustCompile(`\b(?:no|not|without)(?: (?:any|significant|significantly|interval|definite|appreciable|substantial|substantially|major|overall|relevant|great|obvious))*` +
 		` (?:change[sd]?|increased?|decreased?|improve(?:d|ment)|worsen(?:ed|ing)|difference|progression)\b(?: (?:in|of|from))?|` +
 		`\bnot only\b|\bno (?:comparison|prior|previous)\b|` +
@@ -63,6 +71,9 @@ var (
 // propositions cuts a text into its propositions.
 func propositions(text string) []proposition {
 	text = strings.ToLower(text)
+	for _, r := range wholeRewrites {
+		text = r.find.ReplaceAllString(text, r.with)
+	}
 	var out []proposition
 	for _, sentence := range sentenceEnd.Split(text, -1) {
 		for _, r := range rewrites {
@@ -95,17 +106,18 @@ func statements(clause string) []string {
 		if i > 0 {
 			before = clause[joints[i-1][0]:start]
 		}
-		verbHere := verb.MatchString(part)
+		verbHere := verb.MatchString(part) || participle.MatchString(part) && !list.MatchString(part) // "no A, B or C seen" is one list
 		after := ""
 		if i+1 < len(joints) {
 			after = clause[j[1]:joints[i+1][0]]
 		}
 		switch {
+		case goesOn.MatchString(part):
 		case verbHere && hasVerb:
 			cut()
 		case !verbHere && hasVerb && strings.Contains(before, ",") && verb.MatchString(after) && anatomy.MatchString(part):
 			cut() // "..., mediastinum and hila are normal"
-		case affirmative.MatchString(strings.TrimSpace(part)) && !list.MatchString(clause[start:]):
+		case affirmative.MatchString(strings.TrimSpace(part)) && !list.MatchString(clause[start:]) && denies.MatchString(open) && !doubts.MatchString(open):
 			cut() // "no pneumothorax, small effusion"
 		}
 		open += before + part
