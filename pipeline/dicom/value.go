@@ -24,7 +24,11 @@ func (w *walker) value(e *pipeline.Element, h head, s *scope) error {
 	if info.form == formBytes {
 		return w.binary(e, h, s.enc, info.size)
 	}
-	if err := w.spend(h.value, 4*int64(h.length)); err != nil {
+	cost := int64(h.length) // text
+	if info.size > 1 {
+		cost *= 8 / int64(min(info.size, 8)) // int64 and float64 values
+	}
+	if err := w.spend(h.value, cost); err != nil {
 		return err
 	}
 	b, err := w.src.take(h.value, int64(h.length))
@@ -130,12 +134,17 @@ func (w *walker) text(e *pipeline.Element, h head, b []byte, info vrInfo, s *sco
 	if info.charset {
 		set = s.text
 	}
+	if !ascii(b) { // up to three bytes a character, and what decoders need beside
+		if err := w.spend(h.value, 5*int64(len(b))); err != nil {
+			return err
+		}
+	}
 	values := []string{set.decode(b, info.form == formText, h.vr == "PN")}
 	if info.form == formText {
+		if err := w.spend(h.value, 16*int64(1+strings.Count(values[0], "\\"))); err != nil {
+			return err
+		}
 		values = strings.Split(values[0], "\\")
-	}
-	if err := w.spend(h.value, 16*int64(len(values))); err != nil {
-		return err
 	}
 	some := false
 	for i, v := range values {

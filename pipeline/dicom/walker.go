@@ -15,7 +15,7 @@ const (
 	maxElements  = 2 << 20 // in all, items included
 	maxFragments = 1 << 20
 	// A header may take baseBudget + sizeBudget × file bytes of memory.
-	baseBudget = 24 << 20
+	baseBudget = 12 << 20
 	sizeBudget = 3
 	// Other binary values are left out of the header above this length; they are found through their object.
 	maxBinary = 1 << 20
@@ -59,22 +59,6 @@ func (e coding) u64(b []byte) uint64 {
 
 func (e coding) tag(b []byte) pipeline.Tag {
 	return pipeline.Tag(e.u16(b))<<16 | pipeline.Tag(e.u16(b[2:]))
-}
-
-// span is a part of the source.
-type span struct{ off, length int64 }
-
-// pixelData is where the pixels of an object are. At most one of them is there.
-type pixelData struct {
-	tag       pipeline.Tag // 0: none
-	value     span         // native
-	word      int          // bytes of one word of its VR
-	fragments []span       // encapsulated, without the offset table
-	first     int64        // position of the first fragment's item: offset tables count from here
-	table     []byte       // Basic Offset Table
-	encap     bool
-	// Extended Offset Table and its lengths (PS3.3 section C.7.6.3.1.8), 8 bytes each, little endian.
-	extended, extendedLengths []byte
 }
 
 // walker goes through a data set once. It builds the header where keep is set, and finds the pixels in any case.
@@ -177,18 +161,24 @@ func (w *walker) implicitVR(t pipeline.Tag) string {
 // dataset reads elements from off to end, or, where open is set, to the item's delimiter. It returns the data set in the order of
 // its tags and the position behind it.
 func (w *walker) dataset(off, end int64, open bool, s scope) (pipeline.Dataset, int64, error) {
-	var ds pipeline.Dataset
+	var ds elements
 	for off < end {
-		if s.depth == 0 && w.padding(off, end) {
-			off = end
-			break
+		if s.depth == 0 {
+			done, err := w.padding(off, end)
+			if err != nil {
+				return nil, 0, err
+			}
+			if done {
+				off = end
+				break
+			}
 		}
 		h, err := w.head(off, end, s.enc)
 		if err != nil {
 			return nil, 0, err
 		}
 		if h.tag == tagItemEnd && open {
-			return w.ordered(ds, h.value, off)
+			return w.ordered(ds.all(), h.value, off)
 		}
 		if h.tag.Group() == 0xFFFE {
 			return nil, 0, w.bad(off, "%v is not expected", h.tag)
@@ -204,7 +194,7 @@ func (w *walker) dataset(off, end int64, open bool, s scope) (pipeline.Dataset, 
 			if err := w.spend(off, elementCost); err != nil {
 				return nil, 0, err
 			}
-			ds = append(ds, e)
+			ds.add(e)
 		}
 		if h.tag == pipeline.TagPixelRepresentation && s.depth == 0 {
 			w.signed = len(e.Ints) == 1 && e.Ints[0] == 1
@@ -214,7 +204,36 @@ func (w *walker) dataset(off, end int64, open bool, s scope) (pipeline.Dataset, 
 	if open {
 		return nil, 0, w.bad(off, "an item of undefined length does not end; the file is truncated")
 	}
-	return w.ordered(ds, off, off)
+	return w.ordered(ds.all(), off, off)
+}
+
+// elements collects a data set. A large one grows in pieces, so that it is copied once and not at each step.
+type elements struct {
+	full []pipeline.Dataset
+	last pipeline.Dataset
+	n    int
+}
+
+const piece = 512
+
+func (s *elements) add(e pipeline.Element) {
+	if len(s.last) == piece {
+		s.full = append(s.full, s.last)
+		s.last = make(pipeline.Dataset, 0, piece)
+	}
+	s.last = append(s.last, e)
+	s.n++
+}
+
+func (s *elements) all() pipeline.Dataset {
+	if len(s.full) == 0 {
+		return s.last
+	}
+	out := make(pipeline.Dataset, 0, s.n)
+	for _, f := range s.full {
+		out = append(out, f...)
+	}
+	return append(out, s.last...)
 }
 
 // ordered sorts a data set whose writer did not, and refuses one with two different values of an attribute.
@@ -232,21 +251,26 @@ func (w *walker) ordered(ds pipeline.Dataset, next, off int64) (pipeline.Dataset
 }
 
 // padding tells whether only zeros are left: some writers pad files to a block size.
-func (w *walker) padding(off, end int64) bool {
+func (w *walker) padding(off, end int64) (bool, error) {
+	begin := off
 	for off < end {
 		n := int(min(end-off, 4096))
 		b, err := w.src.view(off, n)
 		if err != nil {
-			return false
+			return false, err
 		}
-		for _, c := range b {
-			if c != 0 {
-				return false
+		for i, c := range b {
+			if c == 0 {
+				continue
 			}
+			if off == begin && i < 4 {
+				return false, nil
+			}
+			return false, w.bad(begin, "(0000,0000) is no attribute")
 		}
 		off += int64(n)
 	}
-	return true
+	return true, nil
 }
 
 // element reads one value. bulk says that it is not for the header.
@@ -306,31 +330,6 @@ func isBulk(h head) bool {
 	return vrOf(h.vr).form == formBytes && h.length > maxBinary
 }
 
-// found notes the pixel attributes of the outermost data set. It is true where the value is pixels.
-func (w *walker) found(h head) (bool, error) {
-	var err error
-	switch h.tag {
-	case pipeline.TagPixelData, pipeline.TagFloatPixelData, pipeline.TagDoubleFloatPixelData:
-		if w.pixels.tag != 0 {
-			return true, w.bad(h.value, "%v is a second pixel data attribute", h.tag)
-		}
-		w.pixels.tag, w.pixels.value, w.pixels.word = h.tag, span{h.value, int64(h.length)}, vrOf(h.vr).size
-		return true, nil
-	case pipeline.TagExtendedOffsetTable:
-		w.pixels.extended, err = w.offsets(h)
-	case pipeline.TagExtendedOffsetTableLengths:
-		w.pixels.extendedLengths, err = w.offsets(h)
-	}
-	return err != nil, err
-}
-
-func (w *walker) offsets(h head) ([]byte, error) {
-	if h.length > 8*maxFragments || h.length%8 != 0 {
-		return nil, w.bad(h.value, "%v has %d bytes, more than %d offsets or no multiple of 8", h.tag, h.length, maxFragments)
-	}
-	return w.src.take(h.value, int64(h.length))
-}
-
 // sequence reads items from off to end, or, where open is set, to the sequence's delimiter.
 func (w *walker) sequence(off, end int64, open bool, s scope) ([]pipeline.Dataset, int64, error) {
 	if s.depth++; s.depth > maxDepth {
@@ -372,47 +371,4 @@ func (w *walker) sequence(off, end int64, open bool, s scope) ([]pipeline.Datase
 		return nil, 0, w.bad(off, "a sequence of undefined length does not end; the file is truncated")
 	}
 	return items, off, nil
-}
-
-// encapsulated passes over a fragmented value (PS3.5 annex A.4) and, in the outermost data set, notes its fragments.
-func (w *walker) encapsulated(h head, end int64, depth int) (int64, error) {
-	le := coding{}
-	top := depth == 0 && h.tag == pipeline.TagPixelData
-	if top && w.pixels.tag != 0 {
-		return 0, w.bad(h.value, "%v is a second pixel data attribute", h.tag)
-	}
-	off, first := h.value, true
-	for {
-		f, err := w.head(off, end, le)
-		switch {
-		case err != nil:
-			return 0, err
-		case f.tag == tagSequenceEnd:
-			if top {
-				w.pixels.tag, w.pixels.encap = h.tag, true
-			}
-			return f.value, nil
-		case f.tag != tagItem:
-			return 0, w.bad(off, "%v stands where a fragment of %v should begin", f.tag, h.tag)
-		case f.length == undefined || int64(f.length) > end-f.value:
-			return 0, w.bad(off, "a fragment of %v claims %d bytes and %d are left; the file is truncated", h.tag, f.length, end-f.value)
-		}
-		if w.fragments++; w.fragments > maxFragments {
-			return 0, w.bad(off, "more than %d fragments", maxFragments)
-		}
-		next := f.value + int64(f.length)
-		switch {
-		case first && top:
-			if f.length > 4*maxFragments {
-				return 0, w.bad(off, "the Basic Offset Table has %d bytes", f.length)
-			}
-			if w.pixels.table, err = w.src.take(f.value, int64(f.length)); err != nil {
-				return 0, err
-			}
-			w.pixels.first = next
-		case top:
-			w.pixels.fragments = append(w.pixels.fragments, span{f.value, int64(f.length)})
-		}
-		first, off = false, next
-	}
 }
