@@ -33,9 +33,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{/* The configuration file: the values' config, with Redis taken from the environment where a Secret holds its URL. */}}
+{{/* The configuration file: the values' config, with the secrets taken from the environment. */}}
 {{- define "chatxray.config" -}}
 {{- $config := deepCopy .Values.config -}}
+{{- $web := deepCopy (default dict $config.dicomweb) -}}
+{{- if .Values.auth.existingSecret -}}
+{{- $_ := set $web "tokens" (append (default list $web.tokens) "env:CHATXRAY_TOKEN") -}}
+{{- $_ := set $config "dicomweb" $web -}}
+{{- else if not (or $web.tokens $web.open) -}}
+{{- fail "nobody could reach the service: name the Secret with its token in auth.existingSecret, or set config.dicomweb.open: true because something in front of it authenticates" -}}
+{{- end -}}
 {{- if .Values.redis.existingSecret -}}
 {{- $jobs := deepCopy (default dict $config.jobs) -}}
 {{- $_ := set $jobs "redis" "env:CHATXRAY_REDIS_URL" -}}
