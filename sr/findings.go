@@ -1,7 +1,6 @@
 package sr
 
 import (
-	"slices"
 	"strings"
 
 	"chatxray/pipeline"
@@ -120,8 +119,9 @@ func (d *draft) evaluations() pipeline.Dataset {
 	return container(contains, qualitativeEvaluations, "", children...)
 }
 
-// assessment is Abnormal as soon as a finding other than a device is present. Normal needs a sentence that says so, a report that
-// was ended, and no other finding left open: a report that is silent is not normal.
+// assessment is Abnormal as soon as a finding other than a device is present, or a sentence speaks of something abnormal that is
+// not on the list, which makes "No Finding" absent. Normal needs a sentence that says so, a report that was ended, and no finding
+// left open: a report that is silent is not normal.
 func (d *draft) assessment() code {
 	open := false
 	for _, f := range d.said() {
@@ -130,10 +130,16 @@ func (d *draft) assessment() code {
 		}
 		open = open || f.Presence == pipeline.Undetermined
 	}
-	saysNormal := slices.ContainsFunc(d.Reading.Findings, func(f pipeline.Finding) bool {
-		return f.Label == noFinding && f.Presence == pipeline.Present && len(f.Sentences) > 0
-	})
-	if saysNormal && !open && !d.Reading.Truncated {
+	var none pipeline.Presence
+	for _, f := range d.Reading.Findings {
+		if f.Label == noFinding && len(f.Sentences) > 0 {
+			none = f.Presence
+		}
+	}
+	switch {
+	case none == pipeline.Absent:
+		return abnormal
+	case none == pipeline.Present && !open && !d.Reading.Truncated:
 		return normal
 	}
 	return normalityUndetermined

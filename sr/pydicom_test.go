@@ -19,7 +19,7 @@ import (
 func python(t *testing.T) string {
 	t.Helper()
 	for _, p := range []string{"python3", "/usr/bin/python3"} {
-		if exec.Command(p, "-c", "import pydicom").Run() == nil {
+		if exec.CommandContext(t.Context(), p, "-c", "import pydicom").Run() == nil {
 			return p
 		}
 	}
@@ -70,7 +70,7 @@ func TestPydicom(t *testing.T) {
 			want = append(want, flat(number, d, "")...)
 		}
 	}
-	cmd := exec.Command(python(t), args...)
+	cmd := exec.CommandContext(t.Context(), python(t), args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -86,7 +86,7 @@ func chains(out string, name func(line string) (indent int, s string, ok bool)) 
 
 // tree lists relationship, value type and concept name of every content item, as dsrdump reads them.
 func tree(t *testing.T, file string) []string {
-	out, err := exec.Command(tool(t, "dsrdump", "dcmtk"), "+Pc", "+Pl", file).Output()
+	out, err := exec.CommandContext(t.Context(), tool(t, "dsrdump", "dcmtk"), "+Pc", "+Pl", file).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func tree(t *testing.T, file string) []string {
 
 // attributes lists the tag of every attribute outside the content tree, as dcmdump reads them.
 func attributes(t *testing.T, file string) []string {
-	out, err := exec.Command(tool(t, "dcmdump", "dcmtk"), file).Output()
+	out, err := exec.CommandContext(t.Context(), tool(t, "dcmdump", "dcmtk"), file).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,27 +101,6 @@ func Dataset(in Input, kind pipeline.DocumentKind) (pipeline.Dataset, error) {
 	return ds, nil
 }
 
-// Writer returns the step of the pipeline between a reading and its documents: the header is that of the reading's first image
-// in the study, the predecessors are all documents of the earlier records.
-func Writer(software, station string, enc Encoder) func(*pipeline.Study, *pipeline.Reading, []pipeline.Record) ([]pipeline.Document, error) {
-	return func(s *pipeline.Study, r *pipeline.Reading, earlier []pipeline.Record) ([]pipeline.Document, error) {
-		in := Input{Reading: r, Software: software, Station: station}
-		for _, inst := range s.Instances {
-			if len(r.Inputs) > 0 && inst.SOPInstanceUID == r.Inputs[0].SOPInstanceUID {
-				in.Header = inst.Header
-			}
-		}
-		if in.Header == nil {
-			return nil, fmt.Errorf("study %s: the first image of the reading is not among the study's instances: %w",
-				r.StudyInstanceUID, pipeline.ErrNotFound)
-		}
-		for _, rec := range earlier {
-			in.Predecessors = append(in.Predecessors, rec.Documents...)
-		}
-		return Documents(in, enc)
-	}
-}
-
 // draft is one document being written: an Input that passed the check, and what follows from it.
 type draft struct {
 	Input

@@ -2,7 +2,6 @@ package sr_test
 
 import (
 	"bytes"
-	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -264,6 +263,8 @@ func TestAssessment(t *testing.T) {
 		{"contradiction", false, []pipeline.Finding{said("No Finding", pipeline.Present), said("Edema", pipeline.Present)}, "Abnormal"},
 		{"normal", false, []pipeline.Finding{said("No Finding", pipeline.Present), said("Edema", pipeline.Absent)}, "Normal"},
 		{"only absences", false, []pipeline.Finding{said("Edema", pipeline.Absent)}, "Normality Undetermined"},
+		{"beyond the list", false, []pipeline.Finding{said("No Finding", pipeline.Absent), said("Edema", pipeline.Absent)}, "Abnormal"},
+		{"perhaps beyond the list", false, []pipeline.Finding{said("No Finding", pipeline.Undetermined)}, "Normality Undetermined"},
 		{"left open", false, []pipeline.Finding{said("No Finding", pipeline.Present), said("Edema", pipeline.Undetermined)}, "Normality Undetermined"},
 		{"unfinished", true, []pipeline.Finding{said("No Finding", pipeline.Present)}, "Normality Undetermined"},
 		{"not from a sentence", false, []pipeline.Finding{{Label: "No Finding", Presence: pipeline.Present}}, "Normality Undetermined"},
@@ -361,29 +362,5 @@ func TestRepeatedText(t *testing.T) {
 	}
 	if id, acc, issuer := d.String(pipeline.TagPatientID), d.String(pipeline.TagAccessionNumber), d.String(pipeline.TagIssuerOfPatientID); id != "00  12" || acc != "ACC-2026-1123-000017" || issuer != "" {
 		t.Errorf("identifiers became %q, %q, %q", id, acc, issuer)
-	}
-}
-
-func TestWriter(t *testing.T) {
-	in := effusion()
-	study := &pipeline.Study{StudyInstanceUID: studyUID, Instances: []*pipeline.Instance{
-		{SOPInstanceUID: "2.25.9", Header: nil}, {SOPInstanceUID: in.Reading.Inputs[0].SOPInstanceUID, Header: in.Header}}}
-	old := pipeline.DocumentRef{Kind: pipeline.NarrativeSR, SeriesInstanceUID: "2.25.1", SOPInstanceUID: "2.25.2", SOPClassUID: "1.2.840.10008.5.1.4.1.1.88.11"}
-	write := sr.Writer("0.1.0", "RADIOLOGY1", dicom.Encode)
-	docs, err := write(study, in.Reading, []pipeline.Record{{Documents: []pipeline.DocumentRef{old}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	in.Predecessors = []pipeline.DocumentRef{old}
-	want, err := sr.Documents(in, dicom.Encode)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, docs); diff != "" {
-		t.Error(diff)
-	}
-	study.Instances = study.Instances[:1]
-	if _, err := write(study, in.Reading, nil); !errors.Is(err, pipeline.ErrNotFound) {
-		t.Errorf("a study without the image gives %v", err)
 	}
 }

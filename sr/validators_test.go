@@ -91,7 +91,7 @@ var errorLine = regexp.MustCompile(`(?m)^Error.*$`)
 
 // dciodvfy returns its error lines about a file.
 func dciodvfy(t *testing.T, program, file string) []string {
-	out, err := exec.Command(program, file).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), program, file).CombinedOutput()
 	if len(out) == 0 {
 		t.Fatalf("%s says nothing about %s: %v", program, file, err)
 	}
@@ -134,7 +134,7 @@ func without(t *testing.T, in sr.Input, kind pipeline.DocumentKind, tag pipeline
 
 // dsrdump returns its error and warning lines about a file, but the one that says it checks no UTF-8.
 func dsrdump(t *testing.T, program, file string) []string {
-	cmd := exec.Command(program, file)
+	cmd := exec.CommandContext(t.Context(), program, file)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -216,7 +216,7 @@ func TestPixelMed(t *testing.T) {
 	// The limits of the XPath engine of JDK 17 are below what the rules need.
 	args := []string{"-XX:+UseSerialGC", "-Djdk.xml.xpathExprOpLimit=0", "-Djdk.xml.xpathTotalOpLimit=0", "-Djdk.xml.xpathExprGrpLimit=0",
 		"-Dfile.encoding=UTF-8", "-cp", pixelmedJar, "testdata/Validate.java"}
-	out, err := exec.Command(tool(t, "java", "default-jdk-headless"), append(args, append(files, broken)...)...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), tool(t, "java", "default-jdk-headless"), append(args, append(files, broken)...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
