@@ -11,8 +11,8 @@ import (
 	"chatxray/pipeline"
 )
 
-// floats is a tensor of a safetensors file, widened to float32.
-type floats struct {
+// stored is a tensor of a safetensors file, widened to float32.
+type stored struct {
 	shape  []int
 	values []float32
 }
@@ -20,7 +20,7 @@ type floats struct {
 const maxTensorFile = 1 << 30
 
 // readTensors reads a safetensors file whose tensors are F16 or F32 (github.com/huggingface/safetensors, "Format").
-func readTensors(path string) (map[string]floats, error) {
+func readTensors(path string) (map[string]stored, error) {
 	b, err := readBounded(path, maxTensorFile)
 	if err != nil {
 		return nil, err
@@ -28,8 +28,8 @@ func readTensors(path string) (map[string]floats, error) {
 	return parseTensors(b)
 }
 
-func parseTensors(b []byte) (map[string]floats, error) {
-	bad := func(format string, a ...any) (map[string]floats, error) {
+func parseTensors(b []byte) (map[string]stored, error) {
+	bad := func(format string, a ...any) (map[string]stored, error) {
 		return nil, fmt.Errorf("%w safetensors file: %s", pipeline.ErrInvalid, fmt.Sprintf(format, a...))
 	}
 	if len(b) < 8 {
@@ -44,7 +44,7 @@ func parseTensors(b []byte) (map[string]floats, error) {
 		return bad("header: %v", err)
 	}
 	data := b[8+n:]
-	tensors := make(map[string]floats, len(header))
+	tensors := make(map[string]stored, len(header))
 	for name, raw := range header {
 		if name == "__metadata__" {
 			continue
@@ -79,7 +79,7 @@ func parseTensors(b []byte) (map[string]floats, error) {
 				v[i] = math.Float32frombits(binary.LittleEndian.Uint32(body[4*i:]))
 			}
 		}
-		tensors[name] = floats{t.Shape, v}
+		tensors[name] = stored{t.Shape, v}
 	}
 	return tensors, nil
 }

@@ -1,0 +1,6 @@
+#!/bin/sh
+# Decoding of the default bundle, one token after another, beside the machine's memory bandwidth, both in this run.
+# Needs `make parts`. CHATXRAY_BUNDLE takes another bundle; CHATXRAY_SPIN=0 measures without spinning threads, as on a shared machine.
+set -eu
+cd "$(dirname "$0")/../.."
+exec go test ./modelrt -run '^$' -bench '^BenchmarkDecode$' -benchtime 1x -count 1 -v

@@ -1,0 +1,110 @@
+package modelrt
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// BenchmarkDecode compares decoding, one token after another, with the speed of the memory: a decoder in float32 has to read all of
+// its weights for each token. Rounds of both alternate, because the machine's load changes. bench/decode/run.sh calls it.
+func BenchmarkDecode(b *testing.B) {
+	m := openBaseSpinning(b, os.Getenv("CHATXRAY_SPIN") != "0")
+	weights := int64(0)
+	s, err := readSignature(m.bundle.path(m.bundle.Manifest.Graphs.Decoder))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, d := range s.outside {
+		weights += d.length
+	}
+	if err := m.pre.Into(m.pixels.GetData(), picture(shades(), 400, 400)); err != nil {
+		b.Fatal(err)
+	}
+	c, err := begin(context.Background())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.end()
+	if err := m.look(c); err != nil {
+		b.Fatal(err)
+	}
+	logits, err := m.ask(c, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	id, err := greedy(logits)
+	if err != nil {
+		b.Fatal(err)
+	}
+	memory := make([]uint64, 512<<20/8)
+	for i := range memory {
+		memory[i] = uint64(i)
+	}
+	var speeds, steps []float64
+	for range 12 {
+		for range 2 {
+			began := time.Now()
+			sum(memory)
+			speeds = append(speeds, float64(8*len(memory))/time.Since(began).Seconds())
+		}
+		for i := range 12 {
+			began := time.Now()
+			if _, err := m.decoder.next(c, 0, id, m.prompt.length()+i); err != nil {
+				b.Fatal(err)
+			}
+			if i > 1 { // the first step after a pause wakes the threads
+				steps = append(steps, time.Since(began).Seconds())
+			}
+		}
+	}
+	slices.Sort(speeds)
+	slices.Sort(steps)
+	quick, typical := steps[len(steps)/10], steps[len(steps)/2]
+	fast, middle := speeds[len(speeds)*9/10], speeds[len(speeds)/2]
+	perToken := float64(weights)
+	load, _ := os.ReadFile("/proc/loadavg")
+	fmt.Printf(`
+%s %s, ONNX Runtime %s, %d threads, spinning %v, load %s
+weights read a token            %8.1f MB
+                                  best decile       median
+memory, read by %d goroutines    %8.1f GB/s  %8.1f GB/s
+decode, B=1                     %8.1f ms    %8.1f ms
+                                %8.1f tok/s %8.1f tok/s
+bytes a token / bandwidth       %8.2f       %8.2f      (bar 0.85)
+`, m.bundle.Manifest.Name, m.bundle.Manifest.Revision, runtimeFor(b).Version(), runtime.NumCPU(), os.Getenv("CHATXRAY_SPIN") != "0", strings.Fields(string(load))[0],
+		perToken/1e6, runtime.NumCPU(), fast/1e9, middle/1e9, quick*1e3, typical*1e3, 1/quick, 1/typical,
+		perToken/quick/fast, perToken/typical/middle)
+	b.ReportMetric(perToken/quick/fast, "of-bandwidth")
+}
+
+// sum reads memory with a goroutine for each CPU.
+func sum(memory []uint64) (total uint64) {
+	n := runtime.NumCPU()
+	parts := make([]uint64, n)
+	var wait sync.WaitGroup
+	for i := range n {
+		wait.Go(func() {
+			part := memory[i*len(memory)/n : (i+1)*len(memory)/n]
+			var a, b, c, d uint64
+			for ; len(part) >= 8; part = part[8:] {
+				a += part[0] + part[4]
+				b += part[1] + part[5]
+				c += part[2] + part[6]
+				d += part[3] + part[7]
+			}
+			parts[i] = a + b + c + d
+		})
+	}
+	wait.Wait()
+	for _, p := range parts {
+		total += p
+	}
+	return total
+}
