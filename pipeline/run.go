@@ -291,7 +291,8 @@ func (l *Line) report(ctx context.Context, st *Study, rec Record, records []Reco
 	}
 	var refs []DocumentRef
 	for _, d := range docs {
-		if err := l.Archive.PutDocument(ctx, d); err != nil {
+		// A conflict is a document of an earlier attempt, written before an upgrade: it may have been delivered, so it stays.
+		if err := l.Archive.PutDocument(ctx, d); err != nil && !errors.Is(err, ErrConflict) {
 			return rec, fmt.Errorf("storing document %s: %w", d.SOPInstanceUID, err)
 		}
 		refs = append(refs, DocumentRef{Kind: d.Kind, SeriesInstanceUID: d.SeriesInstanceUID, SOPInstanceUID: d.SOPInstanceUID, SOPClassUID: d.SOPClassUID})
