@@ -33,7 +33,7 @@ demo: parts ## Start the service, send it a chest radiograph, show the report. S
 	@bash scripts/demo.sh
 
 .PHONY: test
-test: build ## Run every test: Go with the race detector, end to end, Python. Ends with the list of skipped tests.
+test: parts ## Run every test: Go with the race detector, end to end, Python. Ends with the list of skipped tests.
 	@bash scripts/test.sh
 
 .PHONY: lint

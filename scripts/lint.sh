@@ -27,8 +27,8 @@ chart() {
 }
 
 check gofmt formatted
-check "go vet" go vet ./... ./.ci/...
-check golangci-lint "$(bash scripts/tool.sh golangci-lint)" run ./... ./.ci/...
+check "go vet" go vet ./... ./.ci/testlog ./.ci/notices
+check golangci-lint "$(bash scripts/tool.sh golangci-lint)" run ./... ./.ci/testlog ./.ci/notices
 check "helm lint" chart
 check Dockerfile "$(bash scripts/tool.sh hadolint)" Dockerfile
 check scripts "$(bash scripts/tool.sh shellcheck)" scripts/*.sh .ci/run

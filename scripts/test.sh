@@ -9,11 +9,11 @@ failed=0
 results=(dist/test/go.json)
 
 echo "test: go vet"
-go vet ./... ./.ci/... || failed=1
+go vet ./... ./.ci/testlog ./.ci/notices || failed=1
 
 echo "test: go test -race"
 go build -o dist/test/testlog ./.ci/testlog || exit 1
-go test -race -timeout 30m -json ./... ./.ci/... | dist/test/testlog go dist/test/go.json || failed=1
+go test -race -timeout 30m -json ./... ./.ci/testlog ./.ci/notices | dist/test/testlog go dist/test/go.json || failed=1
 
 if [ -d train/tests ]; then
   echo "test: pytest train/tests"
