@@ -37,6 +37,7 @@ type requestBody struct {
 	r        io.Reader
 	left     int64 // bytes until it is too large
 	before   func()
+	passed   func(n int)
 	ended    func()
 	classify func(error) error
 	err      error
@@ -49,6 +50,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.before()
 	n, err := b.r.Read(p)
 	b.left -= int64(n)
+	b.passed(n)
 	switch {
 	case b.left < 0:
 		b.err = errBodyTooLarge
@@ -63,11 +65,16 @@ func (b *requestBody) Read(p []byte) (int, error) {
 
 var errBodyTooLarge = fmt.Errorf("%w: the request has more bytes than this service takes; send fewer instances at once", errTooLarge)
 
-// body prepares a request's body: deadline before each read, limit, gzip.
+// bytesIn is the key under which the access log finds how many bytes of a body were read.
+const bytesIn = "bytes_in"
+
+// body prepares a request's body: deadline before each read, limit, gzip. It must not replace c.Request.Body: the server looks at its type
+// to refuse an expectation without reading the body.
 func (s *server) body(c *gin.Context) (*requestBody, error) {
 	control := http.NewResponseController(c.Writer)
 	wire := &requestBody{r: c.Request.Body, left: s.MaxBody, classify: broken,
 		before: func() { _ = control.SetReadDeadline(time.Now().Add(s.Idle)) },
+		passed: func(n int) { c.Set(bytesIn, c.GetInt64(bytesIn)+int64(n)) },
 		ended:  func() { _ = control.SetReadDeadline(time.Time{}) }}
 	switch e := strings.ToLower(strings.TrimSpace(c.GetHeader("Content-Encoding"))); e {
 	case "", "identity":
@@ -100,5 +107,5 @@ func unpack(wire *requestBody, limit int64) (*requestBody, error) {
 		return nil, damaged(err)
 	}
 	nothing := func() {}
-	return &requestBody{r: z, left: limit, before: nothing, ended: nothing, classify: damaged}, nil
+	return &requestBody{r: z, left: limit, before: nothing, passed: func(int) {}, ended: nothing, classify: damaged}, nil
 }

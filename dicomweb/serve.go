@@ -4,23 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"time"
 )
-
-// countedBody counts the bytes of a request's body.
-type countedBody struct {
-	io.ReadCloser
-	n int64
-}
-
-func (b *countedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.n += int64(n)
-	return n, err
-}
 
 // Serve answers on a listener until ctx ends; then it takes no new request and lets the running ones finish for at most cfg.Drain. It
 // closes the listener. The error is nil when everything has finished.

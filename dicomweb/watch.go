@@ -65,8 +65,6 @@ func (s *server) exposition(c *gin.Context) { s.metrics.handler.ServeHTTP(c.Writ
 // access logs and counts a request: route, UIDs of the path, status, bytes, seconds. Query strings hold patient data and stay out.
 func (s *server) access(c *gin.Context) {
 	start := time.Now()
-	in := &countedBody{ReadCloser: c.Request.Body}
-	c.Request.Body = in
 	defer func() {
 		took := time.Since(start)
 		route := c.FullPath()
@@ -92,7 +90,7 @@ func (s *server) access(c *gin.Context) {
 			e = e.Str("error", c.Errors.Last().Error())
 		}
 		e.Str("method", knownMethod(c.Request.Method)).Str("route", route).Int("status", status).Str("client", c.RemoteIP()).
-			Int64("bytes_in", in.n).Int("bytes_out", max(c.Writer.Size(), 0)).Dur("took", took).Msg("request")
+			Int64("bytes_in", c.GetInt64(bytesIn)).Int("bytes_out", max(c.Writer.Size(), 0)).Dur("took", took).Msg("request")
 	}()
 	c.Next()
 }
