@@ -160,12 +160,11 @@ type Preprocessor struct {
 	gain, bias []float32 // channel c is gray×gain[c] + bias[c]
 
 	planned      plan
-	outer, inner taps        // over stored rows, over stored columns
-	used         [2]int      // columns that inner reads
-	ring         []float32   // shaded rows: row r in slot r % outer.most
-	rows         [][]float32 // the slots of one output's rows, in order
-	acc          []float32   // one row of the image, resampled along the other axis
-	line         []float32   // acc resampled
+	outer, inner taps      // over stored rows, over stored columns
+	used         [2]int    // columns that inner reads
+	ring         []float32 // shaded rows: row r in slot r % outer.most
+	acc          []float32 // one row of the image, resampled along the other axis
+	line         []float32 // acc resampled
 	stretched    []float32
 	counts       []uint32
 }
@@ -283,7 +282,6 @@ func (p *Preprocessor) prepare(m *pipeline.Image) (Placement, error) {
 		p.used[0], p.used[1] = min(p.used[0], a), max(p.used[1], a+len(w))
 	}
 	p.ring = slices.Grow(p.ring[:0], p.outer.most*m.Columns)[:p.outer.most*m.Columns]
-	p.rows = slices.Grow(p.rows[:0], p.outer.most)
 	p.acc = slices.Grow(p.acc[:0], m.Columns)[:m.Columns]
 	p.line = slices.Grow(p.line[:0], len(p.inner.first))[:len(p.inner.first)]
 	p.planned = want
@@ -316,25 +314,16 @@ func (p *Preprocessor) render(m *pipeline.Image, emit func(from, step int, line 
 			weights, a = weights[min(m.Top-a, len(weights)):], m.Top
 		}
 		weights = weights[:max(min(b-a, len(weights)), 0)]
-		p.rows = p.rows[:0]
-		for r := a; r < a+len(weights); r++ {
-			slot := p.ring[r%slots*m.Columns:][:width]
-			if r >= next {
-				words := r*m.Columns + left
-				if m.Pix16 != nil {
-					shade(slot, m.Pix16[words:words+width], lut)
-				} else {
-					shade(slot, m.Pix8[words:words+width], lut)
-				}
-				next = r + 1
+		for r := max(a, next); r < a+len(weights); r++ {
+			slot, words := p.ring[r%slots*m.Columns:][:width], r*m.Columns+left
+			if m.Pix16 != nil {
+				shade(slot, m.Pix16[words:words+width], lut)
+			} else {
+				shade(slot, m.Pix8[words:words+width], lut)
 			}
-			p.rows = append(p.rows, slot)
+			next = r + 1
 		}
-		combine(p.acc[left:left+width], p.rows, weights)
-		for x := range p.line {
-			first, w := p.inner.of(x)
-			p.line[x] = dot(w, p.acc[first:first+len(w)])
-		}
+		line(p.line, p.acc, left, width, p.ring, m.Columns, a, weights, &p.inner)
 		if m.Upright.Transpose {
 			emit(at.Y*at.Width+at.X+o, at.Width, p.line)
 		} else {

@@ -1,0 +1,9 @@
+#include <stdint.h>
+
+// resample_line combines rows of an image and resamples the result along itself.
+//
+// The rows are row, row+1, ... row+rows-1 of a ring of slots rows, each stride floats long; their first width floats times weights
+// are summed into acc[left ... left+width). Then out[o] is the sum of along[o×most+i] × acc[first[o]+i], i < count[o], for each of outputs.
+// The caller answers for every index.
+void resample_line(float *out, float *acc, int left, int width, const float *ring, int stride, int slots, int row, const float *weights,
+	int rows, const int32_t *first, const int32_t *count, const float *along, int most, int outputs);
