@@ -34,11 +34,11 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 [ -x "$bin" ] || fail "$bin is missing: run make build"
+[ -z "$study" ] || [ -e "$study" ] || fail "STUDY=$study does not exist"
 mkdir -p "$out"
 
 chest=../shared/data/dicom/chest
 if [ -n "$study" ]; then
-  [ -e "$study" ] || fail "STUDY=$study does not exist"
   say "Study: $study"
 elif [ -d "$chest" ]; then
   study=$chest/RG1_JLSN.dcm
@@ -52,7 +52,7 @@ else
 fi
 
 say "Starting the service on loopback: files and SQLite in $out/data, Redis inside the process, CPU"
-"$bin" serve --listen 127.0.0.1:0 --port-file "$out/port" --data "$out/data" >"$out/serve.log" 2>&1 </dev/null &
+( trap '' HUP; exec "$bin" serve --listen 127.0.0.1:0 --port-file "$out/port" --data "$out/data" ) >"$out/serve.log" 2>&1 </dev/null &
 server=$!
 for ((i = 0; i < 1200; i++)); do
   [ -s "$out/port" ] && break
