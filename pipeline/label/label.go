@@ -90,6 +90,10 @@ func Report(sentences []string) []pipeline.Finding {
 	for i, s := range sentences {
 		all[i] = read(s)
 	}
+	return findings(all)
+}
+
+func findings(all []said) []pipeline.Finding {
 	out := make([]pipeline.Finding, 0, len(pipeline.Labels))
 	for _, l := range pipeline.Labels {
 		if l != noFinding {

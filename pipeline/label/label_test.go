@@ -70,6 +70,7 @@ Right lower lobe air-space disease. | opacity+
 Right lower lobe airspace process. | opacity+
 Diffuse ground glass change is noted. | opacity+
 Interstitial markings are increased throughout. | opacity+
+Reticulonodular change at the bases. | opacity+
 Coarse reticular pattern in the periphery. | opacity+
 Linear scarring in the lingula. | opacity+
 Biapical scarring. | opacity+
@@ -203,6 +204,13 @@ Basal atelectasis or pneumonia. | atel? pneumonia?
 Atelectasis/infiltrate at the left base. | atel? opacity?
 Atelectasis and/or pneumonia at the right base. | atel? pneumonia?
 Pneumonia is a consideration. | pneumonia?
+Correlate clinically for pneumonia. | pneumonia?
+Small effusion versus thickening. | eff? pleura?
+The opacity may be infection in the appropriate clinical setting. | opacity+ pneumonia?
+Infection, in the appropriate clinical setting. | pneumonia?
+A small effusion may be present. | eff?
+Trace edema could also be present. | edema?
+Left basal opacity, atelectasis likely. | opacity+ atel?
 Pneumonia is in the differential. | pneumonia?
 Infection is less likely. | pneumonia?
 A subtle fracture is suspected. | fx?

@@ -11,13 +11,9 @@ import (
 // term is one way to speak of a label. A mention that touches a match of but is none.
 type term struct {
 	label string
-	words *regexp.Regexp
-	but   *regexp.Regexp
+	words pattern
+	but   pattern
 	weak  bool // where it is stated, the label is only undetermined
-}
-
-func phrases(alternatives ...string) *regexp.Regexp {
-	return regexp.MustCompile(`\b(?:` + strings.Join(alternatives, "|") + `)\b`)
 }
 
 var terms = []term{
@@ -33,7 +29,7 @@ var terms = []term{
 		label: opacity, words: phrases(`opacit(?:y|ies)`, `opacifications?`, `opacified`, `infiltrates?`, `infiltrations?`, `infiltrative \w+`, `airspace (?:disease|process|abnormalit(?:y|ies)|changes?|densit(?:y|ies))`, `(?:alveolar|lung|parenchymal|airspace|interstitial|basilar|patchy|hazy|streaky|linear|focal|vague|ill-defined|increased|lower lobe|upper lobe|perihilar|retrocardiac) densit(?:y|ies)`,
 			`(?:area|region|focus|areas) of (?:\w+ )?density`, `ground[ -]glass`, `haziness`, `hazy`, `(?:interstitial|reticular|reticulonodular|bronchovascular|peribronchial|bronchial|perihilar) (?:lung )?(?:\w+ )?(?:markings?|prominence|thickening|pattern|changes|disease|abnormalit(?:y|ies)|process|cuffing)`,
 			`(?:increased|prominent|coarse|coarsened|prominence of(?: the)?) (?:\w+ )?(?:interstitial|lung|bronchovascular|pulmonary) (?:markings|interstitium)`,
-			`reticulations?`, `reticular`, `scar(?:s|ring)?`, `fibrotic changes?`, `parenchymal (?:abnormalit(?:y|ies)|disease|process|bands?)`),
+			`reticulations?`, `reticul(?:ar|o-?nodular)`, `scar(?:s|ring)?`, `fibrotic changes?`, `parenchymal (?:abnormalit(?:y|ies)|disease|process|bands?)`),
 		but: phrases(`pleural(?:[- ]parenchymal)?(?: \w+)?(?: or | and |/| )(?:scar(?:s|ring)?|thickening|opacit(?:y|ies)|densit(?:y|ies))`, `(?:skin|surgical|soft tissue) scar(?:s|ring)?`, `interstitial (?:pulmonary )?edema`, `(?:apical|biapical) (?:pleural )?scar(?:s|ring)?`),
 	},
 	{label: opacity, words: phrases(`(?:apical|biapical) scar(?:s|ring)?`)},
@@ -53,7 +49,8 @@ var terms = []term{
 		but: phrases(`(?:pericardial|joint|knee|subdural) effusions?`),
 	},
 	{label: effusion, weak: true, words: phrases(`(?:blunting|blunted|obscur(?:ed|ation)|obliterat(?:ed|ion)|indistinct)(?: \w+){0,6} (?:costophrenic|costodiaphragmatic|sulc(?:us|i))`, `(?:costophrenic|costodiaphragmatic)(?: \w+){0,6} (?:blunting|blunted|obscured|obliterated)`, `costophrenic blunting`)},
-	{label: pleuralOther, words: phrases(`pleural(?:[- ]parenchymal)?(?: \w+)?[ /](?:thickening|plaques?|scar(?:s|ring)?|calcifications?|mass(?:es)?|nodul(?:es?|arity)|lesions?|disease|abnormalit(?:y|ies)|reaction|cap|tumou?r)`, `(?:thickening|calcification|scarring) of the (?:\w+ )?(?:pleura|fissures?)`, `fissural thickening`, `fibrothorax`, `(?:bi)?apical capp?(?:ing)?`, `calcified pleural \w+`, `pleuroparenchymal \w+`, `mesothelioma`)},
+	{label: pleuralOther, words: phrases(`pleural(?:[- ](?:parenchymal|peripheral))?(?: \w+)?[ /](?:thickening|plaques?|scar(?:s|ring)?|calcifications?|mass(?:es)?|nodul(?:es?|arity)|lesions?|disease|abnormalit(?:y|ies)|reaction|cap|tumou?r)`, `(?:thickening|calcification|scarring) of the (?:\w+ )?(?:pleura|fissures?)`, `fissural thickening`, `fibrothorax`, `(?:(?:bi)?apical|pleural) capp?(?:ing)?`, `calcified pleural \w+`, `pleuroparenchymal \w+`, `mesothelioma`)},
+	{label: pleuralOther, weak: true, words: phrases(`(?:effusions?|fluid) (?:or|and|versus) (?:pleural )?(?:thickening|scarring)`)},
 	{
 		label: fracture, words: phrases(`fractures?`, `fractured`, `fx`),
 		but: phrases(`fractured? (?:\w+ ){0,3}(?:wires?|leads?|catheters?|hardware|screws?)`, `(?:wires?|leads?|catheters?|hardware|screws?) (?:is |are )?fractur(?:ed?|es)`),
@@ -87,11 +84,12 @@ func (p *proposition) mentions(out said) {
 	var found []mention
 	for i := range terms {
 		t := &terms[i]
-		var but [][]int
-		if t.but != nil {
-			but = t.but.FindAllStringIndex(p.text, -1)
+		places := t.words.all(p.text)
+		if places == nil {
+			continue
 		}
-		for _, loc := range t.words.FindAllStringIndex(p.text, -1) {
+		but := t.but.all(p.text)
+		for _, loc := range places {
 			if slices.ContainsFunc(but, func(b []int) bool { return b[0] < loc[1] && loc[0] < b[1] }) || historical.MatchString(p.text[:loc[0]]) {
 				continue
 			}

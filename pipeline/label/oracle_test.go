@@ -2,6 +2,7 @@ package label
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"io"
@@ -95,7 +96,8 @@ var codes = []struct {
 	{devices, regexp.MustCompile(`^(catheters, indwelling|implanted medical device|tube, inserted|medical device|stents)`)},
 }
 
-// structured are the same labels in the tree of Rad-ReStruct: paths of what a report has an instance of.
+// structured are the same labels in the tree of Rad-ReStruct: paths of what a report has an instance of. Of its reports only those of its
+// split "val" are compared; its nodular opacities are opacities.
 var structured = []struct {
 	label string
 	path  *regexp.Regexp
@@ -128,29 +130,17 @@ var meshFloors = map[string]floor{
 	opacity:           {0.919, 0.850, 0.926},
 	edema:             {0.882, 0.708, 0.946},
 	consolidation:     {0.890, 0.855, 0.970},
-	pneumonia:         {0.660, 0.754, 0.916},
+	pneumonia:         {0.733, 0.754, 0.916},
 	atelectasis:       {0.948, 0.618, 0.963},
 	pneumothorax:      {0.970, 0.840, 0.883},
 	effusion:          {0.961, 0.808, 0.955},
-	pleuralOther:      {0.854, 0.687, 0.819},
+	pleuralOther:      {0.859, 0.725, 0.895},
 	fracture:          {0.852, 0.863, 0.957},
 	devices:           {0.918, 0.829, 0.837},
 }
 
-var structuredFloors = map[string]floor{
-	cardiomegaly:  {0.923, 0.839, 0.966},
-	lesion:        {0.565, 0.856, 0.879},
-	opacity:       {0.801, 0.842, 0.913},
-	edema:         {0.859, 0.676, 0.941},
-	consolidation: {0.875, 0.834, 0.970},
-	pneumonia:     {0.646, 0.803, 0.937},
-	atelectasis:   {0.951, 0.640, 0.961},
-	pneumothorax:  {0.970, 0.870, 0.920},
-	effusion:      {0.959, 0.792, 0.951},
-	pleuralOther:  {0.856, 0.675, 0.811},
-	fracture:      {0.871, 0.859, 0.956},
-	devices:       {0.908, 0.815, 0.822},
-}
+// structuredFloor is of all labels of the small second set together.
+var structuredFloor = floor{0.803, 0.786, 0.943}
 
 // tally counts how the labels that reports are coded with meet what the rules read.
 type tally struct{ coded, stated, both, said int }
@@ -181,9 +171,19 @@ func (n *tally) check(t *testing.T, label string, least floor) {
 	}
 }
 
-func (r *report) read() map[string]pipeline.Presence {
+// reader is Report with a memory: half of all sentences are repeated.
+type reader map[string]said
+
+func (known reader) read(r report) map[string]pipeline.Presence {
+	var all []said
+	for _, s := range sentence.FindAllString(r.Findings+" "+r.Impression, -1) {
+		if _, ok := known[s]; !ok {
+			known[s] = read(s)
+		}
+		all = append(all, known[s])
+	}
 	out := map[string]pipeline.Presence{}
-	for _, f := range Report(sentence.FindAllString(r.Findings+" "+r.Impression, -1)) {
+	for _, f := range findings(all) {
 		out[f.Label] = f.Presence
 	}
 	return out
@@ -191,11 +191,11 @@ func (r *report) read() map[string]pipeline.Presence {
 
 func TestAgreesWithCodesOfReports(t *testing.T) {
 	all := reports(t)
-	trees := structuredPaths(t)
+	trees, known := structuredPaths(t), reader{}
 	mesh, tree := make([]tally, len(codes)), make([]tally, len(structured))
 	show := os.Getenv("LABEL_SHOW") // prints where the rules and the codes of one label differ
 	for _, r := range all {
-		read := r.read()
+		read := known.read(r)
 		for i, c := range codes {
 			want := slices.ContainsFunc(r.MeSH, func(m string) bool { return c.code.MatchString(strings.ToLower(m)) })
 			mesh[i].count(want, read[c.label])
@@ -215,9 +215,13 @@ func TestAgreesWithCodesOfReports(t *testing.T) {
 		mesh[i].check(t, c.label, meshFloors[c.label])
 	}
 	t.Logf("Rad-ReStruct")
+	var together tally
 	for i, c := range structured {
-		tree[i].check(t, c.label, structuredFloors[c.label])
+		n := tree[i]
+		n.check(t, c.label, floor{})
+		together = tally{together.coded + n.coded, together.stated + n.stated, together.both + n.both, together.said + n.said}
 	}
+	together.check(t, "together", structuredFloor)
 }
 
 // structuredPaths returns, by report, the paths in the Rad-ReStruct tree that have an instance.
@@ -226,6 +230,9 @@ func structuredPaths(t *testing.T) map[string][]string {
 	lines := bufio.NewScanner(data(t, "radrestruct.jsonl.gz"))
 	lines.Buffer(nil, 8<<20)
 	for lines.Scan() {
+		if !bytes.Contains(lines.Bytes()[:min(100, len(lines.Bytes()))], []byte(`"split":"val"`)) {
+			continue // decoding them all takes a minute under the race detector
+		}
 		var r struct {
 			ID     string `json:"id"`
 			Report []any  `json:"report"`

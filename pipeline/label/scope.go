@@ -16,7 +16,7 @@ var (
 	partly = regexp.MustCompile(`\b(?:partial|near|nearly|partially|almost|incomplete|incompletely|largely|mostly|not|without|no|un)(?: complete(?:ly)?)?(?: been)? $`)
 	doubts = regexp.MustCompile(`\b(?:possibl[ey]|possibility|probabl[ey]|likely|may|might|could|suspicious|suspicion|suspect(?:ed)?|suggest(?:s|ed|ive|ing|ion)?|` +
 		`concern(?:s|ing)?|worrisome|question(?:able|ed|s)?|versus|vs|equivocal|indeterminate|differential|considerations?|considered|consider|presumed|presumably|perhaps|potential(?:ly)?|` +
-		`borderline|evaluate for|assess for|exclude|rule out|either)\b`)
+		`borderline|evaluate for|assess for|correlat(?:e|ion)|in the (?:appropriate|proper|right) clinical|exclude|rule out|either)\b`)
 	noExclusion = regexp.MustCompile(`\b(?:cannot|not|difficult to|unable to|could not|hard to)(?: \w+){0,2} (?:exclude|rule out)d?\b`)
 )
 
@@ -25,17 +25,18 @@ var (
 	deniesAfter = regexp.MustCompile(`\b(?:(?:not|no longer)(?: \w+){0,2} ` + seen + `|absent|(?:has|have)(?: \w+){0,2} (?:resolved|cleared|disappeared)|resolved|removed|ruled out|` +
 		`excluded|no longer|unlikely|negative(?: ,|$)|none|is not|are not)\b`)
 	doubtsAfter = regexp.MustCompile(`\b(?:(?:not|cannot)(?: \w+){0,3} (?:excluded?|ruled out)|(?:difficult|hard) to(?: \w+)? exclude|not (?:well|fully|clearly|completely|optimally|adequately) \w+|(?:is|are|remains?|be|felt|thought)(?: \w+)? (?:possible|probable|likely|suspected|questioned|questionable|equivocal|considered)|` +
-		`less likely|(?:consideration|possibility|concern)|in the differential|suspected|versus|vs|possible|questioned)\b`)
-	barrier = regexp.MustCompile(`\b(?:is|are|was|were|there|shows?|demonstrates?|reveals?)\b`)
+		`(?:may|might|could)(?: \w+)? be ` + seen + `|less likely|(?:consideration|possibility|concern)|in the differential|in the (?:appropriate|proper|right) clinical|suspected|versus|vs|possible|questioned)\b`)
+	likelyAfter = regexp.MustCompile(`^ (?:is |are )?(?:likely|probable|possible)(?: ,|$)`)
+	barrier     = regexp.MustCompile(`\b(?:is|are|was|were|there|shows?|demonstrates?|reveals?)\b`)
 )
 
 // presence says how a mention at m stands in its proposition: denied, doubted or stated.
 func (p *proposition) presence(m span) pipeline.Presence {
 	before, after := p.plain[:m.from], p.plain[m.to:]
-	if loc := first(doubtsAfter, after); loc != nil && reachesBack(after[:loc[0]]) {
+	if loc := first(doubtsAfter, after); loc != nil && reachesBack(after[:loc[0]]) && !doubts.MatchString(after[:loc[0]]) {
 		return pipeline.Undetermined
 	}
-	if noExclusion.MatchString(before) {
+	if noExclusion.MatchString(before) || likelyAfter.MatchString(after) {
 		return pipeline.Undetermined
 	}
 	deny, doubt := last(denies, before, notPartly), last(doubts, before, nil)

@@ -9,11 +9,11 @@ import (
 
 // structure is a part of the body that sentences call normal or not, by name ("the heart is not enlarged", "normal heart size").
 type structure struct {
-	subject *regexp.Regexp
-	but     *regexp.Regexp
-	normal  *regexp.Regexp
-	bad     *regexp.Regexp // nil: said by mentions
-	border  *regexp.Regexp
+	subject pattern
+	but     pattern
+	normal  pattern
+	bad     pattern // none: said by mentions
+	border  pattern
 	absent  []string // the labels that a normal structure denies
 	present string   // the label that an abnormal one states
 }
@@ -77,6 +77,7 @@ var (
 		`no (?:acute |active )?(?:cardiopulmonary|chest|cardiac or pulmonary|intrathoracic|thoracic|pulmonary) (?:\w+ )?(?:abnormalit(?:y|ies)|diseases?|process(?:es)?|findings?)`, `no (?:acute|active) \w+`, `no (?:radiographic |visible )?abnormalit(?:y|ies)`, `nothing acute`)
 	bone       = regexp.MustCompile(`\b(?:bon[ey]|bones|osseous|skeletal|ribs?|fractures?)\b`)
 	noBoneHurt = phrases(`(?:no|without|negative for)(?: \w+){0,4} (?:bony?|osseous|skeletal|rib) (?:\w+ )?(?:abnormalit(?:y|ies)|findings?|injur(?:y|ies)|lesions?|patholog(?:y|ies)|process)`)
+	notAtAll   = regexp.MustCompile(`\b(?:not|no longer)\b`)
 	nonSize    = regexp.MustCompile(`\b(?:lungs?|vascula\w*|aort\w*|hil(?:a|um|ar)|effusions?|bon[ey]s?|osseous|trachea|opacit\w+|pneumothora\w+|vessels|arter\w+|hemidiaphragms?)\b`)
 	oneSided   = regexp.MustCompile(`\b(?:right|left|upper|lower|mid|one)(?: \w+)? $`)
 )
@@ -85,22 +86,22 @@ var (
 func (p *proposition) structures(out said) {
 	for i := range structures {
 		s := &structures[i]
-		for _, loc := range s.subject.FindAllStringIndex(p.text, -1) {
-			if s.but != nil && touches(s.but, p.text, loc) || oneSided.MatchString(p.text[:loc[0]]) && s.bad == nil {
+		for _, loc := range s.subject.all(p.text) {
+			if touches(s.but, p.text, loc) || oneSided.MatchString(p.text[:loc[0]]) && s.bad.Regexp == nil {
 				continue
 			}
 			s.judge(p, span{loc[0], loc[1]}, out)
 		}
 	}
-	if noBoneHurt.MatchString(p.text) {
+	if noBoneHurt.all(p.text) != nil {
 		out.add(fracture, pipeline.Absent)
 	} else if loc := nothingAcute.FindStringIndex(p.text); loc != nil && !bone.MatchString(p.text[loc[0]:loc[1]]) {
 		out.add(noFinding, pipeline.Present)
 	}
 }
 
-func touches(but *regexp.Regexp, text string, loc []int) bool {
-	for _, b := range but.FindAllStringIndex(text, -1) {
+func touches(but pattern, text string, loc []int) bool {
+	for _, b := range but.all(text) {
 		if b[0] < loc[1] && loc[0] < b[1] {
 			return true
 		}
@@ -129,14 +130,15 @@ func (s *structure) judge(p *proposition, at span, out said) {
 
 // say judges by the words of part, which lies before or after the subject; false: they hold no judgement.
 func (s *structure) say(p *proposition, part string, at span, before bool, out said) bool {
-	pick := func(r *regexp.Regexp) []int {
-		if r == nil {
+	pick := func(r pattern) []int {
+		places := r.all(part)
+		switch {
+		case len(places) == 0:
 			return nil
+		case before:
+			return places[len(places)-1]
 		}
-		if before {
-			return last(r, part, nil)
-		}
-		return r.FindStringIndex(part)
+		return places[0]
 	}
 	normal, bad, border := pick(s.normal), pick(s.bad), pick(s.border)
 	nearer := func(a, b []int) bool {
@@ -166,7 +168,7 @@ func (s *structure) sayNormal(p *proposition, part string, word []int, at span, 
 		if last(denies, p.plain[:at.from], nil) != nil {
 			return
 		}
-	} else if regexp.MustCompile(`\b(?:not|no longer)\b`).MatchString(part[:word[0]]) || strings.HasPrefix(part[word[1]:], " of ") && strings.HasSuffix(part[:word[1]], "clear") {
+	} else if notAtAll.MatchString(part[:word[0]]) || strings.HasPrefix(part[word[1]:], " of ") && strings.HasSuffix(part[:word[1]], "clear") {
 		return
 	}
 	for _, l := range s.absent {
