@@ -98,7 +98,7 @@ func endOfScan(b []byte, i int) int {
 }
 
 // maxPackets bounds the packets of a JPEG 2000 codestream: decoders visit each of them, present or not.
-const maxPackets = 4 << 20
+const maxPackets = 1 << 20
 
 // j2kSize is the SIZ marker segment (ISO 15444-1 section A.5.1).
 type j2kSize struct {

@@ -19,7 +19,7 @@ func init() {
 
 // A deflated data set may become this much larger than its file before the header has said how large the image is.
 const (
-	baseInflation = 16 << 20
+	baseInflation = 8 << 20
 	sizeInflation = 4
 )
 

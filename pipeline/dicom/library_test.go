@@ -1,0 +1,160 @@
+package dicom_test
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	library "github.com/suyashkumar/dicom"
+	"github.com/suyashkumar/dicom/pkg/tag"
+
+	"chatxray/pipeline"
+	"chatxray/pipeline/dicom"
+)
+
+// TestAgreesWithLibrary parses the data pack with suyashkumar/dicom, too, and compares tags and values where it survives the file.
+func TestAgreesWithLibrary(t *testing.T) {
+	files, values := 0, 0
+	for _, r := range manifest(t) {
+		if r.syntax == dicom.DeflatedExplicitVRLittleEndian {
+			continue // unbounded there
+		}
+		data := packFile(t, r.file)
+		in, err := dicom.OpenAnonymous(data)
+		if err != nil {
+			continue
+		}
+		theirs, err := parseLibrary(data)
+		if err != nil {
+			continue
+		}
+		files++
+		values += agree(t, r.file, in.Header, theirs.Elements, in.TransferSyntaxUID == dicom.ExplicitVRBigEndian)
+	}
+	if files < 150 || values < 5000 {
+		t.Errorf("only %d files with %d values were compared", files, values)
+	}
+	t.Logf("%d files with %d values", files, values)
+}
+
+func parseLibrary(data []byte) (ds library.Dataset, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return library.Parse(bytes.NewReader(data), int64(len(data)), nil, library.SkipPixelData(), library.AllowMissingMetaElementGroupLength(), library.AllowUnknownSpecificCharacterSet())
+}
+
+// agree compares one data set and returns how many values were compared.
+func agree(t *testing.T, file string, ours pipeline.Dataset, theirs []*library.Element, big bool) int {
+	t.Helper()
+	n := 0
+	for _, e := range theirs {
+		at := pipeline.Tag(e.Tag.Uint32())
+		if at.Group() <= 2 || at.Group() == 0x7FE0 || at.Group() == 0xFFFC || at.Element() == 0 || e.Value == nil {
+			continue
+		}
+		mine, ok := ours.Get(at)
+		if !ok {
+			if at&0xFF00FFFF == 0x60003000 || at == 0x54001010 {
+				continue // overlay and waveform data are not for the header
+			}
+			t.Errorf("%s: we do not have %v", file, at)
+			continue
+		}
+		if mine.VR != e.RawValueRepresentation {
+			continue // UN that we read by the dictionary, and choices of implicit VR
+		}
+		switch v := e.Value.GetValue().(type) {
+		case []int:
+			if mine.VR == "AT" || mine.VR == "SV" || mine.VR == "UV" {
+				continue // read as two shorts, or misread
+			}
+			if got := slices.Clone(mine.Ints); !slices.EqualFunc(got, v, func(a int64, b int) bool { return a == int64(b) }) {
+				t.Errorf("%s: %v %s is %v, the library has %v", file, at, mine.VR, got, v)
+			}
+		case []float64:
+			same := func(a, b float64) bool { // the library rounds FL to its shortest decimal form
+				return a == b || mine.VR == "FL" && float32(a) == float32(b)
+			}
+			if !slices.EqualFunc(mine.Floats, v, same) {
+				t.Errorf("%s: %v is %v, the library has %v", file, at, mine.Floats, v)
+			}
+		case []*library.SequenceItemValue:
+			if len(v) != len(mine.Items) {
+				t.Errorf("%s: %v has %d items, the library has %d", file, at, len(mine.Items), len(v))
+				continue
+			}
+			for i, item := range v {
+				n += agree(t, file, mine.Items[i], item.GetValue().([]*library.Element), big)
+			}
+		case []string:
+			if !agreeText(mine, v) {
+				t.Errorf("%s: %v %s differs in its text", file, at, mine.VR)
+			}
+		case []byte:
+			if !big && !bytes.Equal(mine.Bytes, v) {
+				t.Errorf("%s: %v %s differs in its %d bytes (%d)", file, at, mine.VR, len(mine.Bytes), len(v))
+			}
+		}
+		n++
+	}
+	return n
+}
+
+// agreeText compares text. The library keeps some padding and knows no ISO 2022, so only what is ASCII there is compared.
+func agreeText(mine pipeline.Element, theirs []string) bool {
+	trim := func(s string) string { return string(bytes.Trim([]byte(s), " \x00")) }
+	a, b := "", ""
+	for _, s := range strings.Split(strings.Join(mine.Text, "\\"), "\\") { // the library splits ST, LT and UT, too
+		a += trim(s) + "|"
+	}
+	for _, s := range theirs {
+		b += trim(s) + "|"
+	}
+	for i := range len(b) {
+		if b[i] >= 0x80 || b[i] == 0x1B {
+			return true
+		}
+	}
+	return a == b || mine.Text == nil && trim(b) == "|"
+}
+
+// TestDictionary looks attributes up both ways.
+func TestDictionary(t *testing.T) {
+	for _, c := range []struct {
+		keyword, vr string
+		tag         pipeline.Tag
+	}{
+		{"PatientName", "PN", 0x00100010}, {"Rows", "US", pipeline.TagRows}, {"PixelData", "OW", pipeline.TagPixelData},
+		{"SmallestImagePixelValue", "US", pipeline.TagSmallestImagePixelValue}, {"LUTData", "OW", pipeline.TagLUTData},
+		{"ExtendedOffsetTable", "OV", pipeline.TagExtendedOffsetTable}, {"OverlayRows", "US", 0x60000010},
+		{"TransferSyntaxUID", "UI", pipeline.TagTransferSyntaxUID}, {"ContentSequence", "SQ", pipeline.TagContentSequence},
+	} {
+		if got, vr, ok := dicom.Lookup(c.keyword); !ok || got != c.tag || vr != c.vr {
+			t.Errorf("Lookup(%s) = %v, %s, %v", c.keyword, got, vr, ok)
+		}
+		if got, vr, ok := dicom.Keyword(c.tag); !ok || got != c.keyword || vr != c.vr {
+			t.Errorf("Keyword(%v) = %s, %s, %v", c.tag, got, vr, ok)
+		}
+	}
+	if k, _, ok := dicom.Keyword(0x60020010); !ok || k != "OverlayRows" {
+		t.Errorf("the second overlay's rows are %q", k)
+	}
+	for _, k := range []string{"", "patientname", "Patient's Name", "GenericGroupLength", "NoSuchThing"} {
+		if got, _, ok := dicom.Lookup(k); ok {
+			t.Errorf("Lookup(%q) = %v", k, got)
+		}
+	}
+	for _, g := range []pipeline.Tag{0x00090010, 0x00080000, 0x12345678} {
+		if k, _, ok := dicom.Keyword(g); ok {
+			t.Errorf("Keyword(%v) = %s", g, k)
+		}
+	}
+	if _, err := tag.Find(tag.Tag{Group: 0x0028, Element: 0x0010}); err != nil {
+		t.Error(err)
+	}
+}
