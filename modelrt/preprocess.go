@@ -300,7 +300,7 @@ func (p *Preprocessor) render(m *pipeline.Image, emit func(from, step int, line 
 	}
 	left, right := max(m.Left, p.used[0]), min(m.Right, p.used[1])
 	width := max(right-left, 0)
-	slots, next := p.outer.most, m.Top
+	next := m.Top
 	clear(p.acc)
 	lines := len(p.outer.first)
 	for i := range lines {
@@ -314,15 +314,9 @@ func (p *Preprocessor) render(m *pipeline.Image, emit func(from, step int, line 
 			weights, a = weights[min(m.Top-a, len(weights)):], m.Top
 		}
 		weights = weights[:max(min(b-a, len(weights)), 0)]
-		for r := max(a, next); r < a+len(weights); r++ {
-			slot, words := p.ring[r%slots*m.Columns:][:width], r*m.Columns+left
-			if m.Pix16 != nil {
-				shade(slot, m.Pix16[words:words+width], lut)
-			} else {
-				shade(slot, m.Pix8[words:words+width], lut)
-			}
-			next = r + 1
-		}
+		end := a + len(weights)
+		shade(p.ring, m, max(a, next), end, left, width, lut)
+		next = max(next, end)
 		line(p.line, p.acc, left, width, p.ring, m.Columns, a, weights, &p.inner)
 		if m.Upright.Transpose {
 			emit(at.Y*at.Width+at.X+o, at.Width, p.line)

@@ -7,3 +7,7 @@
 // The caller answers for every index.
 void resample_line(float *out, float *acc, int left, int width, const float *ring, int stride, int slots, int row, const float *weights,
 	int rows, const int32_t *first, const int32_t *count, const float *along, int most, int outputs);
+
+// shade_rows looks up rows of width words, the first at words and each columns after the one before, in lut, which has 65,536 entries. They
+// become the rows row, row+1 ... of a ring.
+void shade_rows(float *ring, int stride, int slots, int row, int rows, const uint16_t *words, int columns, int width, const float *lut);

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"maps"
 	"math"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 
 	"chatxray/pipeline"
@@ -140,6 +143,92 @@ func TestWeightsSumToOne(t *testing.T) {
 				if math.Abs(sum-1) > 1e-5 || first < 0 || first+len(w) > c[0] {
 					t.Fatalf("%s %d to %d, output %d: weights from %d sum to %v", name, c[0], c[1], o, first, sum)
 				}
+			}
+		}
+	}
+}
+
+// slowly resamples m by the definition: the upright picture in float64, each output pixel a double sum over all of it.
+func slowly(p Preprocess, m *pipeline.Image) []float32 {
+	at := p.Place(m)
+	rows, columns := m.UprightSize()
+	gray := func(x, y int) float64 {
+		if m.Upright.FlipX {
+			x = columns - 1 - x
+		}
+		if m.Upright.FlipY {
+			y = rows - 1 - y
+		}
+		if m.Upright.Transpose {
+			x, y = y, x
+		}
+		if x < m.Left || x >= m.Right || y < m.Top || y >= m.Bottom {
+			return 0
+		}
+		return float64(m.LUT[wordAt(m, y*m.Columns+x)])
+	}
+	weights := func(o int, from, span float64, out, in int) []float64 {
+		scale := span / float64(out)
+		centre, stretch := from+(float64(o)+0.5)*scale, max(scale, 1)
+		w, sum := make([]float64, in), 0.0
+		for i := max(int(centre-kernels[p.Interpolation].support*stretch+0.5), 0); i < min(int(centre+kernels[p.Interpolation].support*stretch+0.5), in); i++ {
+			w[i] = kernels[p.Interpolation].weight((float64(i) - centre + 0.5) / stretch)
+			sum += w[i]
+		}
+		for i := range w {
+			w[i] /= sum
+		}
+		return w
+	}
+	out := make([]float32, at.Width*at.Height)
+	for v := range at.H {
+		down := weights(v, at.Top, at.SourceHeight, at.H, rows)
+		for u := range at.W {
+			across := weights(u, at.Left, at.SourceWidth, at.W, columns)
+			var sum float64
+			for y, wy := range down {
+				for x, wx := range across {
+					if wx*wy != 0 {
+						sum += wx * wy * gray(x, y)
+					}
+				}
+			}
+			out[(at.Y+v)*at.Width+at.X+u] = float32(sum)
+		}
+	}
+	return out
+}
+
+// TestEqualsTheDefinition tries shapes that no other test has, one Preprocessor for images of changing sizes.
+func TestEqualsTheDefinition(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	names := slices.Sorted(maps.Keys(kernels))
+	for range 60 {
+		p := spec(1+r.IntN(12), 1+r.IntN(12))
+		p.Fit, p.Interpolation = fits[r.IntN(len(fits))], names[r.IntN(len(names))]
+		pp, err := NewPreprocessor(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 4 {
+			m := formula(1+r.IntN(40), 1+r.IntN(40))
+			if r.IntN(2) == 0 {
+				m.Pix8, m.LUT = make([]uint8, len(m.Pix16)), m.LUT[:1<<8]
+				for i, w := range m.Pix16 {
+					m.Pix8[i] = uint8(w)
+				}
+				m.Pix16 = nil
+			}
+			m.Top, m.Left = r.IntN(m.Rows+1)/2, r.IntN(m.Columns+1)/2
+			m.Bottom, m.Right = m.Top+r.IntN(m.Rows-m.Top+1), m.Left+r.IntN(m.Columns-m.Left+1)
+			m.Upright = everyOrientation()[r.IntN(8)]
+			at := pp.Place(m)
+			got := make([]float32, at.Width*at.Height)
+			if err := pp.Into(got, m); err != nil {
+				t.Fatal(err)
+			}
+			if far := farthest(t, got, slowly(p, m)); far > 1e-5 {
+				t.Fatalf("%+v of %d×%d, shutter %d %d %d %d, %+v: off by %v", p, m.Columns, m.Rows, m.Top, m.Left, m.Bottom, m.Right, m.Upright, far)
 			}
 		}
 	}
