@@ -140,5 +140,8 @@ func TestBaseCancel(t *testing.T) {
 		if stopped > 0 && best > 250*time.Millisecond {
 			t.Errorf("%s stops %v after it was told to", s.name, best)
 		}
+		if stopped == 6 && best > whole/4 {
+			t.Errorf("%s takes %v and stops no sooner than %v after it was told to", s.name, whole, best)
+		}
 	}
 }

@@ -121,7 +121,7 @@ func TestRead(t *testing.T) {
 		}
 		e := s.Evidence
 		for i, pair := range [][2]float64{{e.LogLikelihood, sum(0)}, {e.Decoys[0], sum(1)}, {e.Decoys[1], sum(2)}, {e.Blank, sum(3)}, {e.Drop, sum(0) - (sum(1)+sum(2))/2}} {
-			if !(math.Abs(pair[0]-pair[1]) < 0.02) {
+			if !(math.Abs(pair[0]-pair[1]) < 2e-4) {
 				t.Errorf("%q: figure %d of its evidence is %g, want %g", s.Text, i, pair[0], pair[1])
 			}
 		}

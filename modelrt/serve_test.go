@@ -126,6 +126,27 @@ func TestCancelAnywhere(t *testing.T) {
 	}
 }
 
+// The end of a context reaches ONNX Runtime itself: a run under the same options stops, whatever our own checks say.
+func TestCallTerminates(t *testing.T) {
+	m := openTiny(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	c := must(begin(ctx))
+	defer c.end()
+	if err := m.look(c); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	<-c.released
+	c.ctx = context.Background()
+	if err := m.look(c); !errors.Is(err, pipeline.ErrModel) || !strings.Contains(err.Error(), "terminate") {
+		t.Errorf("the run went on: %v", err)
+	}
+	c.ctx = ctx
+	if err := m.look(c); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
+
 // residentBytes is what of this process is in memory.
 func residentBytes(t testing.TB) int {
 	t.Helper()
