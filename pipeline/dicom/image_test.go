@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -160,4 +161,62 @@ func TestAutomaticWindowIgnoresTheShutter(t *testing.T) {
 	if v := m.LUT[1500]; math.Abs(float64(v)-0.5) > 0.01 {
 		t.Errorf("the middle of what is seen is %v", v)
 	}
+}
+
+// FuzzLUT develops frames under headers of any content: no panic, and every gray value between 0 and 1.
+func FuzzLUT(f *testing.F) {
+	f.Add(uint8(1), uint8(12), uint8(11), false, uint8(0), "2048\\5", "4096\\1", "SIGMOID", "1", "-1000", []byte{4, 0, 254, 255, 16, 0}, []byte{1, 2, 3, 4, 5, 6, 7, 8}, "CIRCULAR\\POLYGONAL", "1\\1\\5\\1\\5\\5", "3", int64(-5))
+	f.Add(uint8(2), uint8(32), uint8(31), true, uint8(1), "NaN", "1e400", "", "1e308", "", []byte{0, 0, 0, 128, 8, 0}, []byte{255}, "RECTANGULAR", "", "-9", int64(70000))
+	f.Add(uint8(0), uint8(8), uint8(7), false, uint8(2), "", "", "", "", "", []byte{2, 0, 0, 0, 16, 0}, []byte{0, 0, 255, 255}, "", "", "", int64(0))
+	f.Add(uint8(0), uint8(5), uint8(6), false, uint8(3), "", "", "", "", "", []byte{}, []byte{}, "CIRCULAR", "1e300\\-1e300", "1e308", int64(0))
+	f.Fuzz(func(t *testing.T, size, stored, high uint8, signed bool, kind uint8, center, width, function, slope, intercept string,
+		descriptor, data []byte, shape, points, edge string, pad int64) {
+		split := func(s string) []string { return strings.Split(s, "\\") }
+		px := &Pixels{
+			Rows: 6, Columns: 7, SamplesPerPixel: 1, BitsAllocated: 8 << (size % 3), BitsStored: int(stored), HighBit: int(high), Signed: signed,
+			Photometric: []string{"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL"}[kind%5],
+		}
+		if kind%5 > 2 {
+			px.SamplesPerPixel, px.PlanarConfiguration = 3, int(kind/5%2)
+		}
+		for i := range px.Rows * px.Columns * px.SamplesPerPixel * px.BitsAllocated / 8 {
+			px.Data = append(px.Data, byte(i*37))
+		}
+		table := header(raw(pipeline.TagLUTDescriptor, descriptor...), raw(pipeline.TagLUTData, data...))
+		h := header(
+			text(pipeline.TagWindowCenter, split(center)...), text(pipeline.TagWindowWidth, split(width)...), text(pipeline.TagVOILUTFunction, function),
+			text(pipeline.TagRescaleSlope, slope), text(pipeline.TagRescaleIntercept, intercept), ints(pipeline.TagPixelPaddingValue, pad),
+			text(pipeline.TagShutterShape, split(shape)...), text(pipeline.TagVerticesOfThePolygonalShutter, split(points)...),
+			text(pipeline.TagCenterOfCircularShutter, split(points)...), text(pipeline.TagRadiusOfCircularShutter, edge),
+			text(pipeline.TagShutterLeftVerticalEdge, edge), text(pipeline.TagShutterRightVerticalEdge, "5"),
+			text(pipeline.TagShutterUpperHorizontalEdge, "2"), text(pipeline.TagShutterLowerHorizontalEdge, edge),
+		)
+		for i, tag := range []pipeline.Tag{
+			pipeline.TagRedPaletteColorLookupTableDescriptor, pipeline.TagGreenPaletteColorLookupTableDescriptor, pipeline.TagBluePaletteColorLookupTableDescriptor,
+		} {
+			h.Set(raw(tag, descriptor...))
+			h.Set(raw(pipeline.TagRedPaletteColorLookupTableData+pipeline.Tag(i), data...))
+		}
+		if kind&0x10 != 0 {
+			h.SetItems(pipeline.TagModalityLUTSequence, table)
+		}
+		if kind&0x20 != 0 {
+			h.SetItems(pipeline.TagVOILUTSequence, table)
+		}
+		m, err := develop(&pipeline.Instance{Header: h}, 0, px)
+		if err != nil {
+			return
+		}
+		if m.Top < 0 || m.Top >= m.Bottom || m.Bottom > m.Rows || m.Left < 0 || m.Left >= m.Right || m.Right > m.Columns {
+			t.Fatalf("shutter %d %d %d %d of %d×%d", m.Top, m.Left, m.Bottom, m.Right, m.Rows, m.Columns)
+		}
+		if words := 1 << 8; m.Pix16 == nil && len(m.LUT) != words || m.Pix16 != nil && len(m.LUT) != words*words {
+			t.Fatalf("a lookup of %d", len(m.LUT))
+		}
+		for i, v := range m.LUT {
+			if !(v >= 0 && v <= 1) {
+				t.Fatalf("word %d is %v", i, v)
+			}
+		}
+	})
 }

@@ -7,6 +7,8 @@ import (
 	"chatxray/pipeline"
 )
 
+const maxVertices = 1024 // of a polygon: every row is compared with every edge
+
 // shutter is the Display Shutter of an object (PS3.3 section C.7.6.11): what lies outside any of its shapes is not shown. Shapes
 // whose attributes are missing or contradict themselves are ignored. Positions are those of the standard: the first row and column are 1.
 type shutter struct {
@@ -41,7 +43,7 @@ func shutterOf(h pipeline.Dataset) shutter {
 	}
 	if slices.Contains(shapes, "POLYGONAL") {
 		v := h.Floats(pipeline.TagVerticesOfThePolygonalShutter)
-		if len(v) >= 6 && len(v)%2 == 0 && !slices.ContainsFunc(v, func(f float64) bool { return !finite(f) }) {
+		if len(v) >= 6 && len(v) <= 2*maxVertices && len(v)%2 == 0 && !slices.ContainsFunc(v, func(f float64) bool { return !finite(f) }) {
 			for i := 0; i < len(v); i += 2 {
 				s.verticesRow, s.verticesCol = append(s.verticesRow, v[i]), append(s.verticesCol, v[i+1])
 			}
