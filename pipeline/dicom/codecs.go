@@ -164,16 +164,27 @@ func codecDecode(function string, check func([]byte) (stream, error)) func(conte
 		if err = firstError(err, h.fits(l)); err != nil {
 			return nil, err
 		}
+		if l.allocated > 16 {
+			return nil, fmt.Errorf("%w image: %d bits allocated in a compressed image", pipeline.ErrUnsupported, l.allocated)
+		}
+		told := l
+		narrow := l.allocated == 16 && h.precision <= 8 // the module would leave half of each word to chance
+		if narrow {
+			told.allocated, told.stored = 8, min(l.stored, 8)
+		}
 		r, err := theCodecs.run(ctx, codecCall{
-			function: function, attrs: l, input: f.data, decode: true,
+			function: function, attrs: told, input: f.data, decode: true,
 			params: map[string]uint64{"ConvertColorspaceToRgb": 1},
 		})
 		if err != nil {
 			return nil, err
 		}
-		if r.rows != l.rows || r.columns != l.columns || r.samples != l.samples || r.allocated != l.allocated {
+		if r.rows != l.rows || r.columns != l.columns || r.samples != l.samples || r.allocated != told.allocated || int64(len(r.data)) != told.frameBytes() {
 			return nil, fmt.Errorf("%w image: the codestream decodes to %d x %d x %d samples of %d bits, the header says %d x %d x %d of %d",
 				pipeline.ErrInvalid, r.rows, r.columns, r.samples, r.allocated, l.rows, l.columns, l.samples, l.allocated)
+		}
+		if narrow {
+			r.data = widened(r.data, l.signed, h.precision)
 		}
 		l.planar, l.photometric = r.planar, r.photometric
 		if l.photometric == "YBR_ICT" || l.photometric == "YBR_RCT" { // the decoder undoes these itself
@@ -181,6 +192,19 @@ func codecDecode(function string, check func([]byte) (stream, error)) func(conte
 		}
 		return l.pixels(r.data), nil
 	}
+}
+
+// widened makes 16-bit words of bytes; negative values of a signed image stay negative.
+func widened(b []byte, signed bool, precision int) []byte {
+	out := make([]byte, 2*len(b))
+	for i, v := range b {
+		out[2*i] = v
+		if signed && v>>(precision-1)&1 == 1 {
+			out[2*i] = v | byte(0xFF<<precision)
+			out[2*i+1] = 0xFF
+		}
+	}
+	return out
 }
 
 // codecEncode makes an encoder of a function of the module, with the module's parameters where they differ from lossless.

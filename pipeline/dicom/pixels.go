@@ -135,6 +135,9 @@ func (f *Frames) Frame(ctx context.Context, frame int) (*Pixels, error) {
 	if err != nil {
 		return nil, fmt.Errorf("frame %d (%s): %w", frame+1, s.Name, err)
 	}
+	if p.Photometric == "YBR_FULL_422" { // a codestream holds every sample, or its decoder repeats the chroma
+		p.Photometric = "YBR_FULL"
+	}
 	if want := int64(p.Rows) * int64(p.Columns) * int64(p.SamplesPerPixel) * int64(p.BitsAllocated/8); int64(len(p.Data)) != want {
 		return nil, fmt.Errorf("%w image: frame %d decodes to %d bytes in place of %d", pipeline.ErrInvalid, frame+1, len(p.Data), want)
 	}
