@@ -1,14 +1,19 @@
 package modelrt
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"chatxray/parts"
+	"chatxray/pipeline"
 )
 
 // openBase opens the bundle that the product ships, or the one in CHATXRAY_BUNDLE. Its weights stay in the user's cache, since
@@ -53,20 +58,93 @@ func openBaseSpinning(t testing.TB, spin bool) *Model {
 	return m
 }
 
-// shades is a picture of nothing, which an encoder still makes something of.
-func shades() []uint8 {
-	gray := make([]uint8, 400*400)
+// shades is a picture of nothing, which an encoder still makes something of. testdata/reference.py draws the same.
+func shades(side int) *pipeline.Image {
+	gray := make([]uint8, side*side)
 	for i := range gray {
-		x, y := i%400-200, i/400-200
+		x, y := i%side-side/2, i/side-side/2
 		gray[i] = uint8(max(0, 230-(x*x+y*y)/200+i%7))
 	}
-	return gray
+	return picture(gray, side, side)
+}
+
+// The whole bundle against transformers reading the base model by itself: testdata/base.json, made by testdata/reference.py.
+func TestBaseParity(t *testing.T) {
+	m := openBase(t)
+	b, err := os.ReadFile(cmp.Or(os.Getenv("CHATXRAY_REFERENCE"), "testdata/base.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want struct {
+		Manifest  pipeline.Digest `json:"manifest_sha256"`
+		Before    []int32         `json:"before"`
+		After     []int32         `json:"after"`
+		TopLogits [][2]float64    `json:"top_logits"`
+		Greedy    []int32         `json:"greedy"`
+		Logprobs  [][]float64     `json:"logprobs"`
+	}
+	if err := json.Unmarshal(b, &want); err != nil {
+		t.Fatal(err)
+	}
+	if want.Manifest != m.bundle.Digest {
+		t.Fatalf("testdata/base.json is of the bundle with the digest %s, this one has %s: run testdata/reference.py", want.Manifest, m.bundle.Digest)
+	}
+	if !slices.Equal(m.prompt.before, want.Before) || !slices.Equal(m.prompt.after, want.After) {
+		t.Errorf("prompt %v, %v; want %v, %v", m.prompt.before, m.prompt.after, want.Before, want.After)
+	}
+	c, err := begin(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.end()
+	if err := m.pre.Into(m.pixels.GetData(), shades(m.bundle.Manifest.Preprocess.Width)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.look(c); err != nil {
+		t.Fatal(err)
+	}
+	logits, err := m.ask(c, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	worst := 0.0
+	for _, l := range want.TopLogits {
+		worst = max(worst, math.Abs(float64(logits[int(l[0])])-l[1]))
+	}
+	t.Logf("first logits: largest difference %.2g", worst)
+	if !(worst < 1e-3) {
+		t.Errorf("first logits differ by %g", worst)
+	}
+	m.limit = len(want.Greedy)
+	a, err := m.write(c, logits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A report that ended sooner is compared as far as it goes; the token that ended it is not part of the answer.
+	if n := len(a.tokens); !slices.Equal(a.tokens, want.Greedy[:n]) || n < len(want.Greedy) && !m.prompt.stops[want.Greedy[n]] {
+		t.Errorf("greedy tokens %v, want %v", a.tokens, want.Greedy)
+	}
+	rows, err := m.decoder.scores(c, want.After[len(want.After)-1], m.prompt.length(), want.Greedy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) != len(want.Logprobs) {
+		t.Fatalf("%d rows, want %d", len(rows), len(want.Logprobs))
+	}
+	worst = 0
+	for r := range rows {
+		worst = max(worst, far(t, rows[r], want.Logprobs[r]))
+	}
+	t.Logf("log-probabilities of %d rows: largest difference %.2g", len(rows), worst)
+	if !(worst < 5e-3) {
+		t.Errorf("log-probabilities differ by %g", worst)
+	}
 }
 
 func TestBaseReads(t *testing.T) {
 	m := openBase(t)
 	began := time.Now()
-	got, err := m.Read(context.Background(), picture(shades(), 400, 400))
+	got, err := m.Read(context.Background(), shades(400))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +160,7 @@ func TestBaseReads(t *testing.T) {
 // The bar is 50 ms on an idle machine; the test allows five times that, since it shares its machine.
 func TestBaseCancel(t *testing.T) {
 	m := openBase(t)
-	if err := m.pre.Into(m.pixels.GetData(), picture(shades(), 400, 400)); err != nil {
+	if err := m.pre.Into(m.pixels.GetData(), shades(400)); err != nil {
 		t.Fatal(err)
 	}
 	ids := m.prompt.tokenizer.Encode("The lungs are clear. There is no pleural effusion. The heart is of normal size. No rib is broken. Impression: no finding.")

@@ -24,7 +24,7 @@ func BenchmarkDecode(b *testing.B) {
 	for _, d := range s.outside {
 		weights += d.length
 	}
-	if err := m.pre.Into(m.pixels.GetData(), picture(shades(), 400, 400)); err != nil {
+	if err := m.pre.Into(m.pixels.GetData(), shades(400)); err != nil {
 		b.Fatal(err)
 	}
 	c, err := begin(context.Background())

@@ -48,10 +48,13 @@ func (b *Bundle) Prepare(ctx context.Context, base BaseModel) (dir string, err e
 	if err != nil {
 		return "", fmt.Errorf("%s: reading the base model: %w", name, err)
 	}
+	dir = filepath.Join(base.Cache, key)
+	if b.prepared(dir) { // without a lock: the cache may be read-only
+		return dir, nil
+	}
 	if err := os.MkdirAll(base.Cache, 0o755); err != nil {
 		return "", fmt.Errorf("%s: the cache folder cannot be made: %w", name, err)
 	}
-	dir = filepath.Join(base.Cache, key)
 	unlock, err := lock(ctx, dir+".lock")
 	if err != nil {
 		return "", fmt.Errorf("%s: the cache cannot be locked: %w", name, err)

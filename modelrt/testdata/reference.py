@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Makes the golden values of a whole bundle for the tests of package modelrt.
+
+    reference.py BUNDLE BASE.gguf OUT.json
+
+The language model is transformers' LlamaForCausalLM in float32, without a cache: transformers reads the GGUF file itself and
+the LoRA is added to its weights here, so that nothing of our own conversion, graphs or decode loop is in the values. The image
+features come from vision.onnx and adapter.onnx by ONNX Runtime in Python on the picture that the Go test draws.
+Run it again when the bundle changes: the test compares the manifest's digest. Needs torch, transformers, accelerate, gguf,
+onnxruntime, safetensors, tokenizers.
+"""
+import hashlib
+import json
+import pathlib
+import sys
+
+import numpy as np
+import onnxruntime
+import torch
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
+
+NAMES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+         "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+TOKENS, TOP = 24, 16
+
+
+def shades(side):
+    """The picture of the Go test, at the size of the tensor: no resampling comes into the comparison."""
+    y, x = np.mgrid[0:side, 0:side]
+    i = y * side + x
+    cx, cy = x - side // 2, y - side // 2
+    return np.maximum(0, 230 - (cx * cx + cy * cy) // 200 + i % 7).astype(np.uint8)
+
+
+def main(bundle, base, out):
+    torch.set_num_threads(1)
+    manifest_bytes = (bundle / "manifest.json").read_bytes()
+    manifest = json.loads(manifest_bytes)
+    model = AutoModelForCausalLM.from_pretrained(str(base.parent), gguf_file=base.name, dtype=torch.float32).eval()
+    parameters = dict(model.named_parameters())
+    lora = load_file(str(bundle / manifest["base"]["lora"])) if manifest["base"]["lora"] else {}
+    with torch.no_grad():
+        for key, a in lora.items():
+            if key.endswith(".lora_a"):
+                layer, name = key.split(".")[1:3]
+                b = lora[key.removesuffix("a") + "b"]
+                delta = torch.from_numpy(b.astype(np.float32)) @ torch.from_numpy(a.astype(np.float32))
+                parameters[f"model.layers.{layer}.{NAMES[name]}.weight"] += delta
+
+    pre = manifest["preprocess"]
+    if (pre["width"], pre["channels"], pre["fit"]) != (pre["height"], 1, "squash"):
+        sys.exit("this script knows square gray tensors only")
+    gray = shades(pre["width"]).astype(np.float32) / np.float32(255)
+    pixels = ((gray - np.float32(pre["mean"][0])) / np.float32(pre["std"][0])).astype(np.float32)[None, None]
+    run = lambda graph, feed: onnxruntime.InferenceSession(str(bundle / manifest["graphs"][graph])).run(None, feed)
+    features = run("vision", {"pixel_values": pixels})[0]
+    blank = run("vision", {"pixel_values": np.full_like(pixels, -pre["mean"][0] / pre["std"][0])})[0]
+    decoys = load_file(str(bundle / manifest["evidence"]["decoys"]))["image_features"].astype(np.float32)
+    rows = [features, *(d[None] for d in decoys), blank]
+    tok = Tokenizer.from_file(str(bundle / manifest["tokenizer"]["file"]))
+    before, after = (tok.encode(t, add_special_tokens=False).ids
+                     for t in manifest["prompt"]["template"].split(manifest["prompt"]["sentinel"]))
+    embed = model.get_input_embeddings()
+
+    def prompt(features):
+        image = torch.from_numpy(run("adapter", {"image_features": features})[0])
+        return torch.cat([embed(torch.tensor([before])), image, embed(torch.tensor([after]))], 1)
+
+    with torch.no_grad():
+        x, ids, tops = prompt(features), [], []
+        while len(ids) < TOKENS:
+            logits = model(inputs_embeds=x).logits[0, -1]
+            if not ids:
+                top = logits.topk(TOP)
+                tops = [[int(i), float(v)] for v, i in zip(*top)]
+            ids.append(int(logits.argmax()))
+            x = torch.cat([x, embed(torch.tensor([[ids[-1]]]))], 1)
+        logprobs = []
+        for row in rows:
+            p = prompt(row)
+            logits = model(inputs_embeds=torch.cat([p, embed(torch.tensor([ids[:-1]]))], 1)).logits[0, p.shape[1] - 1:]
+            logprobs.append([round(float(v), 6) for v in torch.log_softmax(logits, -1)[torch.arange(len(ids)), torch.tensor(ids)]])
+    json.dump({"manifest_sha256": hashlib.sha256(manifest_bytes).hexdigest(), "before": before, "after": after,
+               "top_logits": tops, "greedy": ids, "logprobs": logprobs}, open(out, "w"))
+    print(tok.decode(ids))
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]))
