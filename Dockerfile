@@ -12,6 +12,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=0.1.0-dev
+ENV GOFLAGS=-trimpath
 RUN make build VERSION="$VERSION"
 
 FROM build AS parts-cpu

@@ -5,12 +5,12 @@ SHELL       := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
+VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo 0.1.0-dev$$(git rev-parse --short HEAD 2>/dev/null | sed 's/^/+/'))
 GPU     ?=
 BENCH   ?= .
 export STUDY KEEP
 
-GO_BUILD := CGO_ENABLED=1 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+GO_BUILD := CGO_ENABLED=1 go build -ldflags "-s -w -X main.version=$(VERSION)"
 TOOLS    := bash scripts/tool.sh
 
 .PHONY: help
