@@ -22,8 +22,8 @@ import (
 const (
 	// One instance of the module may have this much memory, in WebAssembly pages of 64 KiB: 1 GiB.
 	codecPages = 16 << 10
-	// An instance that has grown above this is not kept for the next frame: WebAssembly memory never shrinks.
-	codecKeep = 96 << 20
+	// An instance that has touched more than this is not kept for the next frame: WebAssembly memory never shrinks.
+	codecKeep = 64 << 20
 )
 
 // codecs is the WebAssembly module of npm dcmjs-codecs (libjpeg-turbo, CharLS, OpenJPEG, OpenJPH) in wazero. Its decoders meet
@@ -40,7 +40,14 @@ type codecModule struct {
 	runtime  wazero.Runtime
 	compiled wazero.CompiledModule
 	mu       sync.Mutex
-	idle     []api.Module
+	idle     []*codecInstance
+}
+
+// codecInstance is one instance of the module.
+type codecInstance struct {
+	api.Module
+	memory codecMemory
+	ctx    context.Context // of the call that it is busy with
 }
 
 var theCodecs = &codecs{running: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
@@ -132,7 +139,7 @@ type strict struct{}
 var codecWarnings = []string{"Corrupt JPEG data", "Premature end", "OpjMessageCallbackWarning"}
 
 // take returns an idle instance or a new one.
-func (m *codecModule) take(ctx context.Context) (api.Module, error) {
+func (m *codecModule) take(ctx context.Context) (_ *codecInstance, err error) {
 	m.mu.Lock()
 	if n := len(m.idle); n > 0 {
 		in := m.idle[n-1]
@@ -141,13 +148,21 @@ func (m *codecModule) take(ctx context.Context) (api.Module, error) {
 		return in, nil
 	}
 	m.mu.Unlock()
-	ctx = experimental.WithMemoryAllocator(ctx, codecMemory())
-	return m.runtime.InstantiateModule(ctx, m.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize"))
+	in := new(codecInstance)
+	defer func() {
+		if p := recover(); p != nil { // no address space: an allocator has no other way to say so
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	ctx = experimental.WithMemoryAllocator(ctx, in.memory.allocator())
+	in.Module, err = m.runtime.InstantiateModule(ctx, m.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize"))
+	return in, err
 }
 
 // give puts an instance back, unless it failed or has grown large.
-func (m *codecModule) give(in api.Module, failed bool) {
-	if failed || in.Memory().Size() > codecKeep {
+func (m *codecModule) give(in *codecInstance, failed bool) {
+	in.ctx = nil
+	if failed || in.memory.resident(in.Memory().Size()) > codecKeep {
 		in.Close(context.Background())
 		return
 	}
@@ -272,7 +287,8 @@ func (c *codecs) run(ctx context.Context, call codecCall) (*codecResult, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%w: the codec module dcmjs-codecs does not start: %v", pipeline.ErrMissingPart, err)
 	}
-	res, err := instanceOf{in, ctx}.run(call)
+	in.ctx = ctx
+	res, err := in.run(call)
 	m.give(in, err != nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w codestream: %s", pipeline.ErrInvalid, codecText(err))
@@ -296,13 +312,7 @@ func codecText(err error) string {
 	return text[:min(len(text), 160)]
 }
 
-// instanceOf is an instance during one call.
-type instanceOf struct {
-	api.Module
-	ctx context.Context
-}
-
-func (i instanceOf) call(name string, args ...uint64) (uint64, error) {
+func (i *codecInstance) call(name string, args ...uint64) (uint64, error) {
 	f := i.ExportedFunction(name)
 	if f == nil {
 		return 0, fmt.Errorf("the module has no function %s", name)
@@ -314,7 +324,7 @@ func (i instanceOf) call(name string, args ...uint64) (uint64, error) {
 	return out[0], nil
 }
 
-func (i instanceOf) run(c codecCall) (*codecResult, error) {
+func (i *codecInstance) run(c codecCall) (*codecResult, error) {
 	object, err := i.call("CreateCodecsContext")
 	if err != nil {
 		return nil, err
@@ -375,7 +385,7 @@ func (i instanceOf) run(c codecCall) (*codecResult, error) {
 	return res, err
 }
 
-func (i instanceOf) result(object uint64, to string) (*codecResult, error) {
+func (i *codecInstance) result(object uint64, to string) (*codecResult, error) {
 	var r codecResult
 	photometric := 0
 	at, size := 0, 0

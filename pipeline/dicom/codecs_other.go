@@ -5,4 +5,8 @@ package dicom
 import "github.com/tetratelabs/wazero/experimental"
 
 // codecMemory leaves the memory of an instance to wazero.
-func codecMemory() experimental.MemoryAllocator { return nil }
+type codecMemory struct{}
+
+func (*codecMemory) allocator() experimental.MemoryAllocator { return nil }
+
+func (*codecMemory) resident(size uint32) int { return int(size) }
