@@ -119,6 +119,8 @@ const (
 	maxWidth      = 1 << 16
 	maxVocabulary = 1 << 20
 	maxWeights    = 1 << 40
+	maxFeatures   = 1 << 28 // values
+	maxCache      = 1 << 31 // values, of one row
 	manifestName  = "manifest.json"
 	weightsName   = "weights.bin"
 )

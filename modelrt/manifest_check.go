@@ -116,6 +116,19 @@ func (m *Manifest) faults() (faults []error) {
 	if m.Decoder.KVHeads > 0 && m.Decoder.Heads%m.Decoder.KVHeads != 0 {
 		fault(pipeline.ErrInvalid, "decoder.heads", "%d is no multiple of kv_heads %d", m.Decoder.Heads, m.Decoder.KVHeads)
 	}
+	product := func(key, what string, most int64, factors ...int) {
+		n := int64(1)
+		for _, f := range factors {
+			if f > 0 && n > most/int64(f) {
+				fault(pipeline.ErrInvalid, key, "%s would be larger than %d values", what, most)
+				return
+			}
+			n *= int64(f)
+		}
+	}
+	product("vision.feature_dim", "the features of an image", maxFeatures, m.Vision.FeatureTokens, m.Vision.FeatureDim)
+	product("decoder.hidden", "the embeddings of a prompt", maxFeatures, m.Decoder.MaxLength, m.Decoder.Hidden)
+	product("decoder.max_length", "the KV cache", maxCache, 2, m.Decoder.Layers, m.Decoder.KVHeads, m.Decoder.HeadDim, m.Decoder.MaxLength)
 	one("decoder.positions", m.Decoder.Positions, "rope-1d", "")
 	one("decoder.mask", m.Decoder.Mask, "causal", "")
 

@@ -68,6 +68,7 @@ func TestParseManifestFaults(t *testing.T) {
 		{"a fraction", map[string]any{"decoder/layers": 2.5}, pipeline.ErrInvalid, []string{"layers"}},
 		{"layers out of range", map[string]any{"decoder/layers": 0, "decoder/vocab": 1 << 30}, pipeline.ErrInvalid, []string{"decoder.layers: 0", "decoder.vocab: 1073741824"}},
 		{"heads", map[string]any{"decoder/heads": 3}, pipeline.ErrInvalid, []string{"decoder.heads: 3 is no multiple of kv_heads 2"}},
+		{"tensors that no machine holds", map[string]any{"decoder/kv_heads": 4, "decoder/head_dim": 65536, "decoder/max_length": 65536, "decoder/hidden": 65536}, pipeline.ErrInvalid, []string{"decoder.hidden: the embeddings of a prompt would be larger", "decoder.max_length: the KV cache would be larger"}},
 		{"positions", map[string]any{"decoder/positions": "mrope-3d"}, pipeline.ErrUnsupported, []string{"decoder.positions", "mrope-3d", "rope-1d"}},
 		{"mask", map[string]any{"decoder/mask": "prefix"}, pipeline.ErrUnsupported, []string{"decoder.mask"}},
 		{"form", map[string]any{"base/form": "q4x"}, pipeline.ErrUnsupported, []string{"base.form", "fp32"}},
