@@ -47,7 +47,7 @@ elif [ -d "$chest" ]; then
   say "Study: the chest radiograph $study"
 else
   study=$out/phantom.dcm
-  "$bin" phantom --seed 7 --out "$study"
+  "$bin" phantom --seed 7 --effusion right --out "$study"
   say "Study: a synthetic phantom, $study (no STUDY=path given, no ../shared/data here). Its report says nothing about a patient."
 fi
 
@@ -73,8 +73,6 @@ for uid in "${uids[@]}"; do
   "$bin" show "$url" "$uid" --wait 10m --out "$out/report"
 done
 
-say "Files"
-find "$out/report" -type f | sort
 if [ -n "$keep" ]; then
   say "The service keeps running (process $server): $url"
   echo "Stop it with: kill $server"
