@@ -9,9 +9,11 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -230,6 +232,24 @@ func TestHealth(t *testing.T) {
 	r := s.get("/readyz")
 	if want := `{"checks":{"model":"the model is not loaded","redis":"ok"}}`; r.StatusCode != 503 || string(r.body) != want {
 		t.Errorf("%d %s", r.StatusCode, r.body)
+	}
+}
+
+// TestConnectionStaysUsable: the patience with one answer must not end the next one on the same connection.
+func TestConnectionStaysUsable(t *testing.T) {
+	s := start(t, func(c *dicomweb.Config, _ *dicomweb.Deps, _ *archive.Options) { c.Idle = time.Second })
+	s.store(object(t, "1.2.1", "1.2.1.1", "1.2.1.1.1"))
+	for _, path := range []string{"/studies/1.2.1", "/studies"} {
+		reused := false
+		trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
+		r, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), http.MethodGet, s.root+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.do(r); got.StatusCode != 200 || !reused {
+			t.Errorf("%d, connection reused: %v", got.StatusCode, reused)
+		}
+		time.Sleep(1200 * time.Millisecond)
 	}
 }
 

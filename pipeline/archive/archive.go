@@ -93,6 +93,11 @@ func prepare(dir string, open Opener, opts Options) (*Archive, error) {
 			return nil, fmt.Errorf("the archive's folder cannot be made: %w", full(err))
 		}
 	}
+	for _, d := range []string{dir, filepath.Dir(filepath.Clean(dir))} {
+		if err := syncDir(d); err != nil {
+			return nil, fmt.Errorf("the archive's folder cannot be made durable: %w", full(err))
+		}
+	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("the archive cannot be locked: %w", full(err))

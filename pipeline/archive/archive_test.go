@@ -106,7 +106,8 @@ func otherMeta(b []byte) []byte {
 }
 
 func TestCommit(t *testing.T) {
-	a := open(t, t.TempDir(), archive.Options{})
+	dir := t.TempDir()
+	a := open(t, dir, archive.Options{})
 	first := object(t, "1.2.1", "1.2.1.1", "1.2.1.1.1")
 	for _, c := range []struct {
 		name      string
@@ -141,7 +142,7 @@ func TestCommit(t *testing.T) {
 			}
 		})
 	}
-	if left, _ := filepath.Glob(filepath.Join(t.TempDir(), "incoming", "*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(dir, "incoming", "*")); len(left) > 0 {
 		t.Error("temporary files stay:", left)
 	}
 }
