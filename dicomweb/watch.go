@@ -65,7 +65,6 @@ func (s *server) exposition(c *gin.Context) { s.metrics.handler.ServeHTTP(c.Writ
 // access logs and counts a request: route, UIDs of the path, status, bytes, seconds. Query strings hold patient data and stay out.
 func (s *server) access(c *gin.Context) {
 	start := time.Now()
-	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Time{}) // an earlier answer on this connection has set one
 	defer func() {
 		took := time.Since(start)
 		route := c.FullPath()
