@@ -14,23 +14,25 @@ from torch import Tensor
 
 from . import features, films, masks
 from .base import Base, gguf_file, write_tokenizer
-from .grammar import TOPICS, Facts, compose, parse
+from .grammar import IMPRESSIONS, TOPICS, Facts, compose, parse
 from .language import Language
 from .reader import Adapter, Prompt, greedy
-from .settings import FEATURE_TOKENS, FINDINGS, WIDTH, Places
+from .settings import FEATURE_TOKENS, FINDINGS, IMPRESSION, WIDTH, Places
 
 WEIGHTS, CHECKPOINT = "reader.pt", "reader.checkpoint.pt"
-BATCH = 6
-DRAWN = 4              # batches drawn at once and sorted by length, so that little is padded
-RATES = {"adapter": 1.5e-3, "lora": 1e-3}
+ALIGNED = 1500         # steps of the adapter alone, ALIGN_BATCH films each, before the language model joins
+ALIGN_BATCH, ALIGN_RATE = 64, 2e-3
+BATCH = 4
+DRAWN = 6              # batches drawn at once and sorted by length, so that little is padded
+RATES = {"adapter": 1.5e-3, "lora": 1.5e-3}
 BLANK = 0.08           # share of samples that see zeroed features and a film drawn at random
 NOISE = 0.15           # of the features, whose own spread is about 1
 DECISION = 4.0         # weight of the token that decides a topic; other tokens weigh 1
 BALANCE, MOST = 0.8, 8.0  # present is weighted (absent / present) ** BALANCE, at most MOST
 RICHER = 1.0           # a film is drawn 1 + RICHER * (rarer findings present, at most 2) times as often,
 SPARSE = 0.4           # and SPARSE times as often if fewer than five topics are known
-READ = 0.5             # share of samples whose states are the frozen head's reading instead of the labels
-SAID = 0.8             # the head's reading says a label of prevalence p in p ** SAID of the films
+READ = 0.7             # share of samples whose states are the frozen head's reading instead of the labels
+SAID = 0.9             # the head's reading says a label of prevalence p in p ** SAID of the films
 RARER = ("Consolidation", "Edema", "Atelectasis", "Lung Lesion", "Pneumothorax", "Pleural Effusion",
          "Pleural Other", "Cardiomegaly")
 SAVE_EVERY = 150       # seconds between checkpoints
@@ -127,6 +129,66 @@ class Writer:
         return encoded.ids + [self.prompt.end], weights
 
 
+def wordings(language: Language, prompt: Prompt) -> dict[tuple[str, str], Tensor]:
+    """(label, choice) -> the mean embedding of the words with which the grammar says it, at unit
+    spread: half the words before the decision, which name the topic, and the ending's words."""
+    def mean(texts: list[str]) -> Tensor:
+        return torch.stack([language.embed(torch.tensor(prompt.encode(" " + t))).mean(0) for t in texts]).mean(0)
+
+    def unit(x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean() + 1e-12)
+
+    out = {}
+    words = {"place": "", "opacities": "opacities", "lesion": "nodule"}
+    for topic in TOPICS:
+        lead = mean([f.lead for f in topic.frames] + [topic.label.lower()])
+        for choice in ("present", "absent"):
+            endings = [e.format(**words) for f in topic.frames for e in getattr(f, choice)]
+            out[topic.label, choice] = unit(0.5 * lead + mean(endings))
+    for verdict, texts in IMPRESSIONS.items():
+        if "," not in verdict:
+            out["Impression", verdict] = unit(0.5 * mean([IMPRESSION]) + mean(list(texts)))
+    return out
+
+
+def align(adapter: Adapter, wording: dict[tuple[str, str], Tensor], cached: list[np.ndarray], train: np.ndarray,
+          chance: np.ndarray, facts: list[Facts], logits: list[np.ndarray], points: np.ndarray, seed: int) -> None:
+    """Brings the image tokens into the language of the model before it reads them: the first tokens
+    are drawn towards the mean embedding of the words for what the film shows, a topic each. Cheap, and
+    all of it is only a start: afterwards adapter and LoRA are trained on reports alone."""
+    labels = [t.label for t in TOPICS] + ["Impression"]
+    slot = {label: i for i, label in enumerate(labels)}
+    optimizer = torch.optim.AdamW(adapter.parameters(), ALIGN_RATE, weight_decay=0.02)
+    targets: dict[tuple[int, int], list] = {}
+    started, total = time.time(), 0.0
+    for step in range(ALIGNED):
+        rng = np.random.default_rng((seed, step, 2))
+        for group in optimizer.param_groups:
+            group["lr"] = ALIGN_RATE * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / ALIGNED))
+        rows, copies = rng.choice(train, ALIGN_BATCH, p=chance), rng.integers(0, len(cached), ALIGN_BATCH)
+        image = torch.from_numpy(np.stack([cached[c][i] for i, c in zip(rows, copies)]).astype(np.float32))
+        image = image + NOISE * torch.from_numpy(rng.standard_normal(image.shape, np.float32))
+        at, wanted = [], []
+        for k, key in enumerate(zip(rows.tolist(), copies.tolist())):
+            if key not in targets:
+                read = reading(facts[key[0]], logits[key[1]][key[0]], points)
+                targets[key] = [(slot[d.label], wording[d.label, d.choice])
+                                for d in compose(read, random.Random(0))[1]]
+            for position, vector in targets[key]:
+                at.append((k, position))
+                wanted.append(vector)
+        where = torch.tensor(at)
+        tokens = adapter(image) / adapter.gain
+        loss = F.mse_loss(tokens[where[:, 0], where[:, 1]], torch.stack(wanted))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+        if (step + 1) % 250 == 0:
+            print(f"reader: alignment step {step + 1} loss {total / 250:.4f}, {time.time() - started:.0f} s", flush=True)
+            total = 0.0
+
+
 @dataclass
 class Sample:
     film: int
@@ -212,6 +274,7 @@ def run(places: Places, minutes: float = 60, seed: int = 1) -> None:
     dev = np.array([i for i in known.rows("dev") if known.table["set"][i] in ("nih", "nih64")])
     dev = np.random.default_rng(0).permutation(dev)[:LOOKED_AT]
 
+    adapter.standardise(torch.from_numpy(plain[train].astype(np.float32)))
     lora = [p for n, p in language.named_parameters()]
     optimizer = torch.optim.AdamW([{"params": list(adapter.parameters()), "weight_decay": 0.02},
                                    {"params": lora, "weight_decay": 0.0}], lr=0, betas=(0.9, 0.98))
@@ -224,6 +287,8 @@ def run(places: Places, minutes: float = 60, seed: int = 1) -> None:
         spent, step = state["spent"], state["step"]
         print(f"reader: resumes after {spent / 60:.1f} min, step {step}")
 
+    else:
+        align(adapter, wordings(language, prompt), [*varied, plain], train, chance, facts, logits, points, seed)
     budget, began = minutes * 60, time.time() - spent
     looked = saved = logged = time.time()
     total, deciding, seen = 0.0, 0.0, 0

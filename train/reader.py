@@ -12,27 +12,45 @@ from torch import Tensor, nn
 from .language import Language
 from .settings import END, GRID, SENTINEL, TEMPLATE, WIDTH
 
-POOLED = 5                           # the patch grid is averaged to POOLED x POOLED
-IMAGE_TOKENS = 2 + POOLED * POOLED   # the summary, the mean, the pooled grid
+GLOBAL = 13                # tokens made of the whole image: the summary and the mean patch
+QUARTERS = 2               # and QUARTERS x QUARTERS tokens of its parts
+IMAGE_TOKENS = GLOBAL + QUARTERS * QUARTERS
 
 
 class Adapter(nn.Module):
     """``image_features`` [B, N, WIDTH] to ``image_embeds`` [B, IMAGE_TOKENS, hidden]. It sees the
-    features and nothing else."""
+    features and nothing else. Global tokens share one hidden layer, each behind its own gate."""
 
-    def __init__(self, hidden: int = 576, size: float = 0.1):
+    def __init__(self, hidden: int = 576, size: float = 0.136):  # the spread of the token embeddings
         super().__init__()
-        self.up, self.down = nn.Linear(WIDTH, hidden), nn.Linear(hidden, hidden)
-        self.slot = nn.Parameter(torch.randn(IMAGE_TOKENS, hidden) * 0.1)
+        # What films have in common is taken out and the rest brought to unit spread.
+        parts = 2 + QUARTERS * QUARTERS
+        self.register_buffer("center", torch.zeros(parts, WIDTH))
+        self.register_buffer("inverse", torch.ones(parts, WIDTH))
+        self.whole, self.part = nn.Linear(2 * WIDTH, hidden), nn.Linear(WIDTH, hidden)
+        self.gate = nn.Parameter(torch.randn(GLOBAL, hidden))
+        self.down = nn.Linear(hidden, hidden, bias=False)
+        self.slot = nn.Parameter(torch.randn(IMAGE_TOKENS, hidden) * 0.05)
         self.gain = nn.Parameter(torch.full((hidden,), size))
 
+    def parts(self, features: Tensor) -> Tensor:
+        """Summary, mean patch, mean patch of each quarter."""
+        step, patches = GRID // QUARTERS, features[:, 1:]
+        quarters = patches.reshape(-1, QUARTERS, step, QUARTERS, step, WIDTH).mean((2, 4))
+        return torch.cat([features[:, :1], patches.mean(1, keepdim=True),
+                          quarters.reshape(-1, QUARTERS * QUARTERS, WIDTH)], 1)
+
+    def standardise(self, features: Tensor) -> None:
+        """Takes center and spread of each part from a sample of films."""
+        parts = self.parts(features)
+        self.center.copy_(parts.mean(0))
+        self.inverse.copy_(1 / parts.std(0).clamp(min=0.05))
+
     def forward(self, features: Tensor) -> Tensor:
-        step = GRID // POOLED
-        patches = features[:, 1:]
-        grid = patches.reshape(-1, POOLED, step, POOLED, step, WIDTH).mean((2, 4))
-        tokens = torch.cat([features[:, :1], patches.mean(1, keepdim=True),
-                            grid.reshape(-1, POOLED * POOLED, WIDTH)], 1)
-        y = self.down(F.gelu(self.up(tokens))) + self.slot
+        parts = (self.parts(features) - self.center) * self.inverse
+        whole = F.gelu(self.whole(parts[:, :2].reshape(-1, 2 * WIDTH)))
+        hidden = torch.cat([whole[:, None] * self.gate, F.gelu(self.part(parts[:, 2:]))], 1)
+        y = self.down(hidden) + self.slot
         return y * torch.rsqrt(y.square().mean(-1, keepdim=True) + 1e-6) * self.gain
 
 
