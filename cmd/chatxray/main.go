@@ -39,6 +39,7 @@ type cli struct {
 	Send       sendCmd       `cmd:"" help:"Send DICOM files to a DICOMweb server (STOW-RS)."`
 	Show       showCmd       `cmd:"" help:"Wait for the report of a study that a running service has, and show it."`
 	Preprocess preprocessCmd `cmd:"" help:"Write exactly the pixels that the model sees, as PNG and .npy."`
+	Phantom    phantomCmd    `cmd:"" help:"Draw a synthetic chest radiograph with planted findings, as a DICOM object."`
 	Label      labelCmd      `cmd:"" help:"Label report texts with the fourteen findings of the closed list."`
 	Bundles    bundlesCmd    `cmd:"" help:"List and verify model bundles, show their model cards."`
 	Parts      partsCmd      `cmd:"" help:"List and fetch the pinned run-time parts (ONNX Runtime, codecs, base model)."`
@@ -119,7 +120,7 @@ func (s streams) color() bool {
 func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
 	var c cli
 	exited := -1
-	k, err := kong.New(&c, kong.Name("chatxray"), kong.Description(description), kong.Writers(out, errw), kong.UsageOnError(),
+	k, err := kong.New(&c, kong.Name("chatxray"), kong.Description(description), kong.Vars{"syntaxes": phantomSyntaxNames()}, kong.Writers(out, errw), kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}), kong.Exit(func(code int) { exited = code; panic(exitNow{}) }))
 	if err != nil {
 		fmt.Fprintln(errw, "chatxray:", err)
