@@ -154,6 +154,7 @@ func TestHostile(t *testing.T) {
 		{"known, not decoded", object("1.2.840.10008.1.2.4.110", attribute{pipeline.TagPixelData: fragments(nil, rle(1))}), pipeline.ErrUnsupported, "JPEG XL Lossless"},
 		{"no study", with(pipeline.TagStudyInstanceUID, nil), pipeline.ErrInvalid, "Study Instance UID (0020,000D)"},
 		{"study is no UID", with(pipeline.TagStudyInstanceUID, text(pipeline.TagStudyInstanceUID, "UI", "1.2.x")), pipeline.ErrInvalid, "Study Instance UID"},
+		{"two studies", with(pipeline.TagStudyInstanceUID, text(pipeline.TagStudyInstanceUID, "UI", "1.2\\1.3")), pipeline.ErrInvalid, "Study Instance UID"},
 		{"study of 66 digits", with(pipeline.TagStudyInstanceUID, text(pipeline.TagStudyInstanceUID, "UI", "1."+strings.Repeat("2", 64))), pipeline.ErrInvalid, "Study Instance UID"},
 		{"length beyond the end", with(0x00081140, le(0x00081140, "UT", 1<<30, nil)), pipeline.ErrInvalid, "claims 1073741824 bytes"},
 		{"longest length", with(0x00081140, le(0x00081140, "OB", 0xFFFFFFFE, nil)), pipeline.ErrInvalid, "claims 4294967294 bytes"},

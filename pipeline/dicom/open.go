@@ -148,8 +148,8 @@ func (f *walked) check() error {
 // instance makes the Instance of a header. A UID that is none stays empty.
 func (f *walked) instance() *pipeline.Instance {
 	uid := func(t pipeline.Tag) string {
-		if u := f.header.String(t); validUID(u) {
-			return u
+		if v := f.header.Strings(t); len(v) == 1 && validUID(v[0]) {
+			return v[0]
 		}
 		return ""
 	}
