@@ -5,11 +5,15 @@ import "math"
 // drawBones adds the skeleton, from back to front.
 func (s *scene) drawBones(f *field) {
 	s.drawSpine(f)
+	bone := f.layer()
 	for _, l := range []*lung{&s.right, &s.left} {
 		for k := range 11 {
-			s.drawRib(f, l, k)
+			s.drawRib(bone, l, k)
+			f.merge(bone)
 		}
-		s.drawShoulder(f, l)
+		s.drawShoulder(bone, l)
+		f.merge(bone)
+		s.drawFlatBones(f, l)
 	}
 }
 
@@ -77,20 +81,29 @@ func (s *scene) drawRib(f *field, l *lung, k int) {
 	})
 }
 
-// drawShoulder adds clavicle, scapula and the head of the humerus.
+// drawShoulder adds the clavicle and the edges of the scapula.
 func (s *scene) drawShoulder(f *field, l *lung) {
-	in := 0.0
-	if s.o.View == AP {
-		in = 22 // the arms hang, the scapulae lie over the lungs
-	}
-	lift := 3 * l.sign
+	in, lift := s.scapula(l)
 	at := func(out, y, r float64) point { return point{l.sign * out, y + lift*0.5, r} }
 	hard := hollow(1.1, muBone*1.9, muBone*0.5)
 	f.tube(curve(at(13, 103, 6.2), at(30, 98, 6.2), at(62, 83, 5.6), at(100, 70, 5.2), at(135, 62, 6), at(166, 58, 7.5)), hard, nil)
 	f.tube(curve(at(112-in, 104, 3), at(134-in, 92, 5), at(162-in*0.5, 74, 6)), hollow(0.8, muBone*1.3, muBone*0.3), nil)                           // spine of the scapula
 	f.tube(curve(at(160-in, 112, 5), at(150-in, 150, 4.2), at(140-in, 192, 3.8), at(133-in, 212, 4)), hollow(0.9, muBone*1.3, muBone*0.3), nil)     // lateral border
 	f.tube(curve(at(112-in, 104, 1.6), at(113-in, 140, 1.8), at(122-in, 185, 1.8), at(133-in, 212, 2.5)), hollow(0.6, muBone*1.2, muBone*0.3), nil) // medial border
+}
+
+// drawFlatBones adds the blade of the scapula, the head of the humerus and half of the manubrium.
+func (s *scene) drawFlatBones(f *field, l *lung) {
+	in, lift := s.scapula(l)
 	f.add(ellipse{x: l.sign * (134 - in), y: 150 + lift, a: 25, b: 56, angle: l.sign * 0.08, depth: 2.2, square: true}, muBone)
 	f.add(ellipse{x: l.sign * (180 - in*0.4), y: 96 + lift, a: 25, b: 26, depth: 34, square: true}, muBone*0.55)
-	f.add(ellipse{x: 0, y: 128, a: 15, b: 34, depth: 7, square: true}, muBone*0.35) // manubrium, once from each side
+	f.add(ellipse{x: 0, y: 128, a: 15, b: 34, depth: 7, square: true}, muBone*0.35)
+}
+
+// scapula is how far the shoulder blades lie over the lungs, and how much higher this one is.
+func (s *scene) scapula(l *lung) (in, lift float64) {
+	if s.o.View == AP {
+		in = 22 // the arms hang
+	}
+	return in, 3 * l.sign
 }

@@ -19,6 +19,24 @@ type field struct {
 	step          float64 // mm between points
 	left, top     float64 // of the first point
 	v             []float32
+	highest       bool // tubes do not add up: the thickest counts, so that the parts of one body join without a seam
+}
+
+// layer makes an empty field over the same points, for the parts of one body.
+func (f *field) layer() *field {
+	l := *f
+	l.v, l.highest = make([]float32, len(f.v)), true
+	return &l
+}
+
+// merge adds a layer and empties it.
+func (f *field) merge(l *field) {
+	for i, v := range l.v {
+		if v != 0 {
+			f.v[i] += v
+			l.v[i] = 0
+		}
+	}
 }
 
 // newField makes a field for a matrix. Large matrices are drawn at half their resolution, about 0.34 mm, as sharp as a focal spot is.
@@ -140,7 +158,13 @@ func (f *field) tube(path []point, p profile, weight func(x, y float64) float64)
 			if weight != nil {
 				w = weight(f.x(column), f.y(row))
 			}
-			f.v[row*f.columns+column] += float32(w * p(1-float64(parts[k]), float64(radii[k])))
+			v := float32(w * p(1-float64(parts[k]), float64(radii[k])))
+			at := &f.v[row*f.columns+column]
+			if f.highest {
+				*at = max(*at, v)
+			} else {
+				*at += v
+			}
 		}
 	}
 }

@@ -5,6 +5,8 @@ import "math"
 // drawVessels adds the arteries and veins of both lungs: they leave the hila, fork and end before the pleura.
 func (s *scene) drawVessels(f *field) {
 	r := random(s.text + 77)
+	vessels := f.layer()
+	defer f.merge(vessels)
 	for _, l := range []*lung{&s.right, &s.left} {
 		hilum := s.hila[0]
 		if l.side == Left {
@@ -14,7 +16,7 @@ func (s *scene) drawVessels(f *field) {
 			tissue, _, filled := s.air(x, y)
 			return smooth(4, 50, tissue) * (1 - filled)
 		}
-		t := tree{f: f, r: &r, weight: inLung, wall: solid(1.7 * (muSoft - muLung))}
+		t := tree{f: vessels, r: &r, weight: inLung, wall: solid(2.0 * (muSoft - muLung))}
 		// Angles from straight down, towards the side: 0 down, 90 out, 180 up.
 		for _, b := range []struct{ angle, width float64 }{
 			{8, 4.6}, {24, 3.8}, {42, 3.0}, {62, 2.7}, {84, 2.3}, {108, 2.4}, {130, 2.8}, {150, 3.1}, {168, 2.6},
