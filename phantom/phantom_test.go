@@ -244,7 +244,7 @@ func TestRefusals(t *testing.T) {
 
 func TestUIDs(t *testing.T) {
 	base := phantom.Options{Seed: 3, Rows: phantom.LeastSide, Columns: phantom.LeastSide}
-	study,XX(t, base).StudyInstanceUID(), map[string]string{}
+	study, seen := draw(t, base).StudyInstanceUID(), map[string]string{}
 	for name, change := range map[string]func(*phantom.Options){
 		"nothing": func(*phantom.Options) {}, "seed": func(o *phantom.Options) { o.Seed = 4 }, "rows": func(o *phantom.Options) { o.Rows = 200 },
 		"bits": func(o *phantom.Options) { o.BitsStored = 10 }, "photometric": func(o *phantom.Options) { o.Photometric = phantom.Monochrome1 },
