@@ -18,7 +18,7 @@ const (
 	baseBudget = 12 << 20
 	sizeBudget = 3
 	// Other binary values are left out of the header above this length; they are found through their object.
-	maxBinary = 1 << 20
+	maxBinary = 256 << 10
 )
 
 const undefined = 0xFFFFFFFF
