@@ -167,6 +167,7 @@ func TestSelectOne(t *testing.T) {
 		{"PA by protocol", chestPA(dxImage, noView, str(pipeline.TagProtocolName, "W033 Chest PA")), ""},
 		{"lateral by series", chestPA(dxImage, noView, str(pipeline.TagSeriesDescription, "Thorax lat.")), dicom.Lateral},
 		{"two views by series", chestPA(dxImage, noView, str(pipeline.TagSeriesDescription, "Chest PA & LAT")), dicom.UnknownView},
+		{"both ways", chestPA(dxImage, str(pipeline.TagViewPosition, "PA/AP")), dicom.UnknownView},
 		{"two views by study say nothing", chestPA(dxImage, noView, str(pipeline.TagStudyDescription, "Chest PA")), dicom.UnknownView},
 		{"nothing of the view", chestPA(dxImage, noView), dicom.UnknownView},
 		{"no header at all", &pipeline.Instance{SOPInstanceUID: "1.2.3"}, dicom.NotAnImage},
