@@ -212,5 +212,5 @@ func freeBytes(dir string) (int64, bool) {
 	if syscall.Statfs(dir, &st) != nil {
 		return 0, false
 	}
-	return int64(st.Bavail) * int64(st.Bsize), true //nolint:unconvert // narrower on other platforms
+	return int64(st.Bavail) * int64(st.Bsize), true
 }
