@@ -42,6 +42,9 @@ type Model struct {
 	turn   chan struct{}
 	closed bool // guarded by turn
 
+	device   Device
+	fallback string
+
 	pre      *Preprocessor
 	vision   *graph
 	adapter  *graph
@@ -56,6 +59,8 @@ type Model struct {
 
 // Open verifies the bundle in dir, makes its weights where the cache lacks them, loads its graphs and runs the prompts of the
 // decoys and of a blank image once, so that Read finds them in the cache. It takes about as long as reading the weights from disk.
+//
+// Where the device is Auto and the bundle does not work on CUDA, it is loaded for the CPU.
 //
 // Errors: those of Verify and Prepare, and of ONNX Runtime, each wrapping a sentinel of package pipeline.
 func Open(ctx context.Context, r *Runtime, dir string, o Options) (*Model, error) {
@@ -74,13 +79,33 @@ func Open(ctx context.Context, r *Runtime, dir string, o Options) (*Model, error
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{bundle: b, label: o.Label, now: o.Now, turn: make(chan struct{}, 1)}
-	if err := m.load(ctx, r, prepared, o); err != nil {
-		m.free()
+	m, err := loadModel(ctx, r, b, prepared, o)
+	if err != nil && r.device == CUDA && r.asked == Auto && ctx.Err() == nil {
+		why := oneLine(err)
+		if m, err = loadModel(ctx, r.onCPU(), b, prepared, o); err == nil {
+			m.fallback = why
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("bundle %s: %w", b.Manifest.Name, err)
 	}
 	return m, nil
 }
+
+func loadModel(ctx context.Context, r *Runtime, b *Bundle, prepared string, o Options) (*Model, error) {
+	m := &Model{bundle: b, label: o.Label, now: o.Now, turn: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
+	if err := m.load(ctx, r, prepared, o); err != nil {
+		m.free()
+		return nil, err
+	}
+	return m, nil
+}
+
+// Device is where the model runs: CPU or CUDA.
+func (m *Model) Device() Device { return m.device }
+
+// Fallback says why the model runs on the CPU though Auto was asked for; else it is empty. CUDA may load and still not do for a bundle.
+func (m *Model) Fallback() string { return m.fallback }
 
 // Bundle is what the model was opened from.
 func (m *Model) Bundle() *Bundle { return m.bundle }

@@ -99,6 +99,13 @@ func (r *Runtime) Fallback() string {
 	return r.fallback
 }
 
+// onCPU is the same runtime for a bundle that does not work on CUDA.
+func (r *Runtime) onCPU() *Runtime {
+	c := *r
+	c.device = CPU
+	return &c
+}
+
 func checkVersion(version string) error {
 	parts := strings.SplitN(version, ".", 3)
 	if len(parts) >= 2 && parts[0] == "1" {

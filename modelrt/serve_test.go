@@ -104,6 +104,28 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// A bundle that does not load on CUDA is loaded for the CPU, unless CUDA was demanded.
+func TestOpenFallsBack(t *testing.T) {
+	r := *runtimeFor(t)
+	if cudaReason(CUDA) == "" {
+		t.Skip("a GPU is there: nothing falls back")
+	}
+	r.device, r.asked = CUDA, Auto
+	m, err := Open(context.Background(), &r, "testdata/tiny", tinyOptions(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if m.Device() != CPU || !strings.Contains(m.Fallback(), "CUDA") {
+		t.Errorf("device %s, fallback %q", m.Device(), m.Fallback())
+	}
+	must(m.Read(context.Background(), tinyValues(t).image()))
+	r.asked = CUDA
+	if _, err := Open(context.Background(), &r, "testdata/tiny", tinyOptions(t)); err == nil {
+		t.Error("CUDA was demanded and the CPU was taken")
+	}
+}
+
 // Cancelled at any moment, Read returns soon, and the next reading is untouched.
 func TestCancelAnywhere(t *testing.T) {
 	m, g := openTiny(t), tinyValues(t)
