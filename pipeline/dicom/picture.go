@@ -3,6 +3,7 @@ package dicom
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -64,11 +65,12 @@ func OpenPicture(data []byte) (*pipeline.Image, error) {
 
 func pictureError(kind string, err error) error {
 	sentinel := pipeline.ErrInvalid
-	switch err.(type) {
-	case jpeg.UnsupportedError, png.UnsupportedError:
+	var ofJPEG jpeg.UnsupportedError
+	var ofPNG png.UnsupportedError
+	if errors.As(err, &ofJPEG) || errors.As(err, &ofPNG) {
 		sentinel = pipeline.ErrUnsupported
 	}
-	return fmt.Errorf("%w %s picture: %v", sentinel, kind, err)
+	return fmt.Errorf("%w %s picture: %w", sentinel, kind, err)
 }
 
 // pictureWords returns the gray words of a picture: 8 bits a pixel, or 16 where the picture has them.
