@@ -32,7 +32,7 @@ func draw(t testing.TB, o phantom.Options) *phantom.Phantom {
 
 // small is a matrix that is quick to draw.
 func small(o phantom.Options) phantom.Options {
-	o.Rows, o.Columns = 500, 410
+	o.Rows, o.Columns = 300, 246
 	return o
 }
 
