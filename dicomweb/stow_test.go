@@ -449,14 +449,12 @@ func TestLargeRequest(t *testing.T) {
 	}
 	s := start(t)
 	const each, n = 64 << 20, 4
-	head := pixelFile(t, each)
 	pr, pw := io.Pipe()
 	go func() {
 		buf := make([]byte, 1<<20)
 		for i := range n {
-			uid := fmt.Sprintf("1.2.3.4.%d", i)
 			fmt.Fprintf(pw, "--b\r\nContent-Type: application/dicom\r\n\r\n")
-			_, _ = pw.Write(bytes.ReplaceAll(head, []byte("1.2.3.4.0"), []byte(uid)))
+			_, _ = pw.Write(pixelFile(t, each, i))
 			for range each / len(buf) {
 				_, _ = pw.Write(buf)
 			}
@@ -476,9 +474,9 @@ func TestLargeRequest(t *testing.T) {
 	}
 }
 
-// pixelFile is a file with size bytes of Pixel Data, without those bytes.
-func pixelFile(t *testing.T, size uint32) []byte {
-	d := object(t, "1.2", "1.2.3", "1.2.3.4.0", pipeline.TagPhotometricInterpretation, "MONOCHROME2")
+// pixelFile is a file with size bytes of Pixel Data, without those bytes; n ends its SOP Instance UID.
+func pixelFile(t testing.TB, size uint32, n int) []byte {
+	d := object(t, "1.2", "1.2.3", fmt.Sprint("1.2.3.4.", n), pipeline.TagPhotometricInterpretation, "MONOCHROME2")
 	for tag, n := range map[pipeline.Tag]int64{pipeline.TagSamplesPerPixel: 1, pipeline.TagRows: int64(size) >> 13, pipeline.TagColumns: 4096,
 		pipeline.TagBitsAllocated: 16, pipeline.TagBitsStored: 16, pipeline.TagHighBit: 15, pipeline.TagPixelRepresentation: 0} {
 		d.SetInts(tag, "US", n)
