@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"chatxray/pipeline"
@@ -63,8 +64,7 @@ func Syntaxes() []Syntax {
 func arcs(uid string) []int {
 	var out []int
 	for _, s := range strings.Split(uid, ".") {
-		n := 0
-		fmt.Sscan(s, &n)
+		n, _ := strconv.Atoi(s) // a UID of the registry has numbers only
 		out = append(out, n)
 	}
 	return out

@@ -258,7 +258,7 @@ The cardiac silhouette appears prominent. | heart+
 The heart may be enlarged. | heart?
 Borderline heart size. | heart?
 Borderline enlargement of the heart. | heart?
-The heart is at the upper limits of normal in size. | heart?
+Heart size at the upper limit of what is normal. | heart?
 Heart size is top normal. | heart?
 No cardiac enlargement. | heart-
 The heart is not significantly enlarged. | heart-
