@@ -37,6 +37,8 @@ func TestCharacterSets(t *testing.T) {
 		{"Korean, I.2", "\\ISO 2022 IR 149", "Hong^Gildong=\x1B$)C\xFB\xF3^\x1B$)C\xD1\xCE\xD4\xD7=\x1B$)C\xC8\xAB^\x1B$)C\xB1\xE6\xB5\xBF", "Hong^Gildong=洪^吉洞=홍^길동"},
 		{"Chinese, K.2", "\\ISO 2022 IR 58", "Zhang^XiaoDong=\x1B$)A\xD5\xC5^\x1B$)A\xD0\xA1\xB6\xAB=", "Zhang^XiaoDong=张^小东="},
 		{"Greek and Cyrillic by turns", "ISO 2022 IR 100\\ISO 2022 IR 126\\ISO 2022 IR 144", "\xC4^\x1B-F\xC4^\x1B-L\xBB", "Ä^Δ^Л"},
+		{"sets go back at delimiters of a name", "ISO 2022 IR 100\\ISO 2022 IR 126", "\x1B-F\xC4^\xC4=\x1B-F\xC4=\xC4\\\xC4", "Δ^Ä=Δ=Ä\\Ä"},
+		{"sets go back between values", "ISO 2022 IR 100\\ISO 2022 IR 126", "\x1B-F\xC4\\\xC4", "Δ\\Ä"},
 		{"a kanji with the byte of a backslash", "\\ISO 2022 IR 87", "\x1B$B!\\\x1B(B", "＋"},
 		{"an escape that is none", "\\ISO 2022 IR 87", "a\x1B!b", "a\x1B!b"},
 		{"half a kanji", "\\ISO 2022 IR 87", "\x1B$B;", ";"},
