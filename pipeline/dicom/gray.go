@@ -36,22 +36,22 @@ func grayWords(px *Pixels) (words, error) {
 }
 
 // check returns the number of pixels of a frame that is whole.
-func (px *Pixels) check() (int, error) {
-	if px.Rows < 1 || px.Columns < 1 || px.Rows > math.MaxUint16 || px.Columns > math.MaxUint16 {
-		return 0, fmt.Errorf("%w image: %d rows and %d columns", pipeline.ErrInvalid, px.Rows, px.Columns)
+func (p *Pixels) check() (int, error) {
+	if p.Rows < 1 || p.Columns < 1 || p.Rows > math.MaxUint16 || p.Columns > math.MaxUint16 {
+		return 0, fmt.Errorf("%w image: %d rows and %d columns", pipeline.ErrInvalid, p.Rows, p.Columns)
 	}
-	if a := px.BitsAllocated; a != 8 && a != 16 && a != 32 {
+	if a := p.BitsAllocated; a != 8 && a != 16 && a != 32 {
 		return 0, fmt.Errorf("%w image: %d bits allocated; 8, 16 and 32 can be read", pipeline.ErrUnsupported, a)
 	}
-	if px.BitsStored < 1 || px.HighBit >= px.BitsAllocated || px.HighBit+1 < px.BitsStored {
-		return 0, fmt.Errorf("%w image: %d bits stored up to bit %d of %d", pipeline.ErrInvalid, px.BitsStored, px.HighBit, px.BitsAllocated)
+	if p.BitsStored < 1 || p.HighBit >= p.BitsAllocated || p.HighBit+1 < p.BitsStored {
+		return 0, fmt.Errorf("%w image: %d bits stored up to bit %d of %d", pipeline.ErrInvalid, p.BitsStored, p.HighBit, p.BitsAllocated)
 	}
-	if px.SamplesPerPixel != 1 && px.SamplesPerPixel != 3 {
-		return 0, fmt.Errorf("%w image: %d samples a pixel; 1 and 3 can be read", pipeline.ErrUnsupported, px.SamplesPerPixel)
+	if p.SamplesPerPixel != 1 && p.SamplesPerPixel != 3 {
+		return 0, fmt.Errorf("%w image: %d samples a pixel; 1 and 3 can be read", pipeline.ErrUnsupported, p.SamplesPerPixel)
 	}
-	n := px.Rows * px.Columns
-	if want := n * px.SamplesPerPixel * px.BitsAllocated / 8; len(px.Data) < want {
-		return 0, fmt.Errorf("%w image: %d bytes of pixels where %d are wanted", pipeline.ErrInvalid, len(px.Data), want)
+	n := p.Rows * p.Columns
+	if want := n * p.SamplesPerPixel * p.BitsAllocated / 8; len(p.Data) < want {
+		return 0, fmt.Errorf("%w image: %d bytes of pixels where %d are wanted", pipeline.ErrInvalid, len(p.Data), want)
 	}
 	return n, nil
 }
