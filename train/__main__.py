@@ -36,10 +36,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # PyTorch's large buffers otherwise go back to the kernel after every step, and its threads spin
-    # at every barrier, which costs several times over where other work shares the cores.
+    # PyTorch's large buffers otherwise go back to the kernel after every step.
     if os.environ.get("MALLOC_TRIM_THRESHOLD_") is None:
         os.environ.update(MALLOC_TRIM_THRESHOLD_="8589934592", MALLOC_MMAP_THRESHOLD_="8589934592")
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.execv(sys.executable, [sys.executable, "-m", "train", *sys.argv[1:]])
     main()

@@ -230,7 +230,7 @@ def run(places: Places, part: str = "val") -> None:
         "reports_nih": report_figures(truth[inside][:, columns], own[inside], blank, groups[inside],
                                       patients[inside], labels),
         "no_finding": report_figures(truth[:, [0]], normal[0], normal[1], groups, patients, ["No Finding"])["labels"],
-        "zeroed_report": data["zeroed"], "different_reports": len(set(data["reports"])),
+        "zeroed_report": data["zeroed"], "films": len(rows), "different_reports": len(set(data["reports"])),
         "words": round(float(np.mean([len(r.split()) for r in data["reports"]])), 1),
     }
     places.cached(f"figures.{part}.json").write_text(json.dumps(figures, indent=1))

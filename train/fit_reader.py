@@ -30,13 +30,14 @@ NOISE = 0.15           # of the features, whose own spread is about 1
 DECISION = 4.0         # weight of the token that decides a topic; other tokens weigh 1
 BALANCE, MOST = 0.8, 8.0  # present is weighted (absent / present) ** BALANCE, at most MOST
 RICHER = 1.0           # a film is drawn 1 + RICHER * (rarer findings present, at most 2) times as often,
-SPARSE = 0.4           # and SPARSE times as often if fewer than five topics are known
+SPARSE = 0.02          # and SPARSE times as often if fewer than five topics are known
 READ = 0.7             # share of samples whose states are the frozen head's reading instead of the labels
+READ_BALANCE = 0.5     # power of the balancing weights in such samples; 1 in the others
 SAID = 0.9             # the head's reading says a label of prevalence p in p ** SAID of the films
 RARER = ("Consolidation", "Edema", "Atelectasis", "Lung Lesion", "Pneumothorax", "Pleural Effusion",
          "Pleural Other", "Cardiomegaly")
 SAVE_EVERY = 150       # seconds between checkpoints
-LOOK_EVERY, LOOKED_AT = 900, 64  # seconds between looks at development films, and how many
+LOOK_EVERY, LOOKED_AT = 1200, 96  # seconds between looks at development films, and how many
 
 
 def facts_of(places: Places, known: films.Films) -> list[Facts]:
@@ -117,7 +118,7 @@ class Writer:
     def __init__(self, prompt: Prompt, weights: dict[tuple[str, str], float]):
         self.prompt, self.weights = prompt, weights
 
-    def __call__(self, facts: Facts, rng: random.Random, plain: bool = False) -> tuple[list[int], list[float]]:
+    def __call__(self, facts: Facts, rng: random.Random, balance: float = 1.0) -> tuple[list[int], list[float]]:
         text, decisions = compose(facts, rng)
         encoded = self.prompt.tokenizer.encode(text, add_special_tokens=False)
         weights = [1.0] * (len(encoded.ids) + 1)
@@ -125,7 +126,7 @@ class Writer:
         for i, (start, end) in enumerate(encoded.offsets):
             hit = next((at[c] for c in range(start, end) if c in at), None)
             if hit:
-                weights[i] = DECISION * (1.0 if plain else self.weights.get((hit.label, hit.choice), 1.0))
+                weights[i] = DECISION * self.weights.get((hit.label, hit.choice), 1.0) ** balance
         return encoded.ids + [self.prompt.end], weights
 
 
@@ -205,12 +206,12 @@ def draw(rng: np.random.Generator, train: np.ndarray, chance: np.ndarray, facts:
     samples = []
     for film in rng.choice(train, BATCH * DRAWN, p=chance):
         copy, blank = int(rng.integers(0, features.COPIES + 1)), bool(rng.random() < BLANK)
-        fact, plain = facts[film], blank
-        if blank:  # what the labels say of any film: the text's prior
-            fact = facts[rng.choice(train)]
+        fact, balance = facts[film], 1.0
+        if blank:  # what the labels say of films in general: the text's prior
+            fact, balance = facts[rng.choice(train, p=chance)], 0.0
         elif rng.random() < READ:
-            fact, plain = reading(fact, logits[copy][film], points), True
-        samples.append(Sample(int(film), copy, blank, *writer(fact, words, plain)))
+            fact, balance = reading(fact, logits[copy][film], points), READ_BALANCE
+        samples.append(Sample(int(film), copy, blank, *writer(fact, words, balance)))
     samples.sort(key=lambda s: len(s.answer))
     batches = [samples[i:i + BATCH] for i in range(0, len(samples), BATCH)]
     rng.shuffle(batches)
