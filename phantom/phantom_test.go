@@ -363,7 +363,7 @@ func gray(m *pipeline.Image, x, y float64) float64 {
 	for dy := -4; dy <= 4; dy++ {
 		for dx := -4; dx <= 4; dx++ {
 			i := (int(y*float64(m.Rows))+dy)*m.Columns + int(x*float64(m.Columns)) + dx
-			word := 0
+			var word int
 			if m.Pix8 != nil {
 				word = int(m.Pix8[i])
 			} else {

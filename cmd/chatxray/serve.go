@@ -92,31 +92,32 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		}
 	}
 	s.log.Info().Str("url", "http://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
-	return serveHTTP(ctx, s, listener, web, line, cfg.DICOMweb.Drain)
+	return work(ctx, s, listener, web, line, cfg.DICOMweb)
 }
 
-// serveHTTP runs server and line until ctx ends or one of them fails, then stops both in order: uploads first, so that what they
-// bring is still noticed.
-func serveHTTP(ctx context.Context, s streams, listener net.Listener, h http.Handler, line *pipeline.Line, drain time.Duration) error {
+// work runs server and line until ctx ends or one of them fails, then stops both in order: uploads first, so that what they bring is
+// still noticed.
+func work(ctx context.Context, s streams, listener net.Listener, web http.Handler, line *pipeline.Line, cfg dicomweb.Config) error {
+	serving, stopServing := context.WithCancel(ctx)
 	lineCtx, stopLine := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLine()
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
 	served, lined := make(chan error, 1), make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- dicomweb.Serve(serving, listener, web, cfg) }()
 	go func() { lined <- line.Run(lineCtx) }()
+	var failed error
 	select {
-	case err := <-served:
-		return err
-	case err := <-lined:
-		return err
+	case failed = <-lined: // only by an error
+		stopServing()
+		return errors.Join(failed, <-served)
 	case <-ctx.Done():
+		s.log.Info().Msg("stopping: running uploads are finished first")
+		stopServing()
+		failed = <-served
+	case failed = <-served:
+		stopServing()
 	}
-	s.log.Info().Msg("stopping: running uploads are finished first")
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
-	defer cancel()
-	err := server.Shutdown(grace)
 	stopLine()
-	return errors.Join(err, <-lined)
+	return errors.Join(failed, <-lined)
 }
 
 func (c serveCmd) config() (config.Config, error) {

@@ -130,8 +130,7 @@ func (a *Archive) start() error {
 	}
 	if !orderly {
 		if _, err := a.recover(context.Background()); err != nil {
-			a.closeIndex()
-			return fmt.Errorf("putting the archive in order after a crash: %w", err)
+			return errors.Join(fmt.Errorf("putting the archive in order after a crash: %w", err), a.closeIndex())
 		}
 	}
 	a.writing.Go(a.writer)
