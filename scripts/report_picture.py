@@ -38,12 +38,12 @@ def printed(command):
     return out.decode().replace("\r", "")
 
 
-def spans(line):
-    """(style, text) pairs of a line with ANSI colours."""
-    style = ""
+def spans(line, style):
+    """(style, text) pairs of a line with ANSI colours; style is what the line before left."""
     for part in re.split(r"(\x1b\[[0-9;]*m)", line):
         if part.startswith("\x1b"):
             style = part[2:-1].lstrip("0")
+            yield style, ""
         elif part:
             yield style, part
 
@@ -66,9 +66,10 @@ def main(binary, target):
     draw.text((MARGIN, MARGIN + seen.height + 8), "what the model saw", font=font, fill=COLOURS["2"])
     x0 = MARGIN * 2 + seen.width
     draw.text((x0, MARGIN), "$ chatxray report phantom.dcm", font=bold, fill=COLOURS["1"])
+    style = ""
     for row, line in enumerate(lines):
         x = x0
-        for style, part in spans(line):
+        for style, part in spans(line, style):
             colour = COLOURS.get(style.split(";")[-1] if style else "", COLOURS[""])
             draw.text((x, MARGIN + LINE * (row + 2)), part, font=bold if style.startswith("1") else font, fill=colour)
             x += step * len(part)
