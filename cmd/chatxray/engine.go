@@ -72,14 +72,18 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 		Cache:    cache,
 		Progress: progress(s.err, "making the weights of "+filepath.Base(dir)),
 		Threads:  cfg.Model.Threads,
+		Spin:     cfg.Model.Spin,
 		Label:    label.Report,
 		Now:      time.Now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errBundle, err)
 	}
+	if why := model.Fallback(); why != "" && cfg.Model.Wanted() == modelrt.Auto && runtime.Device() == modelrt.CUDA {
+		s.log.Warn().Str("reason", why).Msg("the bundle does not run on CUDA; the CPU is used")
+	}
 	ref := model.Ref()
-	s.log.Info().Str("model", ref.Name).Str("version", ref.Version).Str("onnxruntime", runtime.Version()).Str("device", string(runtime.Device())).
+	s.log.Info().Str("model", ref.Name).Str("version", ref.Version).Str("onnxruntime", runtime.Version()).Str("device", string(model.Device())).
 		Dur("took", time.Since(began)).Msg("model loaded")
 	return &engine{model: model, steps: steps(model, cfg.Station)}, nil
 }

@@ -1,0 +1,122 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// What report --json prints is what docs/report.schema.json says, for a study that is read and for one that is refused.
+func TestReportJSON(t *testing.T) {
+	schema, err := jsonschema.NewCompiler().Compile(filepath.Join(root, "docs", "report.schema.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	frontal, study := phantom(t)
+	lateral, _ := phantom(t, "--view", "LL", "--seed", "3")
+	out := t.TempDir()
+	stdout, _ := chatxray(t, 0, "report", "--json", "--out", out, frontal, lateral)
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("%d lines for two studies:\n%s", len(lines), stdout)
+	}
+	states := map[string]int{}
+	for _, l := range lines {
+		v, err := jsonschema.UnmarshalJSON(strings.NewReader(l))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(v); err != nil {
+			t.Errorf("%v\n%s", err, l)
+		}
+		states[v.(map[string]any)["state"].(string)]++
+		delete(v.(map[string]any), "schema")
+		if schema.Validate(v) == nil {
+			t.Error("the schema takes an object without its version")
+		}
+	}
+	if states["reported"] != 1 || states["refused"] != 1 {
+		t.Errorf("states %v", states)
+	}
+	for _, name := range []string{study + ".findings.dcm", study + ".narrative.dcm", study + ".png"} {
+		if st, err := os.Stat(filepath.Join(out, name)); err != nil || st.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// report - reads standard input, and says that a phantom is one; a lateral view alone is exit code 4.
+func TestReportFromStandardInput(t *testing.T) {
+	file, _ := phantom(t)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(built(t), "report", "-")
+	cmd.Stdin = bytes.NewReader(b)
+	out, err := cmd.Output()
+	if err != nil || !bytes.Contains(out, []byte("PHANTOM")) || !bytes.Contains(out, []byte("evidence")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	lateral, _ := phantom(t, "--view", "LL")
+	said, _ := chatxray(t, 4, "report", lateral)
+	if !strings.Contains(said, "lateral") {
+		t.Errorf("it does not say why:\n%s", said)
+	}
+}
+
+// The objects that the command writes pass the validators; the service's go through the same code.
+func TestReportsPassDciodvfy(t *testing.T) {
+	validator, err := exec.LookPath("dciodvfy")
+	if err != nil {
+		t.Skip("dciodvfy is not installed (Debian package dicom3tools)")
+	}
+	file, study := phantom(t)
+	out := t.TempDir()
+	chatxray(t, 0, "report", "--out", out, file)
+	for _, kind := range []string{"findings", "narrative"} {
+		said, _ := exec.Command(validator, filepath.Join(out, study+"."+kind+".dcm")).CombinedOutput()
+		if bytes.Contains(said, []byte("Error")) || len(said) == 0 {
+			t.Errorf("%s: %s", kind, said)
+		}
+	}
+}
+
+// The whole demonstration, on a phantom.
+func TestDemo(t *testing.T) {
+	bin := built(t)
+	file, study := phantom(t)
+	dir := t.TempDir() // a project with nothing but what the script uses
+	for _, d := range []string{"bin", "scripts"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script, err := os.ReadFile(filepath.Join(root, "scripts", "demo.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "scripts", "demo.sh"), script, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(bin, filepath.Join(dir, "bin", "chatxray")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("bash", "scripts/demo.sh")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "STUDY="+file, "KEEP=", "CHATXRAY_BUNDLES="+filepath.Join(root, "bundles"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, w := range []string{study, "evidence", "PHANTOM", ".findings.dcm", ".narrative.dcm", ".png"} {
+		if !bytes.Contains(out, []byte(w)) {
+			t.Errorf("the demonstration does not show %q:\n%s", w, out)
+		}
+	}
+}
