@@ -77,7 +77,7 @@ def run(places: Places) -> None:
         "kept.", "",
         f"Trained by `train/` on 2 CPU cores shared with other work: encoder {fitted['epochs']} epochs in "
         f"{fitted['minutes']:.0f} minutes, adapter and LoRA {read['samples']} samples in {read['minutes']:.0f} minutes"
-        f"{read.get('remark', '')}.", "",
+        f". Both runs were stopped and resumed. {read.get('remark', '')}", "",
         "## Data", "",
         "No report text of any data set was used. Target texts come from a grammar over labels and masks (train/grammar.py); in "
         f"{fit_reader.READ:.0%} of the samples the states of the known labels are not the noisy labels themselves but what the frozen findings "

@@ -30,9 +30,9 @@ NOISE = 0.15           # of the features, whose own spread is about 1
 DECISION = 4.0         # weight of the token that decides a topic; other tokens weigh 1
 BALANCE, MOST = 0.8, 8.0  # present is weighted (absent / present) ** BALANCE, at most MOST
 RICHER = 1.0           # a film is drawn 1 + RICHER * (rarer findings present, at most 2) times as often,
-SPARSE = 0.02          # and SPARSE times as often if fewer than five topics are known
+SPARSE = 0.4           # and SPARSE times as often if fewer than five topics are known
 READ = 0.7             # share of samples whose states are the frozen head's reading instead of the labels
-READ_BALANCE = 0.5     # power of the balancing weights in such samples; 1 in the others
+READ_BALANCE = 0.0     # power of the balancing weights in such samples; 1 in the others
 SAID = 0.9             # the head's reading says a label of prevalence p in p ** SAID of the films
 RARER = ("Consolidation", "Edema", "Atelectasis", "Lung Lesion", "Pneumothorax", "Pleural Effusion",
          "Pleural Other", "Cardiomegaly")
@@ -208,7 +208,7 @@ def draw(rng: np.random.Generator, train: np.ndarray, chance: np.ndarray, facts:
         copy, blank = int(rng.integers(0, features.COPIES + 1)), bool(rng.random() < BLANK)
         fact, balance = facts[film], 1.0
         if blank:  # what the labels say of films in general: the text's prior
-            fact, balance = facts[rng.choice(train, p=chance)], 0.0
+            fact, balance = facts[rng.choice(train)], 0.0
         elif rng.random() < READ:
             fact, balance = reading(fact, logits[copy][film], points), READ_BALANCE
         samples.append(Sample(int(film), copy, blank, *writer(fact, words, balance)))
