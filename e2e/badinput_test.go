@@ -56,6 +56,11 @@ func TestBadFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	second, _ := phantom(t, "--seed", "2")
+	other, err := os.ReadFile(second)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := serve(t, t.TempDir())
 	for _, tc := range []struct {
 		name   string
@@ -84,7 +89,7 @@ func TestBadFiles(t *testing.T) {
 			return b
 		}), 4, "60", 200},
 		{"private transfer syntax", replaced(t, b, "1.2.840.10008.1.2.1\x00", "1.2.840.99999.1.2.1\x00"), 3, "transfer syntax", 409},
-		{"CT", patch(b, func(b []byte) []byte {
+		{"CT", patch(other, func(b []byte) []byte {
 			i := element(t, b, 0x0008, 0x0060, "CS")
 			copy(b[i:], "CT")
 			return replaced(t, b, "1.2.840.10008.5.1.4.1.1.1.1\x00", "1.2.840.10008.5.1.4.1.1.2\x00\x00\x00")

@@ -82,7 +82,7 @@ func exitCode(err error) int {
 		return exitConfig
 	case errors.Is(err, errServer):
 		return exitServer
-	case errors.Is(err, parts.ErrMissing), errors.Is(err, pipeline.ErrMissingPart), errors.Is(err, parts.ErrDamaged), errors.Is(err, errBundle):
+	case errors.Is(err, pipeline.ErrMissingPart), errors.Is(err, errBundle), ofParts(err):
 		return exitParts
 	case errors.Is(err, pipeline.ErrNotImage):
 		return exitNothing
@@ -90,6 +90,15 @@ func exitCode(err error) int {
 		return exitInvalid
 	}
 	return exitFailed
+}
+
+func ofParts(err error) bool {
+	for _, e := range []error{parts.ErrMissing, parts.ErrUnknown, parts.ErrPlatform, parts.ErrDamaged, parts.ErrTool, parts.ErrFull, parts.ErrCache} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 func main() {
