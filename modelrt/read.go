@@ -67,7 +67,7 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 	}
 	return &pipeline.Reading{
 		StudyInstanceUID: img.Instance.StudyInstanceUID,
-		Inputs:           []pipeline.InputRef{reference(img)},
+		Inputs:           []pipeline.InputRef{pipeline.InputOf(img.Instance, img.Frame)},
 		Model:            m.Ref(),
 		Language:         m.bundle.Manifest.Languages[0],
 		Tokens:           a.tokens,
@@ -137,17 +137,4 @@ func (m *Model) findings(sentences []pipeline.Sentence) ([]pipeline.Finding, err
 			found[i].Presence == pipeline.Absent && score >= threshold
 	}
 	return found, nil
-}
-
-// reference names an image as documents do.
-func reference(img *pipeline.Image) pipeline.InputRef {
-	i := img.Instance
-	r := pipeline.InputRef{
-		SeriesInstanceUID: i.SeriesInstanceUID, SOPInstanceUID: i.SOPInstanceUID, SOPClassUID: i.SOPClassUID,
-		Modality: i.Header.String(pipeline.TagModality), ViewPosition: i.Header.String(pipeline.TagViewPosition), Digest: i.Digest,
-	}
-	if frames, ok := i.Header.Int(pipeline.TagNumberOfFrames); ok && frames > 1 {
-		r.Frame = img.Frame + 1
-	}
-	return r
 }

@@ -89,7 +89,7 @@ func (s *Steps) Read(ctx context.Context, st *Study, created time.Time) (*Readin
 			refused = append(refused, Refusal{SOPInstanceUID: other.Instance.SOPInstanceUID, Reason: "not-first",
 				Detail: "this model reads one image of a study, and another one comes first"})
 		}
-		r.StudyInstanceUID, r.Inputs, r.Refused = st.StudyInstanceUID, []InputRef{inputRef(c)}, refused
+		r.StudyInstanceUID, r.Inputs, r.Refused = st.StudyInstanceUID, []InputRef{InputOf(c.Instance, c.Frame)}, refused
 		r.Created, r.Phantom = created.UTC().Truncate(time.Second), c.Instance.Header.IsPhantom()
 		return r, img, nil
 	}
@@ -112,12 +112,12 @@ func refusalReason(err error) string {
 	return "invalid"
 }
 
-func inputRef(c Chosen) InputRef {
-	in := c.Instance
+// InputOf names a frame (from 0) of an instance as documents do.
+func InputOf(in *Instance, frame int) InputRef {
 	ref := InputRef{SeriesInstanceUID: in.SeriesInstanceUID, SOPInstanceUID: in.SOPInstanceUID, SOPClassUID: in.SOPClassUID,
 		Modality: in.Header.String(TagModality), ViewPosition: in.Header.String(TagViewPosition), Digest: in.Digest}
 	if n, ok := in.Header.Int(TagNumberOfFrames); ok && n > 1 {
-		ref.Frame = c.Frame + 1
+		ref.Frame = frame + 1
 	}
 	return ref
 }

@@ -118,7 +118,6 @@ func (c preprocessCmd) spec() (modelrt.Preprocess, error) {
 var pictureSuffixes = []string{".jpg", ".jpeg", ".png"}
 
 func (c preprocessCmd) files(in io.Reader) ([]string, error) {
-	var out []string
 	paths := c.Paths
 	if slices.Contains(paths, "-") {
 		paths = slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return p == "-" })
@@ -132,24 +131,11 @@ func (c preprocessCmd) files(in io.Reader) ([]string, error) {
 			return nil, err
 		}
 	}
-	for _, p := range paths {
-		st, err := os.Stat(p)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w: no such file or folder", p, pipeline.ErrInvalid)
-		}
-		if !st.IsDir() {
-			out = append(out, p)
-			continue
-		}
-		err = filepath.WalkDir(p, func(path string, d os.DirEntry, err error) error {
-			if err == nil && !d.IsDir() && (slices.Contains(pictureSuffixes, strings.ToLower(filepath.Ext(path))) || hasPreamble(path)) {
-				out = append(out, path)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
+	out, err := listFiles(paths, "DICOM, JPEG or PNG", func(path string) bool {
+		return slices.Contains(pictureSuffixes, strings.ToLower(filepath.Ext(path))) || hasPreamble(path)
+	})
+	if err != nil {
+		return nil, err
 	}
 	names := map[string]string{}
 	for _, f := range out {
@@ -157,9 +143,6 @@ func (c preprocessCmd) files(in io.Reader) ([]string, error) {
 			return nil, fmt.Errorf("%s and %s would both be written as %s: %w; give them in two runs", other, f, stem(f), pipeline.ErrInvalid)
 		}
 		names[stem(f)] = f
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("no DICOM, JPEG or PNG file in %s: %w", strings.Join(c.Paths, ", "), pipeline.ErrInvalid)
 	}
 	return out, nil
 }

@@ -75,8 +75,12 @@ func (c sendCmd) Run(ctx context.Context, s streams) error {
 	return errors.Join(errs...)
 }
 
-// dicomFiles lists the files of paths. Files named outright are taken as they are; in folders only what has the DICOM preamble.
-func dicomFiles(paths []string) ([]string, error) {
+// dicomFiles lists the DICOM files of paths; a folder without any is an error.
+func dicomFiles(paths []string) ([]string, error) { return listFiles(paths, "DICOM", hasPreamble) }
+
+// listFiles lists the files of paths. Files named outright are taken as they are, in folders only what is wanted; a folder without any
+// is an error that says what kind was looked for.
+func listFiles(paths []string, kind string, wanted func(path string) bool) ([]string, error) {
 	var out []string
 	for _, p := range paths {
 		st, err := os.Stat(p)
@@ -89,19 +93,16 @@ func dicomFiles(paths []string) ([]string, error) {
 		}
 		n := len(out)
 		err = filepath.WalkDir(p, func(path string, d os.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			if hasPreamble(path) {
+			if err == nil && !d.IsDir() && wanted(path) {
 				out = append(out, path)
 			}
-			return nil
+			return err
 		})
 		if err != nil {
 			return nil, err
 		}
 		if len(out) == n {
-			return nil, fmt.Errorf("%s: no DICOM file in this folder: %w", p, pipeline.ErrInvalid)
+			return nil, fmt.Errorf("%s: no %s file in this folder: %w", p, kind, pipeline.ErrInvalid)
 		}
 	}
 	return out, nil
