@@ -8,13 +8,14 @@ import (
 	"time"
 )
 
-// deliver starts what is still to be delivered of a record; each destination has its own patience.
+// deliver starts what is still to be delivered of a record; each destination has its own patience. A destination that was configured
+// after the record was made gets nothing of it.
 func (l *Line) deliver(rec Record) {
 	if rec.State != StateReported {
 		return
 	}
 	for _, to := range l.Destinations {
-		if d := rec.Deliveries[to.Name]; d != nil && (d.Dead || !d.Delivered.IsZero()) {
+		if d := rec.Deliveries[to.Name]; d == nil || d.Dead || !d.Delivered.IsZero() {
 			continue
 		}
 		key := rec.Key + "\n" + to.Name
@@ -37,15 +38,16 @@ func (l *Line) deliver(rec Record) {
 	}
 }
 
-// deliverTo tries until the destination has the documents, refuses them for good, or GiveUp has passed since they were reported.
+// deliverTo tries until the destination has the documents, refuses them for good, or this process has tried for GiveUp.
 func (l *Line) deliverTo(ctx context.Context, rec Record, to Destination) {
+	began := l.Now()
 	log := l.Log.With().Str("study", rec.StudyInstanceUID).Str("destination", to.Name).Logger()
 	for attempt := 1; ; attempt++ {
 		err := l.attempt(ctx, rec, to)
 		if ctx.Err() != nil {
 			return
 		}
-		dead := err != nil && (to.Permanent(err) || l.Now().Sub(rec.Reported) > l.Config.GiveUp)
+		dead := err != nil && (to.Permanent(err) || l.Now().Sub(began) > l.Config.GiveUp)
 		if _, uerr := l.Archive.UpdateRecord(ctx, rec.StudyInstanceUID, rec.Key, func(r *Record) {
 			if r.Deliveries == nil {
 				r.Deliveries = map[string]*Delivery{}

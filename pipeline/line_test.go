@@ -136,12 +136,15 @@ func (c *oneClaim) Claim(ctx context.Context, key string) (context.Context, func
 
 // counting is a model that counts how often it reads.
 type counting struct {
-	mu    sync.Mutex
-	reads int
-	block chan struct{} // when set, Read waits for it
+	mu      sync.Mutex
+	reads   int
+	version string
+	block   chan struct{} // when set, Read waits for it
 }
 
-func (c *counting) Ref() ModelRef { return ModelRef{Name: "counting", Version: "1"} }
+func (c *counting) Ref() ModelRef {
+	return ModelRef{Name: "counting", Version: "1" + c.version, Digest: Digest([]byte(strings.Repeat("v", 31) + "1" + c.version)[len(c.version):])}
+}
 
 func (c *counting) Read(ctx context.Context, m *Image) (*Reading, error) {
 	c.mu.Lock()
@@ -374,6 +377,60 @@ func TestLineDeliversUntilItIsTaken(t *testing.T) {
 			t.Fatalf("deliveries %+v %+v", pacs, closed)
 		}
 	}
+}
+
+// A start leaves alone what is settled, whatever the model is now, and goes on delivering what is on its way.
+func TestLineStartsWithUnfinishedWorkOnly(t *testing.T) {
+	archive := newMemory()
+	first := newLine(t, archive)
+	first.Destinations[0].Deliver = func(context.Context, []Document) error { return errors.New("not now") }
+	stop := first.start(t)
+	archive.store("1.2", "frontal")
+	first.Stored("1.2")
+	first.until(t, "1.2", StateReported)
+	stop()
+	second := newLine(t, archive)
+	second.model.version = "2"
+	late := second.Destinations[0]
+	late.Name = "configured later"
+	late.Deliver = func(context.Context, []Document) error { t.Error("history went to a new destination"); return nil }
+	second.Destinations = append(second.Destinations, late)
+	stop = second.start(t)
+	if docs := <-second.sent; len(docs) != 2 {
+		t.Errorf("%d documents delivered", len(docs))
+	}
+	time.Sleep(100 * time.Millisecond)
+	stop()
+	if n := second.model.count(); n != 0 {
+		t.Errorf("a settled study was read again (%d times)", n)
+	}
+}
+
+func TestLineTakesUpAStudyWhoseClaimWasLost(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.Claims = &losing{oneClaim{held: map[string]bool{}}}
+	b.model.block = make(chan struct{})
+	retry, err := func() (time.Duration, error) {
+		b.archive.store("1.2", "frontal")
+		b.ctx = t.Context()
+		return b.process(t.Context(), "1.2")
+	}()
+	if retry == 0 || err == nil {
+		t.Errorf("retry after %v, error %v", retry, err)
+	}
+	if r := b.archive.records["1.2"]; len(r) != 0 {
+		t.Errorf("a lost claim left a record %+v", r)
+	}
+}
+
+// losing is a Claims whose claims are lost at once.
+type losing struct{ oneClaim }
+
+func (c *losing) Claim(ctx context.Context, key string) (context.Context, func(), bool, error) {
+	held, cancel := context.WithCancel(ctx)
+	cancel()
+	_, release, ok, err := c.oneClaim.Claim(ctx, key)
+	return held, release, ok, err
 }
 
 func TestLineStopsInTheMiddle(t *testing.T) {

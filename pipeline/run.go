@@ -111,6 +111,13 @@ func (l *Line) Run(ctx context.Context) error {
 		return fmt.Errorf("looking for unfinished studies: %w", err)
 	}
 	for uid, at := range received {
+		records, err := l.Archive.Records(ctx, uid)
+		if err == nil && settled(records, at) {
+			for _, r := range records {
+				l.deliver(r) // what is still on its way
+			}
+			continue
+		}
 		l.wait(uid, at.Add(l.Config.Quiet))
 	}
 	for range l.Config.Readers {
@@ -127,6 +134,17 @@ func (l *Line) Run(ctx context.Context) error {
 	<-ctx.Done()
 	l.work.Wait()
 	return nil
+}
+
+// settled tells whether everything that arrived until then has been reported or refused. Such a study is left alone at a start,
+// whatever model is served now: the archive's history is not read again.
+func settled(records []Record, received time.Time) bool {
+	for _, r := range records {
+		if (r.State == StateReported || r.State == StateRefused) && !r.Completed.Before(received) {
+			return true
+		}
+	}
+	return false
 }
 
 // Stored tells the line that an instance of a study has arrived: its quiet time begins anew.
@@ -200,7 +218,7 @@ func (l *Line) study(ctx context.Context, uid string) {
 	}
 	if err != nil {
 		l.Stats.Failed.Add(1)
-		l.Log.Error().Str("study", uid).Err(err).Msg("the study could not be reported; it is tried again when it changes or the service starts")
+		l.Log.Error().Str("study", uid).Err(err).Dur("again_in", retry).Msg("the study could not be reported; without a time it is tried again when it changes or the service starts")
 	}
 	switch {
 	case again: // it changed while it was read
@@ -235,14 +253,19 @@ func (l *Line) process(ctx context.Context, uid string) (retry time.Duration, er
 	if err == nil && rec.Reading != nil && rec.State != StateReported {
 		rec, err = l.report(held, st, rec, records)
 	}
-	if err != nil {
-		if held.Err() == nil {
-			_, _ = l.Archive.UpdateRecord(held, uid, key, func(r *Record) { r.State, r.Error, r.Completed = StateFailed, err.Error(), completed })
-		}
+	switch {
+	case err == nil:
+		l.deliver(rec)
+		return 0, nil
+	case held.Err() != nil && ctx.Err() == nil: // the claim was lost while the study was read
+		return 5 * time.Second, fmt.Errorf("the claim on the study was lost: %w", err)
+	case held.Err() != nil:
 		return 0, err
+	case errors.Is(err, ErrFull) || errors.Is(err, ErrBusy):
+		retry = time.Minute
 	}
-	l.deliver(rec)
-	return 0, nil
+	_, _ = l.Archive.UpdateRecord(held, uid, key, func(r *Record) { r.State, r.Error, r.Completed = StateFailed, err.Error(), completed })
+	return retry, err
 }
 
 // read returns the record of the study's present set of images, reading them unless that has been done.
@@ -305,5 +328,9 @@ func (l *Line) report(ctx context.Context, st *Study, rec Record, records []Reco
 		Dur("run", time.Duration(rec.Reading.RunSeconds*float64(time.Second))).Dur("complete_to_stored", reported.Sub(rec.Completed)).Msg("reported")
 	return l.Archive.UpdateRecord(ctx, st.StudyInstanceUID, rec.Key, func(r *Record) {
 		r.State, r.Documents, r.Reported, r.Error = StateReported, refs, reported, ""
+		r.Deliveries = map[string]*Delivery{}
+		for _, to := range l.Destinations {
+			r.Deliveries[to.Name] = &Delivery{}
+		}
 	})
 }

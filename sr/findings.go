@@ -1,6 +1,7 @@
 package sr
 
 import (
+	"slices"
 	"strings"
 
 	"chatxray/pipeline"
@@ -100,6 +101,9 @@ func (d *draft) groups() []pipeline.Dataset {
 // said, the impression.
 func (d *draft) evaluations() pipeline.Dataset {
 	children := []pipeline.Dataset{codeContent(contains, overallAssessment, d.assessment())}
+	if d.assessmentConflict() {
+		children = append(children, textContent(contains, headConflict, conflictText(noFinding), d.english()...))
+	}
 	for _, f := range d.said() {
 		name, _ := labelCode(f.Label)
 		children = append(children, codeContent(contains, name, presences[f.Presence]))
@@ -120,8 +124,8 @@ func (d *draft) evaluations() pipeline.Dataset {
 }
 
 // assessment is Abnormal as soon as a finding other than a device is present, or a sentence speaks of something abnormal that is
-// not on the list, which makes "No Finding" absent. Normal needs a sentence that says so, a report that was ended, and no finding
-// left open: a report that is silent is not normal.
+// not on the list, which makes "No Finding" absent. Normal needs a sentence that says so, a report that was ended, no finding left open
+// and a findings head that does not disagree: a report that is silent is not normal.
 func (d *draft) assessment() code {
 	open := false
 	for _, f := range d.said() {
@@ -139,8 +143,13 @@ func (d *draft) assessment() code {
 	switch {
 	case none == pipeline.Absent:
 		return abnormal
-	case none == pipeline.Present && !open && !d.Reading.Truncated:
+	case none == pipeline.Present && !open && !d.Reading.Truncated && !d.assessmentConflict():
 		return normal
 	}
 	return normalityUndetermined
+}
+
+// assessmentConflict: the findings head disagrees with what the report says of the whole.
+func (d *draft) assessmentConflict() bool {
+	return slices.ContainsFunc(d.Reading.Findings, func(f pipeline.Finding) bool { return f.Label == noFinding && f.Conflict && len(f.Sentences) > 0 })
 }

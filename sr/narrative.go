@@ -46,7 +46,7 @@ func (d *draft) sentences(section pipeline.Section, name code) []pipeline.Datase
 		}
 		children := d.imageContents(inferredFrom, &bestIllustration)
 		children = append(children, textContent(inferredFrom, imageEvidence, d.evidenceText(s.Evidence), d.english()...))
-		for _, f := range d.said() {
+		for _, f := range d.Reading.Findings {
 			if f.Conflict && slices.Contains(f.Sentences, i) {
 				children = append(children, textContent(inferredFrom, headConflict, conflictText(f.Label), d.english()...))
 			}

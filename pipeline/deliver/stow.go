@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 
 	"chatxray/pipeline"
@@ -32,7 +33,9 @@ func openSTOW(c Config) (Destination, error) {
 	if c.Token != "" && c.User != "" {
 		return nil, errors.New("token and user exclude each other")
 	}
-	return &stow{Config: c, client: http.Client{Timeout: c.Timeout}}, nil
+	return &stow{Config: c, client: http.Client{Timeout: c.Timeout,
+		// A redirected POST would become a GET, whose 200 says nothing about storing.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
 }
 
 // Deliver sends the documents in one request and reads the answer: what the receiver did not store is an error.
@@ -63,13 +66,17 @@ func (s *stow) Deliver(ctx context.Context, docs []pipeline.Document) error {
 	if err != nil {
 		return fmt.Errorf("destination %s broke off its answer: %w", s.Name, err)
 	}
+	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 {
+		return fmt.Errorf("destination %s redirects to %.200s: put that address into the configuration", s.Name, to)
+	}
 	return s.judge(resp.StatusCode, answer, len(docs))
 }
 
-// judge turns status and body of a STOW-RS answer into an error. 408, 429 and 5xx are worth another attempt.
+// judge turns status and body of a STOW-RS answer into an error. What an operator or time can change (busy, full, a token that has
+// ended, a service that is being set up) is worth another attempt.
 func (s *stow) judge(status int, answer []byte, sent int) error {
 	switch {
-	case status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500:
+	case status >= 500, slices.Contains([]int{401, 403, 404, 405, 407, 408, 425, 429}, status):
 		return fmt.Errorf("destination %s answers %d", s.Name, status)
 	case status != http.StatusOK && status != http.StatusAccepted && status != http.StatusConflict:
 		return fmt.Errorf("destination %s answers %d: %w", s.Name, status, Permanent)
@@ -84,8 +91,8 @@ func (s *stow) judge(status int, answer []byte, sent int) error {
 		} `json:"00081198"`
 	}
 	if err := json.Unmarshal(answer, &r); err != nil {
-		if status == http.StatusOK { // XML, or nothing: the status has said it
-			return nil
+		if status == http.StatusOK && (len(answer) == 0 || answer[0] == '<' && !bytes.Contains(bytes.ToLower(answer[:min(512, len(answer))]), []byte("<html"))) {
+			return nil // XML, or nothing: the status has said it
 		}
 		return fmt.Errorf("destination %s answers %d without saying what failed: %w", s.Name, status, Permanent)
 	}
@@ -93,8 +100,11 @@ func (s *stow) judge(status int, answer []byte, sent int) error {
 		if len(f.Reason.Value) > 0 && f.Reason.Value[0] == 0x0111 { // duplicate SOP instance: it is there
 			continue
 		}
-		return fmt.Errorf("destination %s refuses instance %s, failure reason %s: %w", s.Name,
-			strings.Join(f.UID.Value, ""), hexReasons(f.Reason.Value), Permanent)
+		err := fmt.Errorf("destination %s refuses instance %s, failure reason %s", s.Name, strings.Join(f.UID.Value, ""), hexReasons(f.Reason.Value))
+		if len(f.Reason.Value) > 0 && (f.Reason.Value[0]>>8 == 0xA7 || f.Reason.Value[0] == 0x0110) { // out of resources, processing failure
+			return err
+		}
+		return fmt.Errorf("%w: %w", err, Permanent)
 	}
 	if n := len(r.Stored.Value) + len(r.Failed.Value); n < sent {
 		return fmt.Errorf("destination %s answers for %d of %d instances", s.Name, n, sent)
