@@ -51,7 +51,7 @@ else
   say "Study: a synthetic phantom, $study (no STUDY=path given, no ../shared/data here). Its report says nothing about a patient."
 fi
 
-say "Starting the service on loopback: files and SQLite in $out/data, Redis inside the process, CPU"
+say "Starting the service on loopback: files and SQLite in $out/data, Redis inside the process, CUDA only where it loads"
 ( trap '' HUP; exec "$bin" serve --listen 127.0.0.1:0 --port-file "$out/port" --data "$out/data" ) >"$out/serve.log" 2>&1 </dev/null &
 server=$!
 for ((i = 0; i < 1200; i++)); do

@@ -49,10 +49,7 @@ func (c sendCmd) Run(ctx context.Context, s streams) error {
 				errs = append(errs, fmt.Errorf("%s is not sent: %w", f, err))
 				continue
 			}
-			if studies[in.StudyInstanceUID]++; studies[in.StudyInstanceUID] == 1 {
-				order = append(order, in.StudyInstanceUID)
-			}
-			docs = append(docs, pipeline.Document{Bytes: b})
+			docs = append(docs, pipeline.Document{StudyInstanceUID: in.StudyInstanceUID, Bytes: b})
 		}
 		if len(docs) == 0 {
 			continue
@@ -65,12 +62,15 @@ func (c sendCmd) Run(ctx context.Context, s streams) error {
 			continue
 		}
 		sent += len(docs)
+		for _, d := range docs {
+			if studies[d.StudyInstanceUID]++; studies[d.StudyInstanceUID] == 1 {
+				order = append(order, d.StudyInstanceUID)
+			}
+		}
 		fmt.Fprintf(s.out, "sent %d of %d\n", sent, len(files))
 	}
-	if sent > 0 {
-		for _, uid := range order {
-			fmt.Fprintf(s.out, "study %s (%d sent)\n", uid, studies[uid])
-		}
+	for _, uid := range order {
+		fmt.Fprintf(s.out, "study %s (%d sent)\n", uid, studies[uid])
 	}
 	return errors.Join(errs...)
 }
