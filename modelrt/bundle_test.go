@@ -191,7 +191,7 @@ func FuzzTensors(f *testing.F) {
 }
 
 func FuzzLayout(f *testing.F) {
-	f.Add([]byte(`[{"op":"f32","src":"a","offset":0,"bytes":8,"dtype":"float32","shape":[2]}]`), int64(8))
+	f.Add([]byte(`[{"op":"f32","src":["a"],"offset":0,"bytes":8,"dtype":"float32","shape":[2]}]`), int64(8))
 	f.Fuzz(func(t *testing.T, b []byte, weights int64) {
 		slots, err := parseLayout(b, weights)
 		if err != nil {

@@ -36,6 +36,9 @@ func (m *Manifest) contract() []graphContract {
 	if len(v.Findings) > 0 {
 		vision.outputs["findings_logits"] = floats(open, size(len(v.Findings)))
 	}
+	if len(v.Views) > 0 {
+		vision.outputs["view_logits"] = floats(open, size(len(v.Views)))
+	}
 	adapter := graphContract{m.Graphs.Adapter,
 		map[string]port{"image_features": floats(open, size(v.FeatureTokens), size(v.FeatureDim))},
 		map[string]port{"image_embeds": floats(open, size(v.ImageTokens), size(d.Hidden))}}

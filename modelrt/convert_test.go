@@ -256,7 +256,7 @@ func FuzzGGUF(f *testing.F) {
 		}
 		c := &conversion{base: g, headDim: 16}
 		for name, v := range g.tensors {
-			s := slot{Src: name, Shape: []int{int(v.columns), int(v.rows)}}
+			s := slot{Src: []string{name}, Shape: []int{int(v.columns), int(v.rows)}}
 			if _, _, _, err := g.rows(name); err != nil || v.columns*v.rows > 1<<20 {
 				continue
 			}

@@ -42,8 +42,9 @@ func decodeQ80(dst []float32, b []byte) {
 
 // operation makes the tensor of a slot out of the base model, and hands it to emit in pieces. emit may keep no piece.
 type operation struct {
-	rank int
-	make func(c *conversion, s slot, emit func([]float32) error) error
+	rank  int
+	joins bool // several sources side by side
+	make  func(c *conversion, s slot, emit func([]float32) error) error
 }
 
 // operations are the words of the layout's "op".
@@ -51,16 +52,16 @@ var operations map[string]operation
 
 func init() {
 	operations = map[string]operation{
-		"f32":   {1, asIs(0)},
-		"q8deq": {2, asIs(8)},
-		"deq_t": {2, transposed},
+		"f32":   {1, false, asIs(0)},
+		"q8deq": {2, false, asIs(8)},
+		"deq_t": {2, true, transposed},
 	}
 }
 
 // asIs dequantises a tensor of one ggml type, its rows in order: shape [rows, columns], or [columns] for a vector.
 func asIs(kind uint32) func(*conversion, slot, func([]float32) error) error {
 	return func(c *conversion, s slot, emit func([]float32) error) error {
-		t, f, r, err := c.base.rows(s.Src)
+		t, f, r, err := c.base.rows(s.Src[0])
 		if err != nil {
 			return err
 		}
@@ -69,7 +70,7 @@ func asIs(kind uint32) func(*conversion, slot, func([]float32) error) error {
 			rows, columns = columns, int64(s.Shape[1])
 		}
 		if t.kind != kind || t.rows != rows || t.columns != columns {
-			return mismatch(s, t)
+			return mismatch(s, s.Src[0], t)
 		}
 		row := make([]byte, columns/f.values*f.bytes)
 		batch := max(1, int64(1<<18)/columns)
@@ -90,41 +91,61 @@ func asIs(kind uint32) func(*conversion, slot, func([]float32) error) error {
 	}
 }
 
-// transposed dequantises a matrix [out, in] to [in, out] and adds its LoRA. The rows of query and key, which llama.cpp stores with
-// the halves of each head interleaved, come back into the order for half-split rope.
+// transposed dequantises matrices [out, in] of one in to [in, out], one beside the other, and adds their LoRA.
 func transposed(c *conversion, s slot, emit func([]float32) error) error {
-	t, f, r, err := c.base.rows(s.Src)
-	if err != nil {
-		return err
-	}
-	in, out := int64(s.Shape[0]), int64(s.Shape[1])
-	if t.columns != in || t.rows != out {
-		return mismatch(s, t)
-	}
-	interleaved := strings.HasSuffix(s.Src, ".attn_q.weight") || strings.HasSuffix(s.Src, ".attn_k.weight")
-	head := int64(c.headDim)
-	if interleaved && (head%2 != 0 || out%head != 0) {
-		return fmt.Errorf("%w base model: %s has %d rows, which are no heads of %d", pipeline.ErrInvalid, s.Src, out, head)
-	}
-	raw, row := make([]byte, in/f.values*f.bytes), make([]float32, in)
-	w := make([]float32, in*out)
-	for n := range out {
-		if err := decodeRow(row, raw, r, f); err != nil {
+	in, wide := s.Shape[0], s.Shape[1]
+	w := make([]float32, in*wide)
+	from := 0
+	for _, name := range s.Src {
+		out, err := c.transpose(w, s, name, from)
+		if err != nil {
 			return err
 		}
-		to := n
-		if interleaved {
-			within := n % head
-			to = n - within + within%2*(head/2) + within/2
-		}
-		for i, v := range row {
-			w[int64(i)*out+to] = v
-		}
+		from += out
 	}
-	if l, ok := c.lora[s.Src]; ok {
-		l.addTo(w)
+	if from != wide {
+		return fmt.Errorf("%w base model: %s have %d rows together; the layout wants %v. It is not the base model that the bundle was made for",
+			pipeline.ErrInvalid, s.sources(), from, s.Shape)
 	}
 	return emit(w)
+}
+
+// transpose puts the matrix called name into the columns from.. of w and returns how many they are. The rows of query and key, which
+// llama.cpp stores with the halves of each head interleaved, come back into the order for half-split rope.
+func (c *conversion) transpose(w []float32, s slot, name string, from int) (int, error) {
+	t, f, r, err := c.base.rows(name)
+	if err != nil {
+		return 0, err
+	}
+	in, wide, out := s.Shape[0], s.Shape[1], int(t.rows)
+	if t.columns != int64(in) || t.rows > int64(wide-from) {
+		return 0, mismatch(s, name, t)
+	}
+	interleaved := strings.HasSuffix(name, ".attn_q.weight") || strings.HasSuffix(name, ".attn_k.weight")
+	if interleaved && (c.headDim%2 != 0 || out%c.headDim != 0) {
+		return 0, fmt.Errorf("%w base model: %s has %d rows, which are no heads of %d", pipeline.ErrInvalid, name, out, c.headDim)
+	}
+	raw, row := make([]byte, int64(in)/f.values*f.bytes), make([]float32, in)
+	for n := range out {
+		if err := decodeRow(row, raw, r, f); err != nil {
+			return 0, err
+		}
+		to := from + n
+		if interleaved {
+			within := n % c.headDim
+			to += within%2*(c.headDim/2) + within/2 - within
+		}
+		for i, v := range row {
+			w[i*wide+to] = v
+		}
+	}
+	if l, ok := c.lora[name]; ok {
+		if l.out != out {
+			return 0, fmt.Errorf("%w LoRA: it has %d rows for %s, which has %d", pipeline.ErrInvalid, l.out, name, out)
+		}
+		l.addTo(w, wide, from)
+	}
+	return out, nil
 }
 
 func decodeRow(dst []float32, raw []byte, r io.Reader, f blockFormat) error {
@@ -137,7 +158,7 @@ func decodeRow(dst []float32, raw []byte, r io.Reader, f blockFormat) error {
 	return nil
 }
 
-func mismatch(s slot, t ggufTensor) error {
+func mismatch(s slot, name string, t ggufTensor) error {
 	return fmt.Errorf("%w base model: tensor %s is of ggml type %d with %d rows of %d; the layout wants %s of %v. It is not the base model that the bundle was made for",
-		pipeline.ErrInvalid, s.Src, t.kind, t.rows, t.columns, s.Op, s.Shape)
+		pipeline.ErrInvalid, name, t.kind, t.rows, t.columns, s.Op, s.Shape)
 }

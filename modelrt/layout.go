@@ -11,15 +11,20 @@ import (
 	"chatxray/pipeline"
 )
 
-// slot is one tensor of weights.bin: Op makes it of the base model's tensor Src.
+// slot is one tensor of weights.bin: Op makes it of the base model's tensors Src, which are one but where Op joins several.
 type slot struct {
-	Op     string `json:"op"`
-	Src    string `json:"src"`
-	Offset int64  `json:"offset"`
-	Bytes  int64  `json:"bytes"`
-	DType  string `json:"dtype"`
-	Shape  []int  `json:"shape"`
+	Op     string   `json:"op"`
+	Src    []string `json:"src"`
+	Offset int64    `json:"offset"`
+	Bytes  int64    `json:"bytes"`
+	DType  string   `json:"dtype"`
+	Shape  []int    `json:"shape"`
 }
+
+func (s slot) sources() string { return strings.Join(s.Src, ", ") }
+
+// maxJoined bounds the matrices of one slot; query, key and value are three.
+const maxJoined = 8
 
 const (
 	maxLayoutFile = 16 << 20
@@ -53,12 +58,14 @@ func parseLayout(b []byte, weights int64) ([]slot, error) {
 	end := int64(0)
 	for _, s := range slots {
 		bad := func(format string, a ...any) ([]slot, error) {
-			return nil, fmt.Errorf("%w layout: %s of %s: %s", pipeline.ErrInvalid, s.Op, s.Src, fmt.Sprintf(format, a...))
+			return nil, fmt.Errorf("%w layout: %s of %s: %s", pipeline.ErrInvalid, s.Op, s.sources(), fmt.Sprintf(format, a...))
 		}
 		op, ok := operations[s.Op]
 		switch {
 		case !ok:
-			return nil, fmt.Errorf("%w layout: operation %q of %s", pipeline.ErrUnsupported, s.Op, s.Src)
+			return nil, fmt.Errorf("%w layout: operation %q of %s", pipeline.ErrUnsupported, s.Op, s.sources())
+		case len(s.Src) < 1 || len(s.Src) > maxJoined || len(s.Src) > 1 && !op.joins:
+			return bad("%d sources", len(s.Src))
 		case s.DType != "float32" || len(s.Shape) != op.rank:
 			return bad("%s of %d dimensions", s.DType, len(s.Shape))
 		case s.Bytes < 4 || s.Bytes%4 != 0 || !fills(s.Shape, uint64(s.Bytes/4)):
@@ -80,8 +87,9 @@ type lowRank struct {
 	a, b          []float32
 }
 
-// readLoRA reads the low-rank additions, by the name of the base model's tensor ("blk.0.attn_q.weight"). Each must fit a deq_t
-// slot of the layout, and rows of query and key are in the order for half-split rope.
+// readLoRA reads the low-rank additions, by the name of the base model's tensor ("blk.0.attn_q.weight"). Each must be for a source of
+// a deq_t slot of the layout; that it fits the matrix is checked when they are added. Rows of query and key are in the order for
+// half-split rope.
 func readLoRA(path string, layout []slot) (map[string]lowRank, error) {
 	tensors, err := readTensors(path)
 	if err != nil {
@@ -90,10 +98,12 @@ func readLoRA(path string, layout []slot) (map[string]lowRank, error) {
 	bad := func(name, format string, a ...any) (map[string]lowRank, error) {
 		return nil, fmt.Errorf("%w LoRA: %s: %s", pipeline.ErrInvalid, name, fmt.Sprintf(format, a...))
 	}
-	shapes := map[string][]int{}
+	known := map[string]slot{}
 	for _, s := range layout {
 		if s.Op == "deq_t" {
-			shapes[s.Src] = s.Shape
+			for _, name := range s.Src {
+				known[name] = s
+			}
 		}
 	}
 	lora := map[string]lowRank{}
@@ -107,23 +117,23 @@ func readLoRA(path string, layout []slot) (map[string]lowRank, error) {
 			continue
 		}
 		b, paired := tensors[stem+".lora_b"]
-		shape := shapes[stem+".weight"]
+		at, ok := known[stem+".weight"]
 		switch {
 		case !paired:
 			return bad(name, "has no partner")
-		case shape == nil:
+		case !ok:
 			return bad(name, "no matrix of the layout is called %s.weight", stem)
-		case len(a.shape) != 2 || len(b.shape) != 2 || a.shape[1] != shape[0] || b.shape[0] != shape[1] || a.shape[0] != b.shape[1]:
-			return bad(name, "shapes %v and %v do not fit a matrix of %v", a.shape, b.shape, shape)
+		case len(a.shape) != 2 || len(b.shape) != 2 || a.shape[1] != at.Shape[0] || b.shape[0] > at.Shape[1] || a.shape[0] != b.shape[1]:
+			return bad(name, "shapes %v and %v do not fit a matrix in a slot of %v", a.shape, b.shape, at.Shape)
 		}
-		lora[stem+".weight"] = lowRank{rank: a.shape[0], in: shape[0], out: shape[1], a: a.values, b: b.values}
+		lora[stem+".weight"] = lowRank{rank: a.shape[0], in: a.shape[1], out: b.shape[0], a: a.values, b: b.values}
 	}
 	return lora, nil
 }
 
-// addTo adds the LoRA to a matrix [in, out]. Every product and sum is rounded to float32 by itself and in the order of the ranks,
-// so that the bytes are the same on every machine.
-func (l lowRank) addTo(w []float32) {
+// addTo adds the LoRA to columns from.. of a matrix [in, wide]. Every product and sum is rounded to float32 by itself and in the order
+// of the ranks, so that the bytes are the same on every machine.
+func (l lowRank) addTo(w []float32, wide, from int) {
 	row := make([]float32, l.out)
 	for i := range l.in {
 		clear(row)
@@ -134,7 +144,7 @@ func (l lowRank) addTo(w []float32) {
 			}
 		}
 		for o, v := range row {
-			w[i*l.out+o] = float32(w[i*l.out+o] + v)
+			w[i*wide+from+o] = float32(w[i*wide+from+o] + v)
 		}
 	}
 }

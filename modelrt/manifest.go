@@ -50,6 +50,7 @@ type Vision struct {
 	ImageTokens   int       `json:"image_tokens"`
 	Findings      []string  `json:"findings"`   // labels of findings_logits, in its order; empty where there is no such output
 	Thresholds    []float64 `json:"thresholds"` // the head's operating point for each of Findings; empty is 0.5 for each
+	Views         []string  `json:"views"`      // views of view_logits, in its order, Frontal among them; empty where there is no such output
 }
 
 // Decoder gives the shapes of the decoder graph.
@@ -120,6 +121,8 @@ const (
 	maxVocabulary = 1 << 20
 	maxWeights    = 1 << 40
 	maxFeatures   = 1 << 28 // values
+	maxViews      = 16
+	maxWord       = 64      // bytes
 	maxCache      = 1 << 31 // values, of one row
 	manifestName  = "manifest.json"
 	weightsName   = "weights.bin"

@@ -97,6 +97,16 @@ func (m *Manifest) faults() (faults []error) {
 	within("vision.feature_dim", m.Vision.FeatureDim, maxWidth)
 	within("vision.image_tokens", m.Vision.ImageTokens, maxTokens)
 	labels("vision.findings", m.Vision.Findings)
+	views := map[string]bool{}
+	for _, v := range m.Vision.Views {
+		if v == "" || len(v) > maxWord || views[v] {
+			fault(pipeline.ErrInvalid, "vision.views", "%q is empty, longer than %d bytes or stands there twice", v, maxWord)
+		}
+		views[v] = true
+	}
+	if n := len(m.Vision.Views); n > 0 && (n == 1 || n > maxViews || !views[frontal]) {
+		fault(pipeline.ErrInvalid, "vision.views", "%d views: wanted are 2 to %d, %q among them", n, maxViews, frontal)
+	}
 	if n := len(m.Vision.Thresholds); n != 0 && n != len(m.Vision.Findings) {
 		fault(pipeline.ErrInvalid, "vision.thresholds", "%d values for %d findings", n, len(m.Vision.Findings))
 	}

@@ -89,6 +89,8 @@ func TestParseManifestFaults(t *testing.T) {
 		{"an empty stop string", map[string]any{"generation/stop_strings": []string{""}}, pipeline.ErrInvalid, []string{"stop_strings"}},
 		{"a label of no list", map[string]any{"labels": []string{"Cold", "Edema", "Edema"}}, pipeline.ErrInvalid, []string{`labels: "Cold" is none of the closed list`, `"Edema" stands there twice`}},
 		{"thresholds", map[string]any{"vision/thresholds": []float64{0.5, 1}}, pipeline.ErrInvalid, []string{"2 values for 3 findings", "1 is not between 0 and 1"}},
+		{"views", map[string]any{"vision/views": []string{"lateral"}}, pipeline.ErrInvalid, []string{"vision.views: 1 views"}},
+		{"a view twice", map[string]any{"vision/views": []string{"frontal", "frontal", ""}}, pipeline.ErrInvalid, []string{`vision.views: "frontal"`, `vision.views: ""`}},
 		{"no language", map[string]any{"languages": nil}, pipeline.ErrInvalid, []string{"languages: is empty"}},
 	}
 	for _, tt := range tests {

@@ -53,6 +53,7 @@ type Model struct {
 	pixels   *ort.Tensor[float32] // [1, C, H, W]
 	features *ort.Tensor[float32] // [1, N, Dv]
 	scores   *ort.Tensor[float32] // [1, F], nil without findings
+	views    *ort.Tensor[float32] // [1, V], nil without views
 	image    *ort.Tensor[float32] // [1, T, Dm], a part of embeds
 	embeds   []float32            // the whole prompt
 }
@@ -157,6 +158,9 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 	if len(f.Vision.Findings) > 0 {
 		outputs = append(outputs, "findings_logits")
 	}
+	if len(f.Vision.Views) > 0 {
+		outputs = append(outputs, "view_logits")
+	}
 	if m.vision, err = r.load(m.bundle.path(f.Graphs.Vision), []string{"pixel_values"}, outputs, threads, o.Spin); err != nil {
 		return err
 	}
@@ -186,6 +190,9 @@ func (m *Model) allocate() error {
 	m.features = newTensor(t, make([]float32, v.FeatureTokens*v.FeatureDim), 1, int64(v.FeatureTokens), int64(v.FeatureDim))
 	if len(v.Findings) > 0 {
 		m.scores = newTensor(t, make([]float32, len(v.Findings)), 1, int64(len(v.Findings)))
+	}
+	if len(v.Views) > 0 {
+		m.views = newTensor(t, make([]float32, len(v.Views)), 1, int64(len(v.Views)))
 	}
 	m.embeds = make([]float32, m.prompt.length()*hidden)
 	m.image = newTensor(t, m.embeds[len(m.prompt.before)*hidden:][:m.prompt.image*hidden], 1, int64(m.prompt.image), int64(hidden))
@@ -240,17 +247,25 @@ func (m *Model) blank() {
 	}
 }
 
-// look runs the vision graph: pixels to features and scores.
+// look runs the vision graph: pixels to features, scores and views.
 func (m *Model) look(c *call) error {
-	out := []ort.Value{m.features}
-	if m.scores != nil {
-		out = append(out, m.scores)
+	filled := []*ort.Tensor[float32]{m.features}
+	for _, t := range []*ort.Tensor[float32]{m.scores, m.views} {
+		if t != nil {
+			filled = append(filled, t)
+		}
+	}
+	out := make([]ort.Value, len(filled))
+	for i, t := range filled {
+		out[i] = t
 	}
 	if err := c.run(m.vision, []ort.Value{m.pixels}, out); err != nil {
 		return err
 	}
-	if !finite(m.features.GetData()) || m.scores != nil && !finite(m.scores.GetData()) {
-		return fmt.Errorf("%w: the vision graph's output is not finite", pipeline.ErrModel)
+	for _, t := range filled {
+		if !finite(t.GetData()) {
+			return fmt.Errorf("%w: the vision graph's output is not finite", pipeline.ErrModel)
+		}
 	}
 	return nil
 }

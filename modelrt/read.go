@@ -13,7 +13,7 @@ import (
 // decoys and a blank image, and labels the sentences. The Reading is whole: every sentence has its evidence.
 //
 // When ctx ends, ONNX Runtime is told to stop, Read waits until it has (some ten milliseconds) and returns ctx's cause. Other
-// errors wrap ErrInvalid (the image), ErrModel (nothing came out that may leave) or ErrNotFound (the model is closed).
+// errors are a pipeline.Refusal (not a frontal view) or wrap ErrInvalid (the image), ErrModel (nothing came out that may leave) or ErrNotFound (the model is closed).
 func (m *Model) Read(ctx context.Context, img *pipeline.Image) (*pipeline.Reading, error) {
 	if img == nil || img.Instance == nil {
 		return nil, fmt.Errorf("%w: an image without its instance", pipeline.ErrInvalid)
@@ -44,6 +44,9 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 		return nil, err
 	}
 	if err := m.look(c); err != nil {
+		return nil, err
+	}
+	if err := m.checkView(img); err != nil {
 		return nil, err
 	}
 	logits, err := m.ask(c, 0)
@@ -77,6 +80,27 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 		Created:          m.now(),
 		RunSeconds:       c.spent.Seconds(),
 	}, nil
+}
+
+// frontal is the view that is read.
+const frontal = "frontal"
+
+// checkView asks the vision graph about an image whose header does not tell its view.
+func (m *Model) checkView(img *pipeline.Image) error {
+	if !img.ViewUnknown {
+		return nil
+	}
+	uid := img.Instance.SOPInstanceUID
+	if m.views == nil {
+		return pipeline.Refusal{SOPInstanceUID: uid, Reason: pipeline.UnknownView,
+			Detail: "nothing in its header says that the view is frontal, and this model cannot tell"}
+	}
+	names, logits := m.bundle.Manifest.Vision.Views, m.views.GetData()
+	if best := slices.Index(logits, slices.Max(logits)); names[best] != frontal {
+		return pipeline.Refusal{SOPInstanceUID: uid, Reason: pipeline.NotFrontal,
+			Detail: "nothing in its header says that the view is frontal, and the model takes it as " + names[best]}
+	}
+	return nil
 }
 
 // support gives each sentence its evidence.

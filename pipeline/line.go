@@ -15,6 +15,8 @@ import (
 type Chosen struct {
 	Instance *Instance
 	Frame    int // from 0
+	// ViewUnknown: nothing in the header says that the view is frontal, so the model is asked.
+	ViewUnknown bool
 }
 
 // Model reads one image. modelrt has it.
@@ -22,7 +24,7 @@ type Model interface {
 	// Ref names the model.
 	Ref() ModelRef
 	// Read writes the report of one image: sentences with their evidence, findings, tokens, times. It leaves study and inputs to
-	// its caller. It is safe for concurrent use.
+	// its caller. A Refusal as error says that the image is not one that it reads. It is safe for concurrent use.
 	Read(ctx context.Context, m *Image) (*Reading, error)
 	// Preview returns the picture that the model sees, as a PNG file.
 	Preview(m *Image) ([]byte, error)
@@ -81,7 +83,12 @@ func (s *Steps) Read(ctx context.Context, st *Study, created time.Time) (*Readin
 			refused = append(refused, Refusal{SOPInstanceUID: c.Instance.SOPInstanceUID, Reason: refusalReason(err), Detail: err.Error()})
 			continue
 		}
+		img.ViewUnknown = c.ViewUnknown
 		r, err := s.Model.Read(ctx, img)
+		if refusal := (Refusal{}); errors.As(err, &refusal) {
+			refused = append(refused, refusal)
+			continue
+		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("reading instance %s: %w", c.Instance.SOPInstanceUID, err)
 		}
@@ -90,6 +97,7 @@ func (s *Steps) Read(ctx context.Context, st *Study, created time.Time) (*Readin
 				Detail: "this model reads one image of a study, and another one comes first"})
 		}
 		r.StudyInstanceUID, r.Inputs, r.Refused = st.StudyInstanceUID, []InputRef{InputOf(c.Instance, c.Frame)}, refused
+		r.Inputs[0].ViewByModel = c.ViewUnknown
 		r.Created, r.Phantom = created.UTC().Truncate(time.Second), c.Instance.Header.IsPhantom()
 		return r, img, nil
 	}

@@ -157,6 +157,9 @@ func (c *counting) Read(ctx context.Context, m *Image) (*Reading, error) {
 			return nil, ctx.Err()
 		}
 	}
+	if m.ViewUnknown && strings.Contains(m.Instance.SOPInstanceUID, "sideways") {
+		return nil, fmt.Errorf("reading: %w", Refusal{SOPInstanceUID: m.Instance.SOPInstanceUID, Reason: NotFrontal, Detail: "not frontal"})
+	}
 	return &Reading{Model: c.Ref(), Language: "en", Sentences: []Sentence{{Text: "The lungs are clear.", Section: SectionFindings}}}, nil
 }
 
@@ -184,7 +187,7 @@ func newLine(t *testing.T, archive *memory) *bench {
 						refused = append(refused, Refusal{SOPInstanceUID: in.SOPInstanceUID, Reason: "lateral", Detail: "a lateral view"})
 						continue
 					}
-					chosen = append(chosen, Chosen{Instance: in})
+					chosen = append(chosen, Chosen{Instance: in, ViewUnknown: strings.HasPrefix(in.SOPInstanceUID, "unknown")})
 				}
 				return
 			},
@@ -313,6 +316,23 @@ func TestLineRefusals(t *testing.T) {
 	b.archive.store("1.2", "frontal") // what comes later is read all the same
 	b.Stored("1.2")
 	b.until(t, "1.2", StateReported)
+}
+
+// An image whose view the header does not tell is the model's to refuse; then the next one is read, and the record says who told.
+func TestLineAsksTheModelForTheView(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.archive.store("1.2", "unknown, sideways")
+	b.start(t)
+	s := b.until(t, "1.2", StateRefused)
+	if r := s.Record.Refused; len(r) != 1 || r[0].Reason != NotFrontal {
+		t.Errorf("refused %v", r)
+	}
+	b.archive.store("1.2", "unknown")
+	b.Stored("1.2")
+	r := b.until(t, "1.2", StateReported).Record.Reading
+	if len(r.Refused) != 1 || r.Refused[0].Reason != NotFrontal || r.Inputs[0].SOPInstanceUID != "unknown" || !r.Inputs[0].ViewByModel {
+		t.Errorf("refused %v, read %+v", r.Refused, r.Inputs)
+	}
 }
 
 // A crash at any step loses nothing and repeats nothing that was on disk.

@@ -63,6 +63,7 @@ type Image struct {
 	// Top, Left, Bottom, Right: the part inside a rectangular shutter, in stored coordinates, half open. Outside reads as 0.
 	Top, Left, Bottom, Right int
 	Upright                  Orientation
+	ViewUnknown              bool // nothing in the header says that the view is frontal: the model has to
 }
 
 // UprightSize returns rows and columns after the image has been brought upright.
@@ -80,6 +81,12 @@ type Refusal struct {
 	Reason         string `json:"reason"`
 	Detail         string `json:"detail"`
 }
+
+// The reasons that more than one room gives.
+const (
+	UnknownView = "unknown-view" // nothing says that it is frontal
+	NotFrontal  = "not-frontal"  // the header says nothing, and the model takes it for another view
+)
 
 // Error makes a Refusal an error, for the steps that find only in the pixels why an image is not read.
 func (r Refusal) Error() string { return r.Detail }
@@ -101,6 +108,7 @@ type InputRef struct {
 	Frame             int    `json:"frame"` // from 1, as in Referenced Frame Number; 0 where the object has a single frame
 	Modality          string `json:"modality"`
 	ViewPosition      string `json:"view_position,omitempty"`
+	ViewByModel       bool   `json:"view_by_model,omitempty"` // the header does not tell the view; the model took it as frontal
 	Digest            Digest `json:"digest"`
 }
 

@@ -79,6 +79,7 @@ func full() sr.Input {
 	r.Sentences = append(r.Sentences, sentence(pipeline.SectionImpression, 2.3, "Findings of several kinds, as above."))
 	r.Refused = []pipeline.Refusal{{SOPInstanceUID: "2.25.209", Reason: "lateral", Detail: "a lateral view"}}
 	r.Truncated = true
+	r.Inputs[0].ViewByModel, r.Inputs[0].ViewPosition = true, ""
 	h := &in.Header
 	h.SetText(pipeline.TagIssuerOfPatientID, "LO", "HOSPITAL")
 	h.SetText(pipeline.TagPatientAge, "AS", "056Y")

@@ -39,7 +39,11 @@ func (d *draft) procedureText() string {
 	}
 	var views []string
 	for _, ref := range d.images {
-		views = append(views, strings.TrimSpace(plain(ref.Modality)+" "+plain(ref.ViewPosition)))
+		view := strings.TrimSpace(plain(ref.Modality) + " " + plain(ref.ViewPosition))
+		if ref.ViewByModel {
+			view += ", view not in the header, taken as frontal by the model"
+		}
+		views = append(views, view)
 	}
 	images := "1 image"
 	if n := len(d.images); n > 1 {

@@ -7,8 +7,8 @@ import importlib
 import os
 import sys
 
-STAGES = ("prepare", "encoder", "features", "reader", "export", "evaluate", "card")
-ASIDE = ("reference",)
+STAGES = ("prepare", "encoder", "features", "reader", "export", "view", "evaluate", "card")
+ASIDE = ("reference", "regraph")
 _MODULE = {"encoder": "fit_encoder", "reader": "fit_reader"}
 
 

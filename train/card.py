@@ -7,6 +7,7 @@ import json
 import torch
 
 from . import evaluate, export, features, films, fit_encoder, fit_reader
+from . import view as view_head
 from .evaluate import RESAMPLES
 from .reader import IMAGE_TOKENS
 from .settings import FEATURE_TOKENS, Places
@@ -72,18 +73,19 @@ def run(places: Places) -> None:
         "## What it is", "",
         "A hybrid ViT (EfficientNet-Lite0 trunk with ImageNet weights as patch embedding, three transformer layers "
         f"of 256, {FEATURE_TOKENS} tokens), an adapter to {IMAGE_TOKENS} image tokens, SmolLM2-135M-Instruct with LoRA of rank 8 on the "
-        "attention projections, and a findings head. The image tokens are the language model's only knowledge of "
+        "attention projections, a findings head and a view head. The image tokens are the language model's only knowledge of "
         "the image: no label, head output or template is in the prompt. Input: one gray channel, 320x320, aspect not "
         "kept.", "",
         f"Trained by `train/` on 2 CPU cores shared with other work: encoder {fitted['epochs']} epochs in "
         f"{fitted['minutes']:.0f} minutes, adapter and LoRA {read['samples']} samples in {read['minutes']:.0f} minutes"
         f". Both runs were stopped and resumed. {read.get('remark', '')}", "",
+        "The view head is a logistic regression on the encoder's features. It is only asked about images whose header does not tell their view.", "",
         "## Data", "",
         "No report text of any data set was used. Target texts come from a grammar over labels and masks (train/grammar.py); in "
         f"{fit_reader.READ:.0%} of the samples the states of the known labels are not the noisy labels themselves but what the frozen findings "
         "head reads from the same features, so the text side is for the most part a student of the head, and agrees with it more than with the "
-        "film. A finding that is unknown for a film is not mentioned. Phantoms were not used. The `val` films, lateral films and one "
-        "upside-down film were never trained on; one train patient in twelve was kept out of fitting, for choices.", "",
+        "film. A finding that is unknown for a film is not mentioned. Phantoms were not used. The `val` films and one "
+        "upside-down film were never trained on, lateral films only by the view head; one train patient in twelve was kept out of fitting, for choices.", "",
         "| set | films: encoder | films: reports | frontal `val` films | origin | licence | labels |", "|---|---|---|---|---|---|---|"]
     for name, (origin, licence, worth) in SETS.items():
         lines.append(f"| {name} | {encoder_films.get(name, 0)} | {int(reader_films.get(name, 0))} | "
@@ -114,10 +116,16 @@ def run(places: Places) -> None:
     for name, v in (reports["labels"] | figures["no_finding"]).items():
         lines.append(f"| {name} | {v['known']} | {v['positives']} | {v['said']} | {v['own']:.3f} | {v['other']:.3f} | "
                      f"{v['difference']:.3f} [{v['interval'][0]:.3f}, {v['interval'][1]:.3f}] |")
+    view = json.loads(places.cached(view_head.FIGURES).read_text())
     zeroed = figures["zeroed_report"].replace("\n", " / ")
     lines += [
         "", f"{figures['different_reports']} different reports for {figures['films']} films, {figures['words']} words on average. With zeroed "
         f"image features every film gets the same text, the language model's prior: *{zeroed}*", "",
+        f"**View head**, five folds over patients: it finds {view['folds']['lateral_found']} of {view['folds']['lateral']} lateral films and keeps "
+        f"{view['folds']['frontal_kept']} of {view['folds']['frontal']} frontal ones (AUROC {view['folds']['auroc']:.4f}); in the one set that "
+        f"has lateral films, {view['folds_notes']['frontal_kept']} of {view['folds_notes']['frontal']} frontal ones. On `val`: "
+        f"{view['val']['lateral_found']} of {view['val']['lateral']} and {view['val']['frontal_kept']} of {view['val']['frontal']}. "
+        "Oblique views, other body parts and children are not in these figures.", "",
         "## How poor it is", "",
         "- Many findings that it states are wrong, and many that are there it does not state: see the table. Where the "
         "difference's interval holds 0 nothing was shown; rare findings (pneumothorax, pleural thickening, consolidation) rest on a "

@@ -18,7 +18,7 @@ from .language import ADAPTED
 from .reader import IMAGE_TOKENS, Adapter
 from .settings import FEATURE_TOKENS, FINDINGS, IMPRESSION, PREPROCESS, SENTINEL, TEMPLATE, WIDTH, Places
 
-REVISION = "0.1.0"
+REVISION = "0.1.1"
 MAX_LENGTH = 512
 #: Labels of the closed list that the target texts speak of.
 LABELS = list(FINDINGS)
@@ -37,9 +37,13 @@ def training_data(counts: dict[str, int]) -> str:
             "come from a grammar over labels and masks, not from radiologists. Licences: README.md.")
 
 
-def merged(base: Base, lora: dict[str, np.ndarray], op: str, source: str) -> np.ndarray:
+def merged(base: Base, lora: dict[str, np.ndarray], op: str, *sources: str) -> np.ndarray:
     """An initializer with its LoRA added, exactly as the Go converter does it: in float32, the sum
     over the rank first, in ascending order, then added to the base value."""
+    return np.concatenate([merged_one(base, lora, op, source) for source in sources], -1)
+
+
+def merged_one(base: Base, lora: dict[str, np.ndarray], op: str, source: str) -> np.ndarray:
     value = base.initializer(op, source)
     name = source.removesuffix(".weight")
     if f"{name}.lora_a" in lora:
@@ -55,10 +59,10 @@ def write_weights(base: Base, layout: Layout, lora: dict[str, np.ndarray], path:
     """Writes weights.bin (or, without a path, nothing) and returns its sha256."""
     digest, position = hashlib.sha256(), 0
     file = open(path, "wb") if path else None
-    for (op, source), entry in layout.entries.items():
-        data = merged(base, lora, op, source).astype("<f4").tobytes()
+    for (op, sources), entry in layout.entries.items():
+        data = merged(base, lora, op, *sources).astype("<f4").tobytes()
         if len(data) != entry["bytes"]:
-            raise ValueError(f"{op} {source}: {len(data)} bytes, the layout says {entry['bytes']}")
+            raise ValueError(f"{op} {sources}: {len(data)} bytes, the layout says {entry['bytes']}")
         for piece in (b"\0" * (entry["offset"] - position), data):
             digest.update(piece)
             if file:
@@ -76,13 +80,10 @@ def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: di
     halves = {k: v.numpy().astype(np.float16) for k, v in sorted(lora.items())}
     if len(halves) != 2 * base.layers * len(ADAPTED) or not set(ADAPTED) <= set(PROJECTIONS):
         raise ValueError("LoRA is not whole")
-    layout = Layout(base)
     vision_graph(encoder, len(FINDINGS), folder / "vision.onnx")
     traced_graph(adapter, torch.zeros(2, FEATURE_TOKENS, WIDTH), ["image_features"], ["image_embeds"],
                  folder / "adapter.onnx")
-    embed_graph(layout, folder / "embed.onnx")
-    decoder_graph(layout, folder / "decoder.onnx", MAX_LENGTH)
-    layout.save(folder / "layout.json.gz")
+    layout = language_graphs(folder, base)
     save_file(halves, str(folder / "lora.safetensors"))
     save_file({"image_features": decoys.astype(np.float16)}, str(folder / "decoys.safetensors"))
     write_tokenizer(base, folder / "tokenizer.json")
@@ -122,6 +123,15 @@ def seal(folder: Path, manifest: dict) -> None:
 
 
 WEIGHTS_NAME = "weights.bin"
+
+
+def language_graphs(folder: Path, base: Base) -> Layout:
+    """Writes the graphs of the language model and the layout of their weights."""
+    layout = Layout(base)
+    embed_graph(layout, folder / "embed.onnx")
+    decoder_graph(layout, folder / "decoder.onnx", MAX_LENGTH)
+    layout.save(folder / "layout.json.gz")
+    return layout
 
 
 def run(places: Places) -> None:

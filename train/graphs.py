@@ -28,15 +28,16 @@ class Layout:
     def __init__(self, base: Base):
         self.base, self.entries, self.end = base, {}, 0
 
-    def place(self, op: str, source: str) -> dict:
-        key = (op, source)
+    def place(self, op: str, sources: tuple[str, ...]) -> dict:
+        """Matrices of ``deq_t`` stand side by side: [in, out of the first + out of the second ...]."""
+        key = (op, sources)
         if key not in self.entries:
-            shape = list(self.base.shape(source))
+            shape = list(self.base.shape(sources[0]))
             if op == "deq_t":
-                shape.reverse()
+                shape = [shape[1], sum(self.base.shape(s)[0] for s in sources)]
             size = 4 * int(np.prod(shape))
             offset = -(-self.end // PAGE) * PAGE
-            self.entries[key] = {"op": op, "src": source, "offset": offset, "bytes": size,
+            self.entries[key] = {"op": op, "src": list(sources), "offset": offset, "bytes": size,
                                  "dtype": "float32", "shape": shape}
             self.end = offset + size
         return self.entries[key]
@@ -63,11 +64,11 @@ class Graph:
         self.constants.setdefault(name, numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def weight(self, op: str, source: str) -> str:
+    def weight(self, op: str, *sources: str) -> str:
         """An initializer that lives in weights.bin."""
-        name = f"{op}:{source}"
+        name = f"{op}:{'+'.join(sources)}"
         if name not in self.constants:
-            entry = self.layout.place(op, source)
+            entry = self.layout.place(op, sources)
             tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=entry["shape"],
                                  data_location=TensorProto.EXTERNAL)
             for key, value in (("location", WEIGHTS), ("offset", entry["offset"]), ("length", entry["bytes"])):
@@ -99,7 +100,9 @@ def embed_graph(layout: Layout, path: Path) -> None:
 
 def decoder_graph(layout: Layout, path: Path, longest: int) -> None:
     """Decoder with a key-value cache that ONNX Runtime may grow in place. Hidden states are
-    gathered at ``logits_indices`` before the head, so that a prefill pays for few logits."""
+    gathered at ``logits_indices`` before the head, so that a prefill pays for few logits. Query, key
+    and value are one product, gate and up another: one token costs little besides reading weights,
+    and each product more is two threads that wait for each other."""
     base, graph = layout.base, Graph(layout)
     real, hidden = TensorProto.FLOAT, base.hidden
     x = graph.input("inputs_embeds", real, ["B", "S", hidden])
@@ -126,22 +129,23 @@ def decoder_graph(layout: Layout, path: Path, longest: int) -> None:
 
     branch = None
     for layer in range(base.layers):
-        def linear(source: str, name: str) -> str:
-            weight = graph.weight("deq_t", f"blk.{layer}.{name}.weight")
-            return graph.add("MatMul", [source, weight], f"{layer}.{name}")
+        def linear(source: str, *names: str) -> str:
+            weight = graph.weight("deq_t", *(f"blk.{layer}.{name}.weight" for name in names))
+            return graph.add("MatMul", [source, weight], f"{layer}.{'+'.join(names)}")
 
         normed, x = norm(f"blk.{layer}.attn_norm.weight", x, branch, f"{layer}.n1")
-        q, k, v = (linear(normed, n) for n in ("attn_q", "attn_k", "attn_v"))
+        qkv = linear(normed, "attn_q", "attn_k", "attn_v")
         for kind in "kv":
             graph.input(f"past_{kind}{layer}", real, ["B", base.kv_heads, "P", base.head_dim])
             graph.output(f"present_{kind}{layer}", real, ["B", base.kv_heads, "T", base.head_dim])
-        graph.add("GroupQueryAttention", [q, k, v, f"past_k{layer}", f"past_v{layer}", "seqlens_k",
+        graph.add("GroupQueryAttention", [qkv, "", "", f"past_k{layer}", f"past_v{layer}", "seqlens_k",
                                           "total_seq", cos, sin],
                   f"{layer}.mixed", f"present_k{layer}", f"present_v{layer}", domain=CONTRIB,
                   num_heads=base.heads, kv_num_heads=base.kv_heads, do_rotary=1, rotary_interleaved=0)
         branch = linear(f"{layer}.mixed", "attn_output")
         normed, x = norm(f"blk.{layer}.ffn_norm.weight", x, branch, f"{layer}.n2")
-        gate, up = linear(normed, "ffn_gate"), linear(normed, "ffn_up")
+        gate, up = f"{layer}.gate", f"{layer}.up"
+        graph.add("Split", [linear(normed, "ffn_gate", "ffn_up")], gate, up, axis=-1)
         graph.add("Sigmoid", [gate], f"{layer}.sigmoid")
         graph.add("Mul", [gate, f"{layer}.sigmoid"], f"{layer}.silu")
         branch = linear(graph.add("Mul", [f"{layer}.silu", up], f"{layer}.inner"), "ffn_down")

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from .base import Base, gguf_file
-from .graphs import Layout, decoder_graph, embed_graph
 from .settings import SIDE, TEMPLATE, Places
 
 SENTENCE = "The heart is enlarged. There is no pleural effusion."
@@ -108,7 +107,7 @@ def write(folder: Path, target: Path, pixels: np.ndarray) -> None:
 def run(places: Places) -> None:
     import safetensors.numpy as st
 
-    from .export import write_weights
+    from .export import language_graphs, write_weights
 
     folder = places.cached("reference")
     folder.mkdir(exist_ok=True)
@@ -117,11 +116,7 @@ def run(places: Places) -> None:
         link.unlink(missing_ok=True)
         link.write_bytes(path.read_bytes())
     base = Base(gguf_file(places))
-    layout = Layout(base)
-    embed_graph(layout, folder / "embed.onnx")
-    decoder_graph(layout, folder / "decoder.onnx",
-                  json.loads((folder / "manifest.json").read_text())["decoder"]["max_length"])
-    digest = write_weights(base, layout, st.load_file(str(folder / "lora.safetensors")), folder / "weights.bin")
+    digest = write_weights(base, language_graphs(folder, base), st.load_file(str(folder / "lora.safetensors")), folder / "weights.bin")
     rng = np.random.default_rng(7)
     write(folder, folder / "ref.npz", rng.uniform(-1, 1, (1, 1, SIDE, SIDE)).astype(np.float32))
     print(f"reference: {folder}, weights.bin sha256 {digest}")

@@ -32,7 +32,11 @@ func (p page) reading(r *pipeline.Reading) {
 	fmt.Fprintf(p.w, "\n%s\n", p.style("1;33", title))
 	fmt.Fprintf(p.w, "model  %s %s\nstudy  %s\n", r.Model.Name, r.Model.Version, r.StudyInstanceUID)
 	for _, in := range r.Inputs {
-		fmt.Fprintf(p.w, "image  %s (%s)\n", in.SOPInstanceUID, strings.TrimSpace(in.Modality+" "+in.ViewPosition))
+		view := strings.TrimSpace(in.Modality + " " + in.ViewPosition)
+		if in.ViewByModel {
+			view += ", view not in the header, taken as frontal by the model"
+		}
+		fmt.Fprintf(p.w, "image  %s (%s)\n", in.SOPInstanceUID, view)
 	}
 	for _, section := range []pipeline.Section{pipeline.SectionFindings, pipeline.SectionImpression} {
 		first := true

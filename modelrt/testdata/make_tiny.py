@@ -232,9 +232,9 @@ class Graph:
         self.constant(name + "_f16", value.detach().numpy().astype(np.float16))
         return self.node("Cast", [name + "_f16"], name, to=T.FLOAT)
 
-    def outside(self, op, source):
-        entry = self.weights.place(op, source)
-        name = op + ":" + source
+    def outside(self, op, *sources):
+        entry = self.weights.place(op, sources)
+        name = op + ":" + "+".join(sources)
         if name not in self.initializers:
             t = onnx.TensorProto(name=name, data_type=T.FLOAT, dims=entry["shape"], data_location=T.EXTERNAL)
             for key, value in (("location", "weights.bin"), ("offset", entry["offset"]), ("length", entry["bytes"])):
@@ -259,14 +259,17 @@ class Weights:
     def __init__(self, plain, lora):
         self.plain, self.lora, self.entries, self.size = plain, lora, {}, 0
 
-    def place(self, op, source):
-        key = (op, source)
+    def place(self, op, sources):
+        key = (op, sources)
         if key not in self.entries:
-            w = self.value(op, source)
+            w = self.values(op, sources)
             offset = (self.size + 4095) // 4096 * 4096
-            self.entries[key] = dict(op=op, src=source, offset=offset, bytes=w.nbytes, dtype="float32", shape=list(w.shape))
+            self.entries[key] = dict(op=op, src=list(sources), offset=offset, bytes=w.nbytes, dtype="float32", shape=list(w.shape))
             self.size = offset + w.nbytes
         return self.entries[key]
+
+    def values(self, op, sources):
+        return np.concatenate([self.value(op, s) for s in sources], -1)
 
     def value(self, op, source):
         w = self.plain[source]
@@ -284,8 +287,8 @@ class Weights:
 
     def bytes(self):
         out = bytearray(self.size)
-        for (op, source), e in self.entries.items():
-            out[e["offset"]:e["offset"] + e["bytes"]] = self.value(op, source).tobytes()
+        for (op, sources), e in self.entries.items():
+            out[e["offset"]:e["offset"] + e["bytes"]] = self.values(op, sources).tobytes()
         return bytes(out)
 
 
@@ -301,25 +304,26 @@ def export_decoder(weights, vocab, path):
     def norm(x, source, out):
         return g.node("SimplifiedLayerNormalization", [x, g.outside("f32", source)], out, axis=-1, epsilon=EPS)
 
-    def linear(x, source, out):
-        return g.node("MatMul", [x, g.outside("deq_t", source)], out)
+    def linear(x, out, *sources):
+        return g.node("MatMul", [x, g.outside("deq_t", *sources)], out)
 
     for layer in range(LAYERS):
         b, p = f"blk.{layer}.", f"layer{layer}."
         h = norm(x, b + "attn_norm.weight", p + "attn_norm")
-        q, k, v = (linear(h, f"{b}attn_{c}.weight", p + c) for c in "qkv")
+        qkv = linear(h, p + "qkv", *(f"{b}attn_{c}.weight" for c in "qkv"))
         cache = [f"past_k{layer}", f"past_v{layer}"], [f"present_k{layer}", f"present_v{layer}"]
         g.inputs += [(n, T.FLOAT, ["B", KV, "P", HEAD]) for n in cache[0]]
         g.outputs += [(n, T.FLOAT, ["B", KV, "P1", HEAD]) for n in cache[1]]
-        g.node("GroupQueryAttention", [q, k, v, *cache[0], "seqlens_k", "total_seq", cos, sin], [p + "mixed", *cache[1]],
+        g.node("GroupQueryAttention", [qkv, "", "", *cache[0], "seqlens_k", "total_seq", cos, sin], [p + "mixed", *cache[1]],
                domain=ms, num_heads=HEADS, kv_num_heads=KV, do_rotary=1)
-        x = g.node("Add", [x, linear(p + "mixed", b + "attn_output.weight", p + "o")], p + "x1")
+        x = g.node("Add", [x, linear(p + "mixed", p + "o", b + "attn_output.weight")], p + "x1")
         h = norm(x, b + "ffn_norm.weight", p + "ffn_norm")
-        gate, up = linear(h, b + "ffn_gate.weight", p + "gate"), linear(h, b + "ffn_up.weight", p + "up")
+        gate, up = p + "gate", linear(h, p + "up", b + "ffn_up.weight")
+        linear(h, gate, b + "ffn_gate.weight")
         g.node("Sigmoid", [gate], p + "sigmoid")
         g.node("Mul", [gate, p + "sigmoid"], p + "silu")
         g.node("Mul", [p + "silu", up], p + "inner")
-        x = g.node("Add", [x, linear(p + "inner", b + "ffn_down.weight", p + "down")], p + "x2")
+        x = g.node("Add", [x, linear(p + "inner", p + "down", b + "ffn_down.weight")], p + "x2")
     g.node("Gather", [x, "logits_indices"], "wanted", axis=1)
     h = norm("wanted", "output_norm.weight", "final")
     g.node("Reshape", [h, g.constant("rows", np.array([-1, HIDDEN], np.int64))], "flat")
@@ -345,7 +349,8 @@ def export_embed(weights, path):
 def export_vision(vision, path):
     g, n = Graph(), (SIDE // PATCH) ** 2
     g.inputs = [("pixel_values", T.FLOAT, ["B", 1, SIDE, SIDE])]
-    g.outputs = [("image_features", T.FLOAT, ["B", n + 1, DV]), ("findings_logits", T.FLOAT, ["B", len(FINDINGS)])]
+    g.outputs = [("image_features", T.FLOAT, ["B", n + 1, DV]), ("findings_logits", T.FLOAT, ["B", len(FINDINGS)]),
+                 ("view_logits", T.FLOAT, ["B", 2])]
     g.node("Conv", ["pixel_values", g.half("patch_w", vision.patch.weight), g.half("patch_b", vision.patch.bias)], "patches",
            kernel_shape=[PATCH, PATCH], strides=[PATCH, PATCH])
     g.node("Reshape", ["patches", g.constant("s", np.array([0, DV, n], np.int64))], "rows")
@@ -359,6 +364,11 @@ def export_vision(vision, path):
     g.node("Concat", ["mean", "out"], "image_features", axis=1)
     g.node("Flatten", ["out"], "flat")
     g.node("Gemm", ["flat", g.half("head_w", vision.head.weight), g.half("head_b", vision.head.bias)], "findings_logits", transB=1)
+    # A picture whose mean gray is above three quarters (0.5 after mean and std) is called lateral.
+    g.node("ReduceMean", ["pixel_values"], "bright", axes=[1, 2, 3], keepdims=0)
+    g.node("Unsqueeze", ["bright", g.constant("column", np.array([1], np.int64))], "bright_column")
+    g.node("Gemm", ["bright_column", g.constant("view_w", np.array([[0, 20]], np.float32)),
+                    g.constant("view_b", np.array([0, -10], np.float32))], "view_logits")
     g.save("vision", path)
 
 
@@ -473,7 +483,7 @@ def main(out):
                        "mean": [0.5], "std": [0.5], "voi": "default"},
         "graphs": {"vision": "vision.onnx", "adapter": "adapter.onnx", "embed": "embed.onnx", "decoder": "decoder.onnx"},
         "vision": {"feature_tokens": (SIDE // PATCH) ** 2 + 1, "feature_dim": DV, "image_tokens": IMAGE_TOKENS,
-                   "findings": FINDINGS},
+                   "findings": FINDINGS, "views": ["frontal", "lateral"]},
         "decoder": {"layers": LAYERS, "heads": HEADS, "kv_heads": KV, "head_dim": HEAD, "hidden": HIDDEN, "vocab": vocab,
                     "max_length": CONTEXT},
         "base": {"part": "tiny-gguf", "layout": "layout.json.gz", "form": "fp32", "lora": "lora.safetensors",

@@ -98,11 +98,12 @@ func partOf(h pipeline.Dataset) part {
 
 type view int
 
+// In the order in which images are read.
 const (
-	viewUnknown view = iota
-	viewPA
+	viewPA view = iota
 	viewAP
 	viewFrontal // PA or AP, the header does not say which
+	viewUnknown
 	viewLateral
 	viewOther // oblique, decubitus, lordotic ...
 	viewAnimal

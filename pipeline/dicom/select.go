@@ -22,7 +22,6 @@ const (
 	UnknownBodyPart = "unknown-body-part" // nothing says that it is the chest
 	Lateral         = "lateral"           //
 	OtherView       = "other-view"        // oblique, decubitus, lordotic ...
-	UnknownView     = "unknown-view"      // nothing says that it is frontal
 	TooSmall        = "too-small"         // an icon
 	ForProcessing   = "for-processing"    // raw pixels, and the study has them ready to be looked at
 	FlatExposure    = "flat-exposure"     // no object in the beam (CheckExposure)
@@ -41,7 +40,6 @@ var details = map[string]string{
 	UnknownBodyPart: "neither Anatomic Region, Body Part Examined nor a description says that it shows the chest",
 	Lateral:         "it is a lateral view, and only frontal views are read",
 	OtherView:       "it is neither a PA nor an AP view (oblique, decubitus, lordotic or another)",
-	UnknownView:     "neither View Code, View Position, Patient Orientation nor a description says that the view is frontal",
 	TooSmall:        "it has fewer than " + strconv.Itoa(leastSide) + " rows or columns",
 	ForProcessing:   "it is FOR PROCESSING, and the study has a frontal image FOR PRESENTATION",
 	FlatExposure:    "its pixels are next to uniform: there was nothing in the beam, or no exposure",
@@ -64,9 +62,10 @@ const (
 )
 
 // Select returns which images of a study are frontal chest radiographs fit to be read, and why each other instance is not: every
-// instance is in exactly one of the two. It looks at headers only; CheckExposure looks at pixels.
+// instance is in exactly one of the two. It looks at headers only; CheckExposure looks at pixels. An image whose header does not tell its
+// view is chosen as ViewUnknown: the model, which sees it, has to tell.
 //
-// The order of the chosen is the order in which they should be read: PA before AP before frontal views of unknown direction; then the
+// The order of the chosen is the order in which they should be read: PA before AP before frontal views of unknown direction before unknown views; then the
 // latest acquisition (a repeat follows a bad exposure), then series number, instance number and UID. Refusals keep the study's order.
 func Select(st *pipeline.Study) (frontal []pipeline.Chosen, refused []pipeline.Refusal) {
 	reasons := make([]string, len(st.Instances))
@@ -80,7 +79,7 @@ func Select(st *pipeline.Study) (frontal []pipeline.Chosen, refused []pipeline.R
 			reasons[i] = ForProcessing
 		}
 		if reasons[i] == "" {
-			frontal = append(frontal, pipeline.Chosen{Instance: in})
+			frontal = append(frontal, pipeline.Chosen{Instance: in, ViewUnknown: viewOf(in.Header) == viewUnknown})
 		} else {
 			refused = append(refused, refusal(in, reasons[i]))
 		}
@@ -127,8 +126,6 @@ func reasonAgainst(in *pipeline.Instance) string {
 		return UnknownBodyPart
 	}
 	switch viewOf(h) {
-	case viewUnknown:
-		return UnknownView
 	case viewLateral:
 		return Lateral
 	case viewOther:
