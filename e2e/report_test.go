@@ -76,6 +76,7 @@ func TestReportsPassDciodvfy(t *testing.T) {
 	if err != nil {
 		t.Skip("dciodvfy is not installed (Debian package dicom3tools)")
 	}
+	t.Setenv("TZ", "Asia/Kolkata") // the phantom states no offset, so the machine's counts
 	file, study := phantom(t)
 	out := t.TempDir()
 	chatxray(t, 0, "report", "--out", out, file)
@@ -83,6 +84,9 @@ func TestReportsPassDciodvfy(t *testing.T) {
 		said, _ := exec.Command(validator, filepath.Join(out, study+"."+kind+".dcm")).CombinedOutput()
 		if bytes.Contains(said, []byte("Error")) || len(said) == 0 {
 			t.Errorf("%s: %s", kind, said)
+		}
+		if b, err := os.ReadFile(filepath.Join(out, study+"."+kind+".dcm")); err != nil || !bytes.Contains(b, []byte("SH\x06\x00+0530")) {
+			t.Errorf("%s: not in the zone of the machine (%v)", kind, err)
 		}
 	}
 }
