@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,6 +88,34 @@ func TestReportsPassDciodvfy(t *testing.T) {
 		}
 		if b, err := os.ReadFile(filepath.Join(out, study+"."+kind+".dcm")); err != nil || !bytes.Contains(b, []byte("SH\x06\x00+0530")) {
 			t.Errorf("%s: not in the zone of the machine (%v)", kind, err)
+		}
+	}
+}
+
+// A UID names one content: a second run makes other objects.
+func TestReportAgain(t *testing.T) {
+	file, study := phantom(t)
+	seen := map[string]string{}
+	for _, out := range []string{t.TempDir(), t.TempDir()} {
+		stdout, _ := chatxray(t, 0, "report", "--json", "--out", out, file)
+		var rep struct {
+			Documents []struct {
+				Kind, Path string
+				UID        string `json:"sop_instance_uid"`
+			}
+		}
+		if err := json.Unmarshal([]byte(stdout), &rep); err != nil || len(rep.Documents) != 2 {
+			t.Fatalf("%v\n%s", err, stdout)
+		}
+		for _, d := range rep.Documents {
+			b, err := os.ReadFile(d.Path)
+			if err != nil || !bytes.Contains(b, []byte(d.UID)) || !bytes.Contains(b, []byte(study)) {
+				t.Errorf("%s is not document %s of study %s (%v)", d.Path, d.UID, study, err)
+			}
+			if first, ok := seen[d.UID]; ok && first != string(b) {
+				t.Errorf("the %s document has the UID of an earlier one and other bytes", d.Kind)
+			}
+			seen[d.UID] = string(b)
 		}
 	}
 }

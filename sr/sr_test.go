@@ -142,6 +142,9 @@ func TestUIDs(t *testing.T) {
 	if _, ok := seen[sr.InstanceUID(later, pipeline.FindingsSR)]; !ok {
 		t.Error("the time changed the UID: a retry would write another object")
 	}
+	// Outside an archive nothing is retried, and a second reading is another one.
+	take("no archive", func(r *pipeline.Reading) { r.Revision = 0 })
+	take("no archive, a second later", func(r *pipeline.Reading) { r.Revision, r.Created = 0, r.Created.Add(time.Second) })
 }
 
 // TestEvidence: every image that a tree refers to is evidence, and every image of the reading is there.
