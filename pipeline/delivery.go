@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"math"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
@@ -102,12 +101,6 @@ func (l *Line) attempt(ctx context.Context, rec Record, to Destination) error {
 		return nil
 	}
 	return to.Deliver(ctx, docs)
-}
-
-// backoff doubles from one second to five minutes, give or take a fifth so that many failed deliveries do not come back at once.
-func backoff(attempt int) time.Duration {
-	s := min(math.Pow(2, float64(attempt-1)), 300)
-	return time.Duration(s * (0.8 + 0.4*rand.Float64()) * float64(time.Second))
 }
 
 type atomicFloat struct{ bits atomic.Uint64 }

@@ -219,13 +219,22 @@ func (b *bench) start(t *testing.T) (stop func()) {
 	var once sync.Once
 	stop = func() { once.Do(func() { cancel(); <-done }) }
 	t.Cleanup(stop)
-	for !b.ready() {
-		time.Sleep(time.Millisecond)
-	}
 	return stop
 }
 
-func (b *bench) ready() bool { b.mu.Lock(); defer b.mu.Unlock(); return b.due != nil }
+// failed waits until a failure of the study is on disk.
+func (b *bench) failed(t *testing.T, study string) Status {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		s, err := b.Status(t.Context(), study)
+		if err == nil && s.Record != nil && s.Record.State == StateFailed && s.State != StateReading {
+			return s
+		}
+		if time.Now().After(end) {
+			t.Fatalf("study %s is %q (%v), and no record says that it failed", study, s.State, err)
+		}
+	}
+}
 
 func (b *bench) until(t *testing.T, study string, want State) Status {
 	t.Helper()
@@ -329,7 +338,7 @@ func TestLineGoesOnWhereItWas(t *testing.T) {
 			archive.failAt = tc.crash
 			first := newLine(t, archive)
 			stop := first.start(t)
-			first.until(t, "1.2", StateFailed)
+			first.failed(t, "1.2")
 			stop()
 			archive.mu.Lock()
 			archive.failAt = ""
@@ -410,13 +419,10 @@ func TestLineTakesUpAStudyWhoseClaimWasLost(t *testing.T) {
 	b := newLine(t, newMemory())
 	b.Claims = &losing{oneClaim{held: map[string]bool{}}}
 	b.model.block = make(chan struct{})
-	retry, err := func() (time.Duration, error) {
-		b.archive.store("1.2", "frontal")
-		b.ctx = t.Context()
-		return b.process(t.Context(), "1.2")
-	}()
-	if retry == 0 || err == nil {
-		t.Errorf("retry after %v, error %v", retry, err)
+	b.archive.store("1.2", "frontal")
+	b.ctx = t.Context()
+	if _, err := b.process(t.Context(), "1.2"); err == nil || final(err) {
+		t.Errorf("error %v", err)
 	}
 	if r := b.archive.records["1.2"]; len(r) != 0 {
 		t.Errorf("a lost claim left a record %+v", r)
@@ -443,13 +449,5 @@ func TestLineStopsInTheMiddle(t *testing.T) {
 	stop()
 	if len(b.archive.records["1.2"]) != 0 {
 		t.Errorf("a reading that was cut off left a record: %+v", b.archive.records["1.2"])
-	}
-}
-
-func TestBackoff(t *testing.T) {
-	for attempt, want := range map[int]float64{1: 1, 2: 2, 5: 16, 20: 300} {
-		if got := backoff(attempt).Seconds(); got < 0.79*want || got > 1.21*want {
-			t.Errorf("attempt %d: %.1fs, want about %.0fs", attempt, got, want)
-		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 
 // The states of a study that has no finished record yet.
 const (
-	StateWaiting State = "waiting" // not complete yet, or in the queue
+	StateWaiting State = "waiting" // not complete yet, in the queue, or to be tried again
 	StateReading State = "reading"
 )
 
@@ -31,10 +31,7 @@ func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
 			s.State = records[i].State
 		}
 	}
-	l.mu.Lock()
-	_, waiting := l.due[studyUID]
-	reading := l.reading[studyUID]
-	l.mu.Unlock()
+	waiting, reading := l.studies.state(studyUID)
 	switch {
 	case reading:
 		s.State = StateReading
