@@ -66,6 +66,7 @@ type Claims interface {
 // Destination takes finished documents. Wanted picks what it wants; an error for which Permanent is true is not tried again.
 type Destination struct {
 	Name      string
+	Parallel  int // studies at the same time; 0 is 4
 	Wanted    func([]Document) []Document
 	Deliver   func(context.Context, []Document) error
 	Permanent func(error) bool
@@ -90,23 +91,19 @@ type Line struct {
 	Now          func() time.Time
 	Stats        Stats
 
-	studies    queue // by Study Instance UID, due when their quiet time ends
-	mu         sync.Mutex
-	delivering map[string]bool
+	studies    queue   // by Study Instance UID, due when their quiet time ends
+	deliveries []queue // one for each of Destinations
 	work       sync.WaitGroup
-	ctx        context.Context
 }
 
 // Run works until ctx ends; first it takes up what an earlier process left undone. It returns when the running study is either
 // finished or safely put down.
 func (l *Line) Run(ctx context.Context) error {
-	l.mu.Lock()
-	l.ctx, l.delivering = ctx, map[string]bool{}
-	l.mu.Unlock()
 	received, err := l.Archive.Received(ctx)
 	if err != nil {
 		return fmt.Errorf("looking for unfinished studies: %w", err)
 	}
+	l.startDeliveries(ctx)
 	for uid, at := range received {
 		records, err := l.Archive.Records(ctx, uid)
 		if err == nil && settled(records, at) {

@@ -74,7 +74,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		if err != nil {
 			return fmt.Errorf("%w: %w", errConfig, err)
 		}
-		line.Destinations = append(line.Destinations, pipeline.Destination{Name: d.Name, Wanted: d.Wanted, Deliver: to.Deliver,
+		line.Destinations = append(line.Destinations, pipeline.Destination{Name: d.Name, Parallel: d.Parallel, Wanted: d.Wanted, Deliver: to.Deliver,
 			Permanent: func(err error) bool { return errors.Is(err, deliver.Permanent) }})
 	}
 	arch.OnStored(line.Stored)
