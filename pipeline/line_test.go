@@ -22,6 +22,7 @@ type memory struct {
 	records   map[string][]Record
 	documents map[string]Document
 	failAt    string
+	foreign   bool     // what is in documents came from outside
 	puts      []string // order of what was made durable
 }
 
@@ -118,6 +119,9 @@ func (m *memory) PutDocument(_ context.Context, d Document) error {
 	defer m.mu.Unlock()
 	if err := m.step("document " + string(d.Kind)); err != nil {
 		return err
+	}
+	if _, ok := m.documents[d.SOPInstanceUID]; ok && m.foreign {
+		return fmt.Errorf("%w: not ours", ErrConflict)
 	}
 	m.documents[d.SOPInstanceUID] = d
 	return nil
@@ -400,6 +404,25 @@ func TestLineStartsWithUnfinishedWorkOnly(t *testing.T) {
 	stop()
 	if n := second.model.count(); n != 0 {
 		t.Errorf("a settled study was read again (%d times)", n)
+	}
+}
+
+// An object from outside under the UID of our document is not our document.
+func TestLineDoesNotDeliverWhatIsNotOurs(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.archive.foreign = true
+	b.archive.documents["1.2.findings.1.0"] = Document{SOPInstanceUID: "1.2.findings.1.0", Bytes: []byte("something else")}
+	b.start(t)
+	b.archive.store("1.2", "frontal")
+	b.Stored("1.2")
+	s := b.until(t, "1.2", StateFailed)
+	if !strings.Contains(s.Record.Error, "1.2.findings.1.0") || !strings.Contains(s.Record.Error, "not ours") || len(s.Record.Documents) > 0 {
+		t.Errorf("record %+v", s.Record)
+	}
+	select {
+	case docs := <-b.sent:
+		t.Errorf("delivered %+v", docs)
+	case <-time.After(50 * time.Millisecond):
 	}
 }
 

@@ -50,7 +50,8 @@ type Archive interface {
 	Records(ctx context.Context, studyUID string) ([]Record, error)
 	// UpdateRecord changes one record, or makes it, as one step.
 	UpdateRecord(ctx context.Context, studyUID, key string, change func(*Record)) (Record, error)
-	// PutDocument stores a document beside the instances of its study.
+	// PutDocument stores a document beside the instances of its study. One of an earlier attempt stays; ErrConflict if anything else is
+	// under its UID.
 	PutDocument(ctx context.Context, d Document) error
 	// Document reads a stored document again.
 	Document(ctx context.Context, studyUID string, ref DocumentRef) (Document, error)
@@ -253,8 +254,7 @@ func (l *Line) report(ctx context.Context, st *Study, rec Record, records []Reco
 	}
 	var refs []DocumentRef
 	for _, d := range docs {
-		// A conflict is a document of an earlier attempt, written before an upgrade: it may have been delivered, so it stays.
-		if err := l.Archive.PutDocument(ctx, d); err != nil && !errors.Is(err, ErrConflict) {
+		if err := l.Archive.PutDocument(ctx, d); err != nil {
 			return rec, fmt.Errorf("storing document %s: %w", d.SOPInstanceUID, err)
 		}
 		refs = append(refs, DocumentRef{Kind: d.Kind, SeriesInstanceUID: d.SeriesInstanceUID, SOPInstanceUID: d.SOPInstanceUID, SOPClassUID: d.SOPClassUID})

@@ -307,12 +307,24 @@ func TestStudy(t *testing.T) {
 	}
 	changed := document
 	changed.Bytes = object(t, "1.2.1", "1.2.1.9", "1.2.1.9.1", pipeline.TagPatientID, "P7")
-	if err := a.PutDocument(ctx, changed); !errors.Is(err, pipeline.ErrConflict) {
-		t.Error(err)
+	if err := a.PutDocument(ctx, changed); err != nil {
+		t.Error("an earlier attempt is in the way:", err)
+	}
+	if back, err = a.Document(ctx, "1.2.1", ref); err != nil || !bytes.Equal(back.Bytes, document.Bytes) {
+		t.Error("the document of an earlier attempt did not stay", err)
 	}
 	changed.SOPInstanceUID = "1.2.1.9.2"
 	if err := a.PutDocument(ctx, changed); !errors.Is(err, pipeline.ErrInvalid) {
 		t.Error("a document whose bytes are another's was taken:", err)
+	}
+	// What came from outside under the UID of a document is none of ours, in this study or in another.
+	for i, foreign := range [][]byte{object(t, "1.2.1", "1.2.1.9", "1.2.1.9.3"), object(t, "1.2.2", "1.2.1.9", "1.2.1.9.4")} {
+		mustStore(t, a, foreign)
+		changed.SOPInstanceUID = fmt.Sprintf("1.2.1.9.%d", 3+i)
+		changed.Bytes = object(t, "1.2.1", "1.2.1.9", changed.SOPInstanceUID, pipeline.TagPatientID, "P7")
+		if err := a.PutDocument(ctx, changed); !errors.Is(err, pipeline.ErrConflict) || !strings.Contains(err.Error(), changed.SOPInstanceUID) {
+			t.Errorf("a foreign object was taken for a document: %v", err)
+		}
 	}
 	// The PACS sends our document back.
 	if o := store(t, a, otherMeta(document.Bytes))[0]; o.Err != nil || !o.Duplicate {
