@@ -82,7 +82,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	metrics := prometheus.NewRegistry()
 	countLine(metrics, line)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
-		Open: dicom.OpenFile, Lookup: dicom.Lookup, Log: s.log, Metrics: metrics, Readings: readings{line, arch},
+		Open: dicom.OpenHeader, Lookup: dicom.Lookup, Log: s.log, Metrics: metrics, Readings: readings{line, arch},
 		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
 	})
 	port := listener.Addr().(*net.TCPAddr).Port
