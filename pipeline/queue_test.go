@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -48,6 +49,42 @@ func TestLineTriesAgainWhatMayPass(t *testing.T) {
 				t.Errorf("%d failures after the start, want 1", n)
 			}
 		})
+	}
+}
+
+// Sending a study again tries it again when it has failed, and does nothing when it has a result.
+func TestLineTriesAgainWhatIsSentAgain(t *testing.T) {
+	b := newLine(t, newMemory())
+	var failures, decoded atomic.Int32
+	b.Steps.Decode = func(_ context.Context, c Chosen) (*Image, error) {
+		decoded.Add(1)
+		if strings.HasPrefix(c.Instance.SOPInstanceUID, "broken") {
+			return nil, ErrInvalid
+		}
+		if failures.Add(1) == 1 {
+			return nil, errors.New("the disk")
+		}
+		return &Image{Instance: c.Instance}, nil
+	}
+	b.Config.GiveUp = -1 // at once
+	b.start(t)
+	for study, instance := range map[string]string{"1.2": "frontal", "1.3": "broken"} {
+		b.archive.store(study, instance)
+		b.Stored(study)
+	}
+	b.until(t, "1.2", StateFailed)
+	b.Again("1.2")
+	b.until(t, "1.2", StateReported)
+	b.until(t, "1.3", StateRefused)
+	before := decoded.Load()
+	for _, study := range []string{"1.2", "1.3"} {
+		b.Again(study)
+		if waits, busy := b.studies.state(study); waits || busy {
+			t.Errorf("study %s has its result and is taken up again", study)
+		}
+	}
+	if n := b.model.count(); n != 1 || before != decoded.Load() {
+		t.Errorf("the model read %d times", n)
 	}
 }
 

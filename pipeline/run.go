@@ -145,6 +145,17 @@ func settled(records []Record, received time.Time) bool {
 // Stored tells the line that an instance of a study has arrived: its quiet time begins anew.
 func (l *Line) Stored(studyUID string) { l.studies.put(studyUID, l.Now().Add(l.Config.Quiet)) }
 
+// Again tells the line that instances were sent again which the archive has: a study that failed is tried again.
+func (l *Line) Again(studyUID string) {
+	records, err := l.Archive.Records(context.Background(), studyUID)
+	waiting, busy := l.studies.state(studyUID)
+	switch r := latest(records); {
+	case err != nil:
+	case r != nil && r.State == StateFailed, r == nil && !waiting && !busy:
+		l.Stored(studyUID)
+	}
+}
+
 // Waiting is how many studies are not complete yet, wait for a reader or for another attempt.
 func (l *Line) Waiting() int { return l.studies.size() }
 
@@ -160,13 +171,13 @@ func (l *Line) study(ctx context.Context, uid string) {
 	case final(err):
 		l.studies.ended(uid)
 		l.Stats.Failed.Add(1)
-		l.Log.Error().Str("study", uid).Err(err).Msg("the study could not be reported; it is tried again when it changes or the service starts")
+		l.Log.Error().Str("study", uid).Err(err).Msg("the study could not be reported; it is tried again when it is sent again or the service starts")
 	default:
 		l.Stats.Failed.Add(1)
 		if pause = l.studies.failed(uid, l.Now(), l.Config.GiveUp); pause > 0 {
 			l.Log.Warn().Str("study", uid).Err(err).Dur("again_in", pause).Msg("the study could not be reported yet")
 		} else {
-			l.Log.Error().Str("study", uid).Err(err).Msg("the study is given up; it is tried again when it changes or the service starts")
+			l.Log.Error().Str("study", uid).Err(err).Msg("the study is given up; it is tried again when it is sent again or the service starts")
 		}
 	}
 	l.studies.done(uid, l.Now(), pause)

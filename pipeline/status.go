@@ -25,11 +25,8 @@ func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
 	if err != nil {
 		return s, err
 	}
-	for i := range records {
-		if s.Record == nil || !records[i].Completed.Before(s.Record.Completed) {
-			s.Record = &records[i]
-			s.State = records[i].State
-		}
+	if s.Record = latest(records); s.Record != nil {
+		s.State = s.Record.State
 	}
 	waiting, reading := l.studies.state(studyUID)
 	switch {
@@ -44,4 +41,15 @@ func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
 		s.State = StateWaiting
 	}
 	return s, nil
+}
+
+// latest returns the record that tells where a study stands; nil where there is none.
+func latest(records []Record) *Record {
+	var last *Record
+	for i := range records {
+		if last == nil || !records[i].Completed.Before(last.Completed) {
+			last = &records[i]
+		}
+	}
+	return last
 }

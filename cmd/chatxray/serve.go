@@ -77,7 +77,13 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		line.Destinations = append(line.Destinations, pipeline.Destination{Name: d.Name, Parallel: d.Parallel, Wanted: d.Wanted, Deliver: to.Deliver,
 			Permanent: func(err error) bool { return errors.Is(err, deliver.Permanent) }})
 	}
-	arch.OnStored(line.Stored)
+	arch.OnStored(func(study string, news bool) {
+		if news {
+			line.Stored(study)
+		} else {
+			line.Again(study)
+		}
+	})
 
 	metrics := prometheus.NewRegistry()
 	countLine(metrics, line)

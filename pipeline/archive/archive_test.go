@@ -260,7 +260,7 @@ func TestStudy(t *testing.T) {
 	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 	a := open(t, t.TempDir(), archive.Options{Now: func() time.Time { return at }})
 	var told []string
-	a.OnStored(func(uid string) { told = append(told, uid) })
+	a.OnStored(func(uid string, news bool) { told = append(told, fmt.Sprint(uid, " ", news)) })
 	if _, err := a.Study(ctx, "1.2.1"); !errors.Is(err, pipeline.ErrNotFound) {
 		t.Fatal(err)
 	}
@@ -296,7 +296,7 @@ func TestStudy(t *testing.T) {
 	if diff := cmp.Diff(map[string]time.Time{"1.2.1": at.Add(-time.Hour)}, received, cmp.Comparer(time.Time.Equal)); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
-	if diff := cmp.Diff([]string{"1.2.1"}, told); diff != "" {
+	if diff := cmp.Diff([]string{"1.2.1 true", "1.2.1 false"}, told); diff != "" {
 		t.Error("who is told of stored studies:\n", diff)
 	}
 
