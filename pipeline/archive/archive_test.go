@@ -230,6 +230,11 @@ func TestFullDisk(t *testing.T) {
 	if got, err := a.Instances(context.Background(), "1.2", "", ""); err != nil || len(got) != 1 {
 		t.Error("what was kept before is gone:", got, err)
 	}
+	// The reserve is for the documents about what was accepted.
+	if err := a.PutDocument(context.Background(), pipeline.Document{Kind: pipeline.FindingsSR, StudyInstanceUID: "1.2", SeriesInstanceUID: "1.2.9",
+		SOPInstanceUID: "1.2.9.1", SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: object(t, "1.2", "1.2.9", "1.2.9.1")}); err != nil {
+		t.Error(err)
+	}
 }
 
 type zeros struct{}

@@ -14,7 +14,7 @@ import (
 // The same document again is no error, and neither is one of an earlier attempt that differs, written before an upgrade say: it may
 // have been delivered, so it stays. Anything else under its UID wraps pipeline.ErrConflict.
 func (a *Archive) PutDocument(ctx context.Context, d pipeline.Document) error {
-	s, err := a.Stage(ctx, bytes.NewReader(d.Bytes))
+	s, err := a.stage(ctx, bytes.NewReader(d.Bytes), func(int64) error { return nil }) // the reserve is there for it
 	if err != nil {
 		return fmt.Errorf("document %s: %w", d.SOPInstanceUID, err)
 	}
