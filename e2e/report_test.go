@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,6 +69,42 @@ func TestReportFromStandardInput(t *testing.T) {
 	said, _ := chatxray(t, 4, "report", lateral)
 	if !strings.Contains(said, "lateral") {
 		t.Errorf("it does not say why:\n%s", said)
+	}
+}
+
+// A bundle that was not made for children does not read them.
+func TestReportOfAChild(t *testing.T) {
+	bundle := copyBundle(t, filepath.Join(root, "bundles", "chatxray-base"))
+	manifest := filepath.Join(bundle, "manifest.json")
+	b, err := os.ReadFile(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(b, &m); err != nil {
+		t.Fatal(err)
+	}
+	m["patients"] = map[string]any{"min_age_years": 18}
+	if b, err = json.Marshal(m); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(manifest, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	file, _ := phantom(t)
+	image, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for age, code := range map[string]int{"017Y": 4, "018Y": 0} {
+		at := element(t, image, 0x0010, 0x0040, "CS") + 2 // behind Patient's Sex
+		aged := filepath.Join(t.TempDir(), age+".dcm")
+		if err := os.WriteFile(aged, slices.Concat(image[:at], []byte("\x10\x00\x10\x10AS\x04\x00"+age), image[at:]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, _ := chatxray(t, code, "report", "--bundle", bundle, aged); strings.Contains(out, "younger") != (code == 4) {
+			t.Errorf("%s: %s", age, out)
+		}
 	}
 }
 

@@ -94,7 +94,9 @@ func (e *engine) Close() { e.model.Close() }
 // steps wires the rooms into the verbs of the line.
 func steps(model *modelrt.Model, cfg config.Config) pipeline.Steps {
 	return pipeline.Steps{
-		Select: dicom.Select,
+		Select: func(st *pipeline.Study) ([]pipeline.Chosen, []pipeline.Refusal) {
+			return dicom.Select(st, model.Bundle().Manifest.Patients.MinAgeYears)
+		},
 		Decode: func(ctx context.Context, c pipeline.Chosen) (*pipeline.Image, error) {
 			img, err := dicom.Decode(ctx, c.Instance, c.Frame)
 			if err != nil {
