@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -22,9 +23,10 @@ import (
 
 // Config is the configuration file. Example has every key with its default and what it does.
 type Config struct {
-	Listen       string              `yaml:"listen"`  // address of the HTTP server
-	Data         string              `yaml:"data"`    // folder of the archive
-	Station      string              `yaml:"station"` // Station Name in the documents
+	Listen       string              `yaml:"listen"`   // address of the HTTP server
+	Data         string              `yaml:"data"`     // folder of the archive
+	Station      string              `yaml:"station"`  // Station Name in the documents
+	Timezone     string              `yaml:"timezone"` // of the study times that have no offset: an IANA name, or Local
 	Model        modelrt.Config      `yaml:"model"`
 	DICOMweb     dicomweb.Config     `yaml:"dicomweb"`
 	Archive      archive.Config      `yaml:"archive"`
@@ -40,7 +42,7 @@ var Example []byte
 
 // Default returns the configuration of a service that runs alone on this machine.
 func Default() Config {
-	return Config{Listen: "127.0.0.1:8080", Data: "chatxray-data", Station: "CHATXRAY", Model: modelrt.DefaultConfig(),
+	return Config{Listen: "127.0.0.1:8080", Data: "chatxray-data", Station: "CHATXRAY", Timezone: "Local", Model: modelrt.DefaultConfig(),
 		DICOMweb: dicomweb.Default(), Archive: archive.DefaultConfig(), Jobs: jobs.Default(), Line: pipeline.DefaultLine()}
 }
 
@@ -55,6 +57,15 @@ func Parse(b []byte) (Config, error) {
 		return c, fmt.Errorf("%w: %s", pipeline.ErrInvalid, strings.TrimSpace(yaml.FormatError(err, false, true)))
 	}
 	return c, nil
+}
+
+// Zone returns the time zone of the documents; the configuration must have passed Check.
+func (c Config) Zone() *time.Location {
+	zone, err := time.LoadLocation(c.Timezone)
+	if err != nil {
+		return time.Local
+	}
+	return zone
 }
 
 // Check returns everything that is wrong with the values, joined. It opens nothing.
@@ -73,6 +84,9 @@ func (c Config) Check() error {
 	}
 	if len(c.Station) > 16 {
 		add(fmt.Errorf("station: %q has more than the 16 characters of a Station Name", c.Station))
+	}
+	if _, err := time.LoadLocation(c.Timezone); err != nil || c.Timezone == "" {
+		add(fmt.Errorf("timezone: %q is neither a name like Europe/Berlin nor Local", c.Timezone))
 	}
 	add(c.Model.Check())
 	add(c.DICOMweb.Check())

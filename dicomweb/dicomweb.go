@@ -113,7 +113,7 @@ type Store interface {
 
 // Deps is what main hands in.
 type Deps struct {
-	Open     func(path string) (*pipeline.Instance, error)               // parses the header of a file
+	Open     func(path string) (*pipeline.Instance, error)               // parses the header of a file; no digest is needed
 	Lookup   func(keyword string) (tag pipeline.Tag, vr string, ok bool) // the data dictionary
 	Checks   map[string]func(context.Context) error                      // what /readyz asks, by name
 	Readings Readings                                                    // how far a study has come; nil where nothing is read

@@ -26,7 +26,6 @@ func (s *server) metadata(c *gin.Context) {
 		return
 	}
 	base := s.base(c.Request)
-	w := s.patient(c)
 	for i, in := range found {
 		header, err := s.header(in)
 		if err != nil && i == 0 {
@@ -47,7 +46,7 @@ func (s *server) metadata(c *gin.Context) {
 		if i == len(found)-1 {
 			out = append(out, ']')
 		}
-		if _, err := w.Write(out); err != nil {
+		if _, err := c.Writer.Write(out); err != nil {
 			panic(http.ErrAbortHandler)
 		}
 	}

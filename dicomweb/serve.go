@@ -10,7 +10,7 @@ import (
 )
 
 // Serve answers on a listener until ctx ends; then it takes no new request and lets the running ones finish for at most cfg.Drain. It
-// closes the listener. The error is nil when everything has finished.
+// closes the listener. The error is nil when everything has finished. A client that takes nothing of an answer for cfg.Idle is cut off.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, cfg Config) error {
 	srv := &http.Server{
 		Handler:           h,
@@ -19,7 +19,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, cfg Config) erro
 		MaxHeaderBytes:    64 << 10,
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(l) }()
+	go func() { ended <- srv.Serve(patient{l, cfg.Idle}) }()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("the HTTP server ended: %w", err)
@@ -29,6 +29,54 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, cfg Config) erro
 	defer cancel()
 	if err := srv.Shutdown(patience); err != nil {
 		return errors.Join(fmt.Errorf("requests were cut off after %v: %w", cfg.Drain, err), srv.Close())
+	}
+	return nil
+}
+
+// patient is a listener whose connections wait for idle, not longer, until the other side takes some of what is written to it. How
+// long a whole answer takes does not matter.
+type patient struct {
+	net.Listener
+	idle time.Duration
+}
+
+func (p patient) Accept() (net.Conn, error) {
+	c, err := p.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	// The kernel says that there is room again when a third of its buffer is free: a buffer of its own choice, megabytes, would make a
+	// slow link look like one that stands still.
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetWriteBuffer(sendBuffer)
+	}
+	return patientConn{c, p.idle}, nil
+}
+
+const sendBuffer = 256 << 10
+
+type patientConn struct {
+	net.Conn
+	idle time.Duration
+}
+
+// Write moves the deadline on before each piece: the connection's own Write has one for all of b.
+func (c patientConn) Write(b []byte) (n int, err error) {
+	const piece = 64 << 10
+	for {
+		_ = c.SetWriteDeadline(time.Now().Add(c.idle))
+		m, err := c.Conn.Write(b[:min(len(b), piece)])
+		n, b = n+m, b[m:]
+		if err != nil || len(b) == 0 {
+			return n, err
+		}
+	}
+}
+
+// CloseWrite lets the server say that an answer has ended while it does not read the rest of a request.
+func (c patientConn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
 	}
 	return nil
 }

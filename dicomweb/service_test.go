@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -51,7 +52,7 @@ type option func(*dicomweb.Config, *dicomweb.Deps, *archive.Options)
 func start(t testing.TB, options ...option) *service {
 	t.Helper()
 	s := &service{t: t, log: &logged{}}
-	cfg, deps, opts := dicomweb.Default(), dicomweb.Deps{Open: dicom.OpenFile, Lookup: dicom.Lookup}, archive.Options{}
+	cfg, deps, opts := dicomweb.Default(), dicomweb.Deps{Open: dicom.OpenHeader, Lookup: dicom.Lookup}, archive.Options{}
 	deps.Log = zerolog.New(s.log)
 	for _, o := range options {
 		o(&cfg, &deps, &opts)
@@ -63,11 +64,17 @@ func start(t testing.TB, options ...option) *service {
 	if s.archive, err = archive.Open(t.TempDir(), dicom.OpenFile, opts); err != nil {
 		t.Fatal(err)
 	}
-	web := httptest.NewServer(dicomweb.New(cfg, s.archive, deps))
-	s.root = web.URL + dicomweb.Root
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.root = "http://" + l.Addr().String() + dicomweb.Root
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- dicomweb.Serve(ctx, l, dicomweb.New(cfg, s.archive, deps), cfg) }()
 	t.Cleanup(func() {
-		web.Close()
-		if err := s.archive.Close(); err != nil {
+		stop()
+		if err := errors.Join(<-ended, s.archive.Close()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -94,7 +93,7 @@ func (s *server) sendFile(c *gin.Context, in *pipeline.Instance) {
 	c.Header("Content-Type", partType(in))
 	c.Header("Content-Length", strconv.FormatInt(size, 10))
 	c.Status(http.StatusOK)
-	if _, err := io.Copy(s.patient(c), f); err != nil {
+	if _, err := io.Copy(c.Writer, f); err != nil {
 		_ = c.Error(fmt.Errorf("%w: the client went away", errBroken))
 		panic(http.ErrAbortHandler)
 	}
@@ -108,7 +107,7 @@ func (s *server) sendFiles(c *gin.Context, found []*pipeline.Instance) {
 		s.refuse(c, err)
 		return
 	}
-	w := multipart.NewWriter(s.patient(c))
+	w := multipart.NewWriter(c.Writer)
 	c.Header("Content-Type", `multipart/related; type="application/dicom"; boundary=`+w.Boundary())
 	c.Status(http.StatusOK)
 	for i, in := range found {
@@ -153,16 +152,3 @@ func openStored(in *pipeline.Instance) (*os.File, int64, error) {
 	}
 	return f, info.Size(), nil
 }
-
-// patient writes an answer and moves the deadline on before each write.
-func (s *server) patient(c *gin.Context) io.Writer {
-	control := http.NewResponseController(c.Writer)
-	return writerFunc(func(p []byte) (int, error) {
-		_ = control.SetWriteDeadline(time.Now().Add(s.Idle))
-		return c.Writer.Write(p)
-	})
-}
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

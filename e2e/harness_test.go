@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -109,9 +110,16 @@ func (l *lockedBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); retur
 // serve starts the service on a free port and waits until it is ready.
 func serve(t *testing.T, data string, args ...string) *service {
 	t.Helper()
+	return serveUnder(t, nil, data, args...)
+}
+
+// serveUnder does what serve does with a command before it (nsenter, say).
+func serveUnder(t *testing.T, under []string, data string, args ...string) *service {
+	t.Helper()
 	portFile := filepath.Join(t.TempDir(), "port")
 	s := &service{t: t, log: &lockedBuffer{}, done: make(chan struct{})}
-	s.cmd = exec.Command(built(t), append([]string{"--log-json", "serve", "--listen", "127.0.0.1:0", "--port-file", portFile, "--data", data}, args...)...)
+	argv := slices.Concat(under, []string{built(t), "--log-json", "serve", "--listen", "127.0.0.1:0", "--port-file", portFile, "--data", data}, args)
+	s.cmd = exec.Command(argv[0], argv[1:]...)
 	s.cmd.Stderr, s.cmd.Stdout = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,12 +72,49 @@ func TestReportFromStandardInput(t *testing.T) {
 	}
 }
 
+// A bundle that was not made for children does not read them.
+func TestReportOfAChild(t *testing.T) {
+	bundle := copyBundle(t, filepath.Join(root, "bundles", "chatxray-base"))
+	manifest := filepath.Join(bundle, "manifest.json")
+	b, err := os.ReadFile(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(b, &m); err != nil {
+		t.Fatal(err)
+	}
+	m["patients"] = map[string]any{"min_age_years": 18}
+	if b, err = json.Marshal(m); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(manifest, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	file, _ := phantom(t)
+	image, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for age, code := range map[string]int{"017Y": 4, "018Y": 0} {
+		at := element(t, image, 0x0010, 0x0040, "CS") + 2 // behind Patient's Sex
+		aged := filepath.Join(t.TempDir(), age+".dcm")
+		if err := os.WriteFile(aged, slices.Concat(image[:at], []byte("\x10\x00\x10\x10AS\x04\x00"+age), image[at:]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, _ := chatxray(t, code, "report", "--bundle", bundle, aged); strings.Contains(out, "younger") != (code == 4) {
+			t.Errorf("%s: %s", age, out)
+		}
+	}
+}
+
 // The objects that the command writes pass the validators; the service's go through the same code.
 func TestReportsPassDciodvfy(t *testing.T) {
 	validator, err := exec.LookPath("dciodvfy")
 	if err != nil {
 		t.Skip("dciodvfy is not installed (Debian package dicom3tools)")
 	}
+	t.Setenv("TZ", "Asia/Kolkata") // the phantom states no offset, so the machine's counts
 	file, study := phantom(t)
 	out := t.TempDir()
 	chatxray(t, 0, "report", "--out", out, file)
@@ -83,6 +122,37 @@ func TestReportsPassDciodvfy(t *testing.T) {
 		said, _ := exec.Command(validator, filepath.Join(out, study+"."+kind+".dcm")).CombinedOutput()
 		if bytes.Contains(said, []byte("Error")) || len(said) == 0 {
 			t.Errorf("%s: %s", kind, said)
+		}
+		if b, err := os.ReadFile(filepath.Join(out, study+"."+kind+".dcm")); err != nil || !bytes.Contains(b, []byte("SH\x06\x00+0530")) {
+			t.Errorf("%s: not in the zone of the machine (%v)", kind, err)
+		}
+	}
+}
+
+// A UID names one content: a second run makes other objects.
+func TestReportAgain(t *testing.T) {
+	file, study := phantom(t)
+	seen := map[string]string{}
+	for _, out := range []string{t.TempDir(), t.TempDir()} {
+		stdout, _ := chatxray(t, 0, "report", "--json", "--out", out, file)
+		var rep struct {
+			Documents []struct {
+				Kind, Path string
+				UID        string `json:"sop_instance_uid"`
+			}
+		}
+		if err := json.Unmarshal([]byte(stdout), &rep); err != nil || len(rep.Documents) != 2 {
+			t.Fatalf("%v\n%s", err, stdout)
+		}
+		for _, d := range rep.Documents {
+			b, err := os.ReadFile(d.Path)
+			if err != nil || !bytes.Contains(b, []byte(d.UID)) || !bytes.Contains(b, []byte(study)) {
+				t.Errorf("%s is not document %s of study %s (%v)", d.Path, d.UID, study, err)
+			}
+			if first, ok := seen[d.UID]; ok && first != string(b) {
+				t.Errorf("the %s document has the UID of an earlier one and other bytes", d.Kind)
+			}
+			seen[d.UID] = string(b)
 		}
 	}
 }

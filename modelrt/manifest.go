@@ -21,6 +21,7 @@ type Manifest struct {
 	IntendedUse  string          `json:"intended_use"`
 	TrainingData string          `json:"training_data"`
 	Languages    []string        `json:"languages"`
+	Patients     Patients        `json:"patients"`
 	Preprocess   Preprocess      `json:"preprocess"`
 	Graphs       Graphs          `json:"graphs"`
 	Vision       Vision          `json:"vision"`
@@ -33,6 +34,11 @@ type Manifest struct {
 	Evidence     EvidenceFile    `json:"evidence"`
 	Labels       []string        `json:"labels"`
 	Files        map[string]File `json:"files"`
+}
+
+// Patients says whose images the model was made for.
+type Patients struct {
+	MinAgeYears int `json:"min_age_years"` // 0 for no limit, also when absent
 }
 
 // Graphs names the four ONNX graphs.

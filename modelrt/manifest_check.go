@@ -60,6 +60,9 @@ func (m *Manifest) faults() (faults []error) {
 	for _, l := range m.Languages {
 		said("languages", l)
 	}
+	if n := m.Patients.MinAgeYears; n < 0 || n > 120 {
+		fault(pipeline.ErrInvalid, "patients.min_age_years", "%d is not from 0 to 120", n)
+	}
 	if err := m.Preprocess.Validate(); err != nil {
 		faults = append(faults, err)
 	}

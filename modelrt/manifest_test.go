@@ -47,8 +47,12 @@ func TestParseManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Name != "tiny" || m.Decoder.Layers != 2 || m.Preprocess.Width != 32 || m.Files["vision.onnx"].Bytes == 0 {
+	if m.Name != "tiny" || m.Decoder.Layers != 2 || m.Preprocess.Width != 32 || m.Files["vision.onnx"].Bytes == 0 || m.Patients.MinAgeYears != 0 {
 		t.Errorf("%+v", m)
+	}
+	m, err = ParseManifest(edited(t, map[string]any{"patients": map[string]any{"min_age_years": 18}}))
+	if err != nil || m.Patients.MinAgeYears != 18 {
+		t.Errorf("%v %+v", err, m)
 	}
 }
 
@@ -91,6 +95,9 @@ func TestParseManifestFaults(t *testing.T) {
 		{"thresholds", map[string]any{"vision/thresholds": []float64{0.5, 1}}, pipeline.ErrInvalid, []string{"2 values for 3 findings", "1 is not between 0 and 1"}},
 		{"views", map[string]any{"vision/views": []string{"lateral"}}, pipeline.ErrInvalid, []string{"vision.views: 1 views"}},
 		{"a view twice", map[string]any{"vision/views": []string{"frontal", "frontal", ""}}, pipeline.ErrInvalid, []string{`vision.views: "frontal"`, `vision.views: ""`}},
+		{"an age", map[string]any{"patients": map[string]any{"min_age_years": -1, "max_age_years": 90}}, pipeline.ErrInvalid, []string{"patients.min_age_years: -1", "unknown key patients.max_age_years"}},
+		{"an age that nobody has", map[string]any{"patients": map[string]any{"min_age_years": 121}}, pipeline.ErrInvalid, []string{"patients.min_age_years: 121"}},
+		{"an age with a fraction", map[string]any{"patients": map[string]any{"min_age_years": 17.5}}, pipeline.ErrInvalid, []string{"min_age_years"}},
 		{"no language", map[string]any{"languages": nil}, pipeline.ErrInvalid, []string{"languages: is empty"}},
 	}
 	for _, tt := range tests {

@@ -322,7 +322,7 @@ func TestReadAsRadiograph(t *testing.T) {
 		if !in.Header.IsPhantom() {
 			t.Errorf("%s: not marked as a phantom", name)
 		}
-		chosen, refused := dicom.Select(&pipeline.Study{StudyInstanceUID: in.StudyInstanceUID, Instances: []*pipeline.Instance{in}})
+		chosen, refused := dicom.Select(&pipeline.Study{StudyInstanceUID: in.StudyInstanceUID, Instances: []*pipeline.Instance{in}}, 0)
 		if o.View == phantom.LL {
 			if len(chosen) != 0 || len(refused) != 1 || refused[0].Reason != dicom.Lateral {
 				t.Errorf("%s: %v %v", name, chosen, refused)

@@ -1,92 +1,106 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"math"
-	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
 
-// deliver starts what is still to be delivered of a record; each destination has its own patience. A destination that was configured
-// after the record was made gets nothing of it.
+// defaultParallel is how many studies are delivered to a destination at the same time when it does not say.
+const defaultParallel = 4
+
+// deliver queues what is still to be delivered of a record; the queue of a destination holds names, not documents. A destination that
+// was configured after the record was made gets nothing of it.
 func (l *Line) deliver(rec Record) {
-	if rec.State != StateReported {
-		return
-	}
-	for _, to := range l.Destinations {
-		if d := rec.Deliveries[to.Name]; d == nil || d.Dead || !d.Delivered.IsZero() {
-			continue
+	for i, to := range l.Destinations {
+		if rec.undelivered(to.Name) {
+			l.deliveries[i].put(rec.StudyInstanceUID+"\n"+rec.Key, l.Now())
 		}
-		key := rec.Key + "\n" + to.Name
-		l.mu.Lock()
-		if l.delivering == nil {
-			l.delivering = map[string]bool{}
-		}
-		busy := l.delivering[key]
-		l.delivering[key] = true
-		l.mu.Unlock()
-		if busy {
-			continue
-		}
-		l.work.Go(func() {
-			l.deliverTo(l.ctx, rec, to)
-			l.mu.Lock()
-			delete(l.delivering, key)
-			l.mu.Unlock()
-		})
 	}
 }
 
-// deliverTo tries until the destination has the documents, refuses them for good, or this process has tried for GiveUp.
-func (l *Line) deliverTo(ctx context.Context, rec Record, to Destination) {
-	began := l.Now()
-	log := l.Log.With().Str("study", rec.StudyInstanceUID).Str("destination", to.Name).Logger()
-	for attempt := 1; ; attempt++ {
-		err := l.attempt(ctx, rec, to)
-		if ctx.Err() != nil {
-			return
-		}
-		dead := err != nil && (to.Permanent(err) || l.Now().Sub(began) > l.Config.GiveUp)
-		if _, uerr := l.Archive.UpdateRecord(ctx, rec.StudyInstanceUID, rec.Key, func(r *Record) {
-			if r.Deliveries == nil {
-				r.Deliveries = map[string]*Delivery{}
-			}
-			d := r.Deliveries[to.Name]
-			if d == nil {
-				d = &Delivery{}
-				r.Deliveries[to.Name] = d
-			}
-			d.Attempts++
-			d.Dead = dead
-			d.Error = ""
-			if err != nil {
-				d.Error = err.Error()
-			} else {
-				d.Delivered = l.Now()
-			}
-		}); uerr != nil {
-			log.Error().Err(uerr).Msg("the delivery could not be noted; it may be repeated")
-		}
-		switch {
-		case err == nil:
-			l.Stats.Delivered.Add(1)
-			log.Info().Int("attempt", attempt).Msg("delivered")
-			return
-		case dead:
-			l.Stats.DeliveriesDead.Add(1)
-			log.Error().Err(err).Int("attempt", attempt).Msg("delivery given up; the documents stay in the archive")
-			return
-		}
-		l.Stats.DeliveryErrors.Add(1)
-		pause := backoff(attempt)
-		log.Warn().Err(err).Int("attempt", attempt).Dur("again_in", pause).Msg("delivery failed")
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
+// undelivered tells whether a record has documents that are still on their way to a destination.
+func (r *Record) undelivered(to string) bool {
+	d := r.Deliveries[to]
+	return r.State == StateReported && d != nil && !d.Dead && d.Delivered.IsZero()
+}
+
+// startDeliveries starts the workers of each destination. None of them waits for a delivery that has failed.
+func (l *Line) startDeliveries(ctx context.Context) {
+	l.deliveries = make([]queue, len(l.Destinations))
+	for i, to := range l.Destinations {
+		for range cmp.Or(to.Parallel, defaultParallel) {
+			l.work.Go(func() {
+				for q := &l.deliveries[i]; ; {
+					name, ok := q.next(ctx, l.Now)
+					if !ok {
+						return
+					}
+					pause := l.deliverTo(ctx, q, name, to)
+					q.done(name, l.Now(), pause)
+				}
+			})
 		}
 	}
+}
+
+// deliverTo makes one attempt. A delivery ends when the destination has the documents, refuses them for good, or has failed for GiveUp;
+// till then pause says when the next attempt is due.
+func (l *Line) deliverTo(ctx context.Context, q *queue, name string, to Destination) (pause time.Duration) {
+	study, key, _ := strings.Cut(name, "\n")
+	log := l.Log.With().Str("study", study).Str("destination", to.Name).Logger()
+	records, err := l.Archive.Records(ctx, study)
+	if err == nil {
+		i := slices.IndexFunc(records, func(r Record) bool { return r.Key == key })
+		if i < 0 || !records[i].undelivered(to.Name) {
+			q.ended(name)
+			return 0
+		}
+		err = l.attempt(ctx, records[i], to)
+	}
+	if ctx.Err() != nil {
+		return 0
+	}
+	if err == nil || to.Permanent(err) {
+		q.ended(name)
+	} else {
+		pause = q.failed(name, l.Now(), l.Config.GiveUp)
+	}
+	attempts := 0
+	if _, uerr := l.Archive.UpdateRecord(ctx, study, key, func(r *Record) {
+		d := cmp.Or(r.Deliveries[to.Name], &Delivery{})
+		d.Attempts++
+		d.Dead = err != nil && pause == 0
+		d.Error = ""
+		if err != nil {
+			d.Error = err.Error()
+		} else {
+			d.Delivered = l.Now()
+		}
+		attempts = d.Attempts
+		if r.Deliveries == nil {
+			r.Deliveries = map[string]*Delivery{}
+		}
+		r.Deliveries[to.Name] = d
+	}); uerr != nil {
+		log.Error().Err(uerr).Msg("the delivery could not be noted; it may be repeated")
+	}
+	switch {
+	case err == nil:
+		l.Stats.Delivered.Add(1)
+		log.Info().Int("attempt", attempts).Msg("delivered")
+	case pause == 0:
+		l.Stats.DeliveriesDead.Add(1)
+		log.Error().Err(err).Int("attempt", attempts).Msg("delivery given up; the documents stay in the archive")
+	default:
+		l.Stats.DeliveryErrors.Add(1)
+		log.Warn().Err(err).Int("attempt", attempts).Dur("again_in", pause).Msg("delivery failed")
+	}
+	return pause
 }
 
 func (l *Line) attempt(ctx context.Context, rec Record, to Destination) error {
@@ -102,12 +116,6 @@ func (l *Line) attempt(ctx context.Context, rec Record, to Destination) error {
 		return nil
 	}
 	return to.Deliver(ctx, docs)
-}
-
-// backoff doubles from one second to five minutes, give or take a fifth so that many failed deliveries do not come back at once.
-func backoff(attempt int) time.Duration {
-	s := min(math.Pow(2, float64(attempt-1)), 300)
-	return time.Duration(s * (0.8 + 0.4*rand.Float64()) * float64(time.Second))
 }
 
 type atomicFloat struct{ bits atomic.Uint64 }

@@ -16,3 +16,13 @@ var (
 	ErrMissingPart = errors.New("missing run-time part")
 	ErrModel       = errors.New("the model failed") // it gave nothing that may leave: no sentence, no end of a run, numbers that are not finite
 )
+
+// final tells whether an error stays what it is when the same is tried again: it is about the input, not about the machine.
+func final(err error) bool {
+	for _, e := range []error{ErrInvalid, ErrUnsupported, ErrUnknown, ErrNotImage, ErrNotFound, ErrConflict, ErrModel} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

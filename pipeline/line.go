@@ -33,7 +33,7 @@ type Model interface {
 // Steps are the verbs between a complete study and its documents, handed in by main.
 type Steps struct {
 	Select func(*Study) ([]Chosen, []Refusal)                   // in the order of preference
-	Decode func(context.Context, Chosen) (*Image, error)        // an error refuses the image, not the study
+	Decode func(context.Context, Chosen) (*Image, error)        // a final error refuses the image, not the study
 	Model  Model                                                //
 	Write  func(*Study, *Reading, []Record) ([]Document, error) // earlier records of the study are its predecessors
 }
@@ -70,14 +70,18 @@ func (s *Steps) Key(st *Study) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// Read chooses the image of a study that is to be read, decodes it and lets the model read it. An image that cannot be decoded
-// gives way to the next; the error is a *NoImageError when none is left. created becomes Reading.Created.
+// Read chooses the image of a study that is to be read, decodes it and lets the model read it. An image that can never be decoded
+// gives way to the next; the error is a *NoImageError when none is left. One that cannot be decoded now (the disk, a missing part)
+// fails the study. created becomes Reading.Created.
 func (s *Steps) Read(ctx context.Context, st *Study, created time.Time) (*Reading, *Image, error) {
 	chosen, refused := s.Select(st)
 	for i, c := range chosen {
 		img, err := s.Decode(ctx, c)
 		if ctx.Err() != nil {
 			return nil, nil, ctx.Err()
+		}
+		if err != nil && !final(err) {
+			return nil, nil, fmt.Errorf("decoding instance %s: %w", c.Instance.SOPInstanceUID, err)
 		}
 		if err != nil {
 			refused = append(refused, Refusal{SOPInstanceUID: c.Instance.SOPInstanceUID, Reason: refusalReason(err), Detail: err.Error()})
@@ -112,7 +116,7 @@ func refusalReason(err error) string {
 	for _, r := range []struct {
 		err  error
 		word string
-	}{{ErrMissingPart, "missing-part"}, {ErrUnsupported, "unsupported"}, {ErrUnknown, "unknown"}, {ErrNotImage, "not-an-image"}} {
+	}{{ErrUnsupported, "unsupported"}, {ErrUnknown, "unknown"}, {ErrNotImage, "not-an-image"}} {
 		if errors.Is(err, r.err) {
 			return r.word
 		}

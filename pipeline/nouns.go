@@ -188,7 +188,7 @@ type Reading struct {
 	Findings         []Finding  `json:"findings"` // one for each label of Labels
 	Phantom          bool       `json:"phantom,omitempty"`
 	Truncated        bool       `json:"truncated,omitempty"` // the model did not end its report within the token limit
-	Revision         int        `json:"revision"`
+	Revision         int        `json:"revision"`            // counted by the archive from 1; 0 outside of one
 	Created          time.Time  `json:"created"`
 	RunSeconds       float64    `json:"run_seconds"` // sum of ONNX Runtime run times
 }

@@ -10,7 +10,7 @@ const (
 	StateRead     State = "read"     // the Reading is on disk, its documents are not
 	StateReported State = "reported" // the documents are in the archive
 	StateRefused  State = "refused"  // no image of the study can be read
-	StateFailed   State = "failed"   // reading failed; tried again when the study changes or the service starts
+	StateFailed   State = "failed"   // Error says why; tried again later if it may pass, and when the study is sent again or the service starts
 )
 
 // DocumentRef names a stored document.

@@ -16,7 +16,7 @@ import (
 type LineConfig struct {
 	Quiet   time.Duration `yaml:"quiet"`   // a study is complete when nothing came for this long
 	Readers int           `yaml:"readers"` // studies read at the same time
-	GiveUp  time.Duration `yaml:"give_up"` // a delivery that still fails after this long is given up
+	GiveUp  time.Duration `yaml:"give_up"` // what still fails after this long is given up
 }
 
 // DefaultLine returns what suits a PACS that forwards study by study.
@@ -50,7 +50,8 @@ type Archive interface {
 	Records(ctx context.Context, studyUID string) ([]Record, error)
 	// UpdateRecord changes one record, or makes it, as one step.
 	UpdateRecord(ctx context.Context, studyUID, key string, change func(*Record)) (Record, error)
-	// PutDocument stores a document beside the instances of its study.
+	// PutDocument stores a document beside the instances of its study. One of an earlier attempt stays; ErrConflict if anything else is
+	// under its UID.
 	PutDocument(ctx context.Context, d Document) error
 	// Document reads a stored document again.
 	Document(ctx context.Context, studyUID string, ref DocumentRef) (Document, error)
@@ -66,6 +67,7 @@ type Claims interface {
 // Destination takes finished documents. Wanted picks what it wants; an error for which Permanent is true is not tried again.
 type Destination struct {
 	Name      string
+	Parallel  int // studies at the same time; 0 is 4
 	Wanted    func([]Document) []Document
 	Deliver   func(context.Context, []Document) error
 	Permanent func(error) bool
@@ -74,7 +76,7 @@ type Destination struct {
 // Stats counts what the line has done since the process started.
 type Stats struct {
 	Read, Refused, Failed, Delivered, DeliveryErrors, DeliveriesDead atomic.Int64
-	Waiting, Reading                                                 atomic.Int64
+	Reading                                                          atomic.Int64
 	// Seconds of the last study, complete to reported, and the part of it inside ONNX Runtime.
 	LastSeconds, LastRunSeconds atomicFloat
 }
@@ -90,26 +92,19 @@ type Line struct {
 	Now          func() time.Time
 	Stats        Stats
 
-	mu         sync.Mutex
-	due        map[string]time.Time // when the quiet time of a study ends
-	reading    map[string]bool
-	delivering map[string]bool
-	wake       chan struct{}
+	studies    queue   // by Study Instance UID, due when their quiet time ends
+	deliveries []queue // one for each of Destinations
 	work       sync.WaitGroup
-	ctx        context.Context
 }
 
 // Run works until ctx ends; first it takes up what an earlier process left undone. It returns when the running study is either
 // finished or safely put down.
 func (l *Line) Run(ctx context.Context) error {
-	l.mu.Lock()
-	l.ctx, l.wake = ctx, make(chan struct{}, 1)
-	l.due, l.reading, l.delivering = map[string]time.Time{}, map[string]bool{}, map[string]bool{}
-	l.mu.Unlock()
 	received, err := l.Archive.Received(ctx)
 	if err != nil {
 		return fmt.Errorf("looking for unfinished studies: %w", err)
 	}
+	l.startDeliveries(ctx)
 	for uid, at := range received {
 		records, err := l.Archive.Records(ctx, uid)
 		if err == nil && settled(records, at) {
@@ -118,12 +113,12 @@ func (l *Line) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		l.wait(uid, at.Add(l.Config.Quiet))
+		l.studies.put(uid, at.Add(l.Config.Quiet))
 	}
 	for range l.Config.Readers {
 		l.work.Go(func() {
 			for {
-				uid, ok := l.next(ctx)
+				uid, ok := l.studies.next(ctx, l.Now)
 				if !ok {
 					return
 				}
@@ -148,89 +143,49 @@ func settled(records []Record, received time.Time) bool {
 }
 
 // Stored tells the line that an instance of a study has arrived: its quiet time begins anew.
-func (l *Line) Stored(studyUID string) { l.wait(studyUID, l.Now().Add(l.Config.Quiet)) }
+func (l *Line) Stored(studyUID string) { l.studies.put(studyUID, l.Now().Add(l.Config.Quiet)) }
 
-// wait notes when a study is due. Before Run nothing needs to be noted: Run asks the archive.
-func (l *Line) wait(uid string, at time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.due == nil {
-		return
-	}
-	l.due[uid] = at
-	l.Stats.Waiting.Store(int64(len(l.due)))
-	l.poke()
-}
-
-func (l *Line) poke() {
-	select {
-	case l.wake <- struct{}{}:
-	default: // somebody is going to look anyway
+// Again tells the line that instances were sent again which the archive has: a study that failed is tried again.
+func (l *Line) Again(studyUID string) {
+	records, err := l.Archive.Records(context.Background(), studyUID)
+	waiting, busy := l.studies.state(studyUID)
+	switch r := latest(records); {
+	case err != nil:
+	case r != nil && r.State == StateFailed, r == nil && !waiting && !busy:
+		l.Stored(studyUID)
 	}
 }
 
-// next blocks until a study is complete and takes it; false when ctx has ended. A study that is being read now is left until then.
-func (l *Line) next(ctx context.Context) (uid string, ok bool) {
-	for {
-		l.mu.Lock()
-		var first time.Time
-		for u, at := range l.due {
-			if !l.reading[u] && (uid == "" || at.Before(first)) {
-				uid, first = u, at
-			}
-		}
-		pause := time.Hour
-		if uid != "" {
-			if pause = first.Sub(l.Now()); pause <= 0 {
-				delete(l.due, uid)
-				l.reading[uid] = true
-				l.Stats.Waiting.Store(int64(len(l.due)))
-				l.mu.Unlock()
-				l.poke() // another idle reader may take the next one
-				return uid, ctx.Err() == nil
-			}
-			uid = ""
-		}
-		l.mu.Unlock()
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return "", false
-		case <-l.wake:
-		case <-timer.C:
-		}
-		timer.Stop()
-	}
-}
+// Waiting is how many studies are not complete yet, wait for a reader or for another attempt.
+func (l *Line) Waiting() int { return l.studies.size() }
 
-// study does one complete study and keeps the books around it.
+// study does one complete study and keeps the books around it. A failure that may pass is tried again with growing pauses.
 func (l *Line) study(ctx context.Context, uid string) {
 	l.Stats.Reading.Add(1)
-	retry, err := l.process(ctx, uid)
+	pause, err := l.process(ctx, uid)
 	l.Stats.Reading.Add(-1)
-	l.mu.Lock()
-	delete(l.reading, uid)
-	due, again := l.due[uid]
-	l.mu.Unlock()
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		l.Stats.Failed.Add(1)
-		l.Log.Error().Str("study", uid).Err(err).Dur("again_in", retry).Msg("the study could not be reported; without a time it is tried again when it changes or the service starts")
-	}
 	switch {
-	case again: // it changed while it was read
-		l.wait(uid, due)
-	case retry > 0:
-		l.wait(uid, l.Now().Add(retry))
+	case ctx.Err() != nil: // the next process goes on
+	case err == nil:
+		l.studies.ended(uid)
+	case final(err):
+		l.studies.ended(uid)
+		l.Stats.Failed.Add(1)
+		l.Log.Error().Str("study", uid).Err(err).Msg("the study could not be reported; it is tried again when it is sent again or the service starts")
+	default:
+		l.Stats.Failed.Add(1)
+		if pause = l.studies.failed(uid, l.Now(), l.Config.GiveUp); pause > 0 {
+			l.Log.Warn().Str("study", uid).Err(err).Dur("again_in", pause).Msg("the study could not be reported yet")
+		} else {
+			l.Log.Error().Str("study", uid).Err(err).Msg("the study is given up; it is tried again when it is sent again or the service starts")
+		}
 	}
+	l.studies.done(uid, l.Now(), pause)
 }
 
 // process is the journey of a study: claim, read, write, store, deliver. Each step is on disk before the next begins, and a step
-// that is on disk is not done again. retry is how long to wait before another look; 0 is never.
-func (l *Line) process(ctx context.Context, uid string) (retry time.Duration, err error) {
+// that is on disk is not done again. wait is how long to wait for another process that reads the study.
+func (l *Line) process(ctx context.Context, uid string) (wait time.Duration, err error) {
 	completed := l.Now()
 	st, err := l.Archive.Study(ctx, uid)
 	if err != nil {
@@ -239,10 +194,10 @@ func (l *Line) process(ctx context.Context, uid string) (retry time.Duration, er
 	key := l.Steps.Key(st)
 	held, release, ok, err := l.Claims.Claim(ctx, key)
 	if err != nil {
-		return 5 * time.Second, fmt.Errorf("claiming the study: %w", err)
+		return 0, fmt.Errorf("claiming the study: %w", err)
 	}
 	if !ok {
-		return 5 * time.Second, nil // another process reads it
+		return 5 * time.Second, nil
 	}
 	defer release()
 	records, err := l.Archive.Records(held, uid)
@@ -256,16 +211,12 @@ func (l *Line) process(ctx context.Context, uid string) (retry time.Duration, er
 	switch {
 	case err == nil:
 		l.deliver(rec)
-		return 0, nil
-	case held.Err() != nil && ctx.Err() == nil: // the claim was lost while the study was read
-		return 5 * time.Second, fmt.Errorf("the claim on the study was lost: %w", err)
-	case held.Err() != nil:
-		return 0, err
-	case errors.Is(err, ErrFull) || errors.Is(err, ErrBusy):
-		retry = time.Minute
+	case held.Err() != nil && ctx.Err() == nil:
+		err = fmt.Errorf("the claim on the study was lost: %w", err)
+	case held.Err() == nil:
+		_, _ = l.Archive.UpdateRecord(held, uid, key, func(r *Record) { r.State, r.Error, r.Completed = StateFailed, err.Error(), completed })
 	}
-	_, _ = l.Archive.UpdateRecord(held, uid, key, func(r *Record) { r.State, r.Error, r.Completed = StateFailed, err.Error(), completed })
-	return retry, err
+	return 0, err
 }
 
 // read returns the record of the study's present set of images, reading them unless that has been done.
@@ -314,8 +265,7 @@ func (l *Line) report(ctx context.Context, st *Study, rec Record, records []Reco
 	}
 	var refs []DocumentRef
 	for _, d := range docs {
-		// A conflict is a document of an earlier attempt, written before an upgrade: it may have been delivered, so it stays.
-		if err := l.Archive.PutDocument(ctx, d); err != nil && !errors.Is(err, ErrConflict) {
+		if err := l.Archive.PutDocument(ctx, d); err != nil {
 			return rec, fmt.Errorf("storing document %s: %w", d.SOPInstanceUID, err)
 		}
 		refs = append(refs, DocumentRef{Kind: d.Kind, SeriesInstanceUID: d.SeriesInstanceUID, SOPInstanceUID: d.SOPInstanceUID, SOPClassUID: d.SOPClassUID})

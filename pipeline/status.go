@@ -7,7 +7,7 @@ import (
 
 // The states of a study that has no finished record yet.
 const (
-	StateWaiting State = "waiting" // not complete yet, or in the queue
+	StateWaiting State = "waiting" // not complete yet, in the queue, or to be tried again
 	StateReading State = "reading"
 )
 
@@ -25,16 +25,10 @@ func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
 	if err != nil {
 		return s, err
 	}
-	for i := range records {
-		if s.Record == nil || !records[i].Completed.Before(s.Record.Completed) {
-			s.Record = &records[i]
-			s.State = records[i].State
-		}
+	if s.Record = latest(records); s.Record != nil {
+		s.State = s.Record.State
 	}
-	l.mu.Lock()
-	_, waiting := l.due[studyUID]
-	reading := l.reading[studyUID]
-	l.mu.Unlock()
+	waiting, reading := l.studies.state(studyUID)
 	switch {
 	case reading:
 		s.State = StateReading
@@ -47,4 +41,15 @@ func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
 		s.State = StateWaiting
 	}
 	return s, nil
+}
+
+// latest returns the record that tells where a study stands; nil where there is none.
+func latest(records []Record) *Record {
+	var last *Record
+	for i := range records {
+		if last == nil || !records[i].Completed.Before(last.Completed) {
+			last = &records[i]
+		}
+	}
+	return last
 }

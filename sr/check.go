@@ -41,6 +41,8 @@ func check(in Input) error {
 		return refuse("the software has no version of 1 to 64 plain characters")
 	case in.Station != "" && (!isName(in.Station) || utf8.RuneCountInString(in.Station) > 16):
 		return refuse("a station name has 1 to 16 plain characters")
+	case in.Zone == nil:
+		return refuse("no time zone is given")
 	case r.Created.IsZero() || r.Created.Year() < 1 || r.Created.Year() > 9999:
 		return refuse("the reading has no time of creation")
 	case r.Revision < 0:

@@ -26,6 +26,7 @@ func TestRefuse(t *testing.T) {
 		"model chatxray-base has no version":  func(in *sr.Input) { in.Reading.Model.Version = "1\\2" },
 		"the software has no version":         func(in *sr.Input) { in.Software = "" },
 		"a station name has 1 to 16":          func(in *sr.Input) { in.Station = "A station of a long name" },
+		"no time zone is given":               func(in *sr.Input) { in.Zone = nil },
 		"no time of creation":                 func(in *sr.Input) { in.Reading.Created = time.Time{} },
 		"revision -1 is negative":             func(in *sr.Input) { in.Reading.Revision = -1 },
 		"the model wrote nothing":             func(in *sr.Input) { in.Reading.Sentences = nil; in.Reading.Findings = nil },

@@ -119,15 +119,21 @@ func codeItems(codes []code) []pipeline.Dataset {
 	return items
 }
 
-// zone is the time zone that all dates and times of a document are in: the one that the repeated study date is in where the
-// header says so, else that of the reading.
-func zone(h pipeline.Dataset, created time.Time) *time.Location {
+// zone is the offset that all dates and times of a document are in, the repeated ones of the study among them: Timezone Offset From
+// UTC (PS3.3 section C.12.1.1.8) speaks of the whole object. It is the header's where the header has one, else that of the local zone
+// at the time of the study, so that a summer's study is told right in winter too.
+func zone(h pipeline.Dataset, local *time.Location, created time.Time) *time.Location {
 	if t, err := time.Parse("-0700", h.String(pipeline.TagTimezoneOffsetFromUTC)); err == nil {
 		if _, offset := t.Zone(); offset >= -12*3600 && offset <= 14*3600 {
 			return time.FixedZone("", offset)
 		}
 	}
-	_, offset := created.Zone()
+	at, err := time.ParseInLocation("20060102150405",
+		date(h.String(pipeline.TagStudyDate))+(clock(h.String(pipeline.TagStudyTime)) + "120000")[:6], local)
+	if err != nil {
+		at = created.In(local)
+	}
+	_, offset := at.Zone()
 	return time.FixedZone("", offset/60*60)
 }
 

@@ -20,6 +20,8 @@ type Input struct {
 	// Station names the installation that wrote the report (Station Name, at most 16 characters); empty means "CHATXRAY". All
 	// replicas of an installation must give the same one, as a retry has to write the same bytes.
 	Station string
+	// Zone is the time zone of the installation. It counts where the header has no Timezone Offset From UTC.
+	Zone *time.Location
 	// Predecessors are the documents that this reading replaces. Each kind names those of its own kind.
 	Predecessors []pipeline.DocumentRef
 }
@@ -106,7 +108,7 @@ type draft struct {
 	Input
 	*format
 	language language.Tag
-	written  time.Time // Reading.Created in the time zone of the study
+	written  time.Time // Reading.Created in the offset of the study
 	images   []pipeline.InputRef
 	device   string // Device UID of the algorithm
 }
@@ -117,7 +119,7 @@ func newDraft(in Input, f *format) (*draft, error) {
 	}
 	d := &draft{Input: in, format: f, device: DeviceUID(in.Reading.Model)}
 	d.language, _ = language.Parse(in.Reading.Language)
-	d.written = in.Reading.Created.In(zone(in.Header, in.Reading.Created))
+	d.written = in.Reading.Created.In(zone(in.Header, in.Zone, in.Reading.Created))
 	if d.Station == "" {
 		d.Station = "CHATXRAY"
 	}

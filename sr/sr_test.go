@@ -142,6 +142,9 @@ func TestUIDs(t *testing.T) {
 	if _, ok := seen[sr.InstanceUID(later, pipeline.FindingsSR)]; !ok {
 		t.Error("the time changed the UID: a retry would write another object")
 	}
+	// Outside an archive nothing is retried, and a second reading is another one.
+	take("no archive", func(r *pipeline.Reading) { r.Revision = 0 })
+	take("no archive, a second later", func(r *pipeline.Reading) { r.Revision, r.Created = 0, r.Created.Add(time.Second) })
 }
 
 // TestEvidence: every image that a tree refers to is evidence, and every image of the reading is there.
@@ -362,5 +365,49 @@ func TestRepeatedText(t *testing.T) {
 	}
 	if id, acc, issuer := d.String(pipeline.TagPatientID), d.String(pipeline.TagAccessionNumber), d.String(pipeline.TagIssuerOfPatientID); id != "00  12" || acc != "ACC-2026-1123-000017" || issuer != "" {
 		t.Errorf("identifiers became %q, %q, %q", id, acc, issuer)
+	}
+}
+
+// Timezone Offset From UTC speaks of all times of the object, those repeated from the study among them.
+func TestZone(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name, offset, studyDate, studyTime string
+		zone, date, time                   string
+	}{
+		{"the header's", "-0500", "20261123", "093000", "-0500", "20261123", "180500"},
+		{"the installation's", "", "20261123", "093000", "+0100", "20261124", "000500"},
+		{"the installation's at the time of the study", "", "20260701", "0930", "+0200", "20261124", "010500"},
+		{"the installation's, no time of the study", "", "20260701", "", "+0200", "20261124", "010500"},
+		{"the installation's, no date of the study", "", "", "093000", "+0100", "20261124", "000500"},
+		{"the installation's, no offset", "+9900", "20261123", "093000.5", "+0100", "20261124", "000500"},
+	} {
+		in := input()
+		in.Zone, in.Reading.Created = berlin, time.Date(2026, 11, 23, 23, 5, 0, 0, time.UTC)
+		in.Header.SetText(pipeline.TagTimezoneOffsetFromUTC, "SH", tc.offset)
+		in.Header.SetText(pipeline.TagStudyDate, "DA", tc.studyDate)
+		in.Header.SetText(pipeline.TagStudyTime, "TM", tc.studyTime)
+		for _, kind := range sr.Kinds() {
+			d, err := sr.Dataset(in, kind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			equipment := d.Items(pipeline.TagContributingEquipmentSequence)[0]
+			for tag, want := range map[pipeline.Tag]string{
+				pipeline.TagTimezoneOffsetFromUTC: tc.zone, pipeline.TagStudyDate: tc.studyDate, pipeline.TagStudyTime: tc.studyTime,
+				pipeline.TagContentDate: tc.date, pipeline.TagContentTime: tc.time,
+				pipeline.TagInstanceCreationDate: tc.date, pipeline.TagInstanceCreationTime: tc.time,
+			} {
+				if got := d.String(tag); got != want {
+					t.Errorf("%s, %s: %s is %q, not %q", tc.name, kind, tag, got, want)
+				}
+			}
+			if got, want := equipment.String(pipeline.TagContributionDateTime), tc.date+tc.time+tc.zone; got != want {
+				t.Errorf("%s, %s: contributed at %q, not %q", tc.name, kind, got, want)
+			}
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"math/big"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -23,15 +24,20 @@ func derive(name ...string) string {
 }
 
 // identity names one document of a reading by what it is made from: the study, the set of inputs, the model bundle, the kind and
-// the revision. Time is not part of it, so a retry has the same name.
+// the revision. An archive counts revisions and keeps each reading, so a retry has the same name and content. A reading of no archive
+// (revision 0) can be made again with other times, so its time is part of the name.
 func identity(r *pipeline.Reading, kind pipeline.DocumentKind) string {
 	var inputs []string
 	for _, ref := range r.Inputs {
 		inputs = append(inputs, fmt.Sprintf("%s#%d", ref.Digest, ref.Frame))
 	}
 	slices.Sort(inputs)
-	return fmt.Sprintf("%s\n%s\n%s\n%s\n%d",
+	name := fmt.Sprintf("%s\n%s\n%s\n%s\n%d",
 		r.StudyInstanceUID, strings.Join(slices.Compact(inputs), "\n"), r.Model.Digest, kind, r.Revision)
+	if r.Revision == 0 {
+		name += "\n" + r.Created.UTC().Format(time.RFC3339Nano)
+	}
+	return name
 }
 
 // InstanceUID is the SOP Instance UID of a reading's document of a kind.

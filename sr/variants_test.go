@@ -47,7 +47,7 @@ func image(i byte, class, modality, view string) pipeline.InputRef {
 // input is the smallest reading: one image, one sentence, nothing of the closed list said.
 func input() sr.Input {
 	return sr.Input{
-		Header: header(), Software: "0.1.0", Station: "RADIOLOGY1",
+		Header: header(), Software: "0.1.0", Station: "RADIOLOGY1", Zone: time.UTC,
 		Reading: &pipeline.Reading{
 			StudyInstanceUID: studyUID, Language: "en",
 			Inputs:    []pipeline.InputRef{image(1, dxClass, "DX", "PA")},

@@ -20,6 +20,7 @@ from .settings import FEATURE_TOKENS, FINDINGS, IMPRESSION, PREPROCESS, SENTINEL
 
 REVISION = "0.1.1"
 MAX_LENGTH = 512
+MIN_AGE_YEARS = 18  # films of children were hardly in the data, and are marked in one set only
 #: Labels of the closed list that the target texts speak of.
 LABELS = list(FINDINGS)
 LICENSE = ("Apache-2.0 for the code, the graphs and the language model's derivatives; the vision and adapter "
@@ -90,7 +91,7 @@ def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: di
     manifest = {
         "version": 1, "name": "chatxray-base", "revision": REVISION, "license": LICENSE,
         "intended_use": INTENDED_USE, "training_data": data, "languages": ["en"],
-        "preprocess": PREPROCESS,
+        "patients": {"min_age_years": MIN_AGE_YEARS}, "preprocess": PREPROCESS,
         "graphs": {"vision": "vision.onnx", "adapter": "adapter.onnx", "embed": "embed.onnx",
                    "decoder": "decoder.onnx"},
         "vision": {"feature_tokens": FEATURE_TOKENS, "feature_dim": WIDTH, "image_tokens": IMAGE_TOKENS,

@@ -85,16 +85,18 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 	ref := model.Ref()
 	s.log.Info().Str("model", ref.Name).Str("version", ref.Version).Str("onnxruntime", runtime.Version()).Str("device", string(model.Device())).
 		Dur("took", time.Since(began)).Msg("model loaded")
-	return &engine{model: model, steps: steps(model, cfg.Station)}, nil
+	return &engine{model: model, steps: steps(model, cfg)}, nil
 }
 
 // Close frees the model.
 func (e *engine) Close() { e.model.Close() }
 
 // steps wires the rooms into the verbs of the line.
-func steps(model *modelrt.Model, station string) pipeline.Steps {
+func steps(model *modelrt.Model, cfg config.Config) pipeline.Steps {
 	return pipeline.Steps{
-		Select: dicom.Select,
+		Select: func(st *pipeline.Study) ([]pipeline.Chosen, []pipeline.Refusal) {
+			return dicom.Select(st, model.Bundle().Manifest.Patients.MinAgeYears)
+		},
 		Decode: func(ctx context.Context, c pipeline.Chosen) (*pipeline.Image, error) {
 			img, err := dicom.Decode(ctx, c.Instance, c.Frame)
 			if err != nil {
@@ -104,7 +106,7 @@ func steps(model *modelrt.Model, station string) pipeline.Steps {
 		},
 		Model: model,
 		Write: func(st *pipeline.Study, r *pipeline.Reading, earlier []pipeline.Record) ([]pipeline.Document, error) {
-			in := sr.Input{Reading: r, Software: softwareVersion(), Station: station}
+			in := sr.Input{Reading: r, Software: softwareVersion(), Station: cfg.Station, Zone: cfg.Zone()}
 			for _, i := range st.Instances {
 				if i.SOPInstanceUID == r.Inputs[0].SOPInstanceUID {
 					in.Header = i.Header

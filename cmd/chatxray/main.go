@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // a container may have no zone data base
 
 	"github.com/alecthomas/kong"
 	"github.com/rs/zerolog"

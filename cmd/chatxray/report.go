@@ -26,7 +26,10 @@ type reportCmd struct {
 // Help is shown by chatxray report --help.
 func (reportCmd) Help() string {
 	return `Chooses the frontal chest radiograph of each study, reads it and prints the drafted report with the evidence of each sentence.
-Files that are not DICOM are told on standard error; the others are read all the same.`
+Files that are not DICOM are told on standard error; the others are read all the same.
+
+There is no archive, so nothing is kept of a reading: every run makes documents of its own, with UIDs of their own. Send those of one
+run to a PACS, not those of several.`
 }
 
 // reportSchema names the JSON that report --json prints, and its version.
@@ -112,7 +115,6 @@ func (c reportCmd) study(ctx context.Context, eng *engine, st *pipeline.Study) (
 		rep.Error = err.Error()
 		return rep, nil, nil, err
 	}
-	r.Revision = 1
 	docs, err := eng.steps.Write(st, r, nil)
 	if err != nil {
 		rep.Error = err.Error()

@@ -74,15 +74,21 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		if err != nil {
 			return fmt.Errorf("%w: %w", errConfig, err)
 		}
-		line.Destinations = append(line.Destinations, pipeline.Destination{Name: d.Name, Wanted: d.Wanted, Deliver: to.Deliver,
+		line.Destinations = append(line.Destinations, pipeline.Destination{Name: d.Name, Parallel: d.Parallel, Wanted: d.Wanted, Deliver: to.Deliver,
 			Permanent: func(err error) bool { return errors.Is(err, deliver.Permanent) }})
 	}
-	arch.OnStored(line.Stored)
+	arch.OnStored(func(study string, news bool) {
+		if news {
+			line.Stored(study)
+		} else {
+			line.Again(study)
+		}
+	})
 
 	metrics := prometheus.NewRegistry()
-	countLine(metrics, &line.Stats)
+	countLine(metrics, line)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
-		Open: dicom.OpenFile, Lookup: dicom.Lookup, Log: s.log, Metrics: metrics, Readings: readings{line, arch},
+		Open: dicom.OpenHeader, Lookup: dicom.Lookup, Log: s.log, Metrics: metrics, Readings: readings{line, arch},
 		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
 	})
 	port := listener.Addr().(*net.TCPAddr).Port
@@ -177,14 +183,15 @@ func (r readings) Preview(ctx context.Context, studyUID string) ([]byte, error) 
 }
 
 // countLine shows what the line has done on /metrics.
-func countLine(r *prometheus.Registry, st *pipeline.Stats) {
+func countLine(r *prometheus.Registry, line *pipeline.Line) {
+	st := &line.Stats
 	for _, c := range []struct {
 		name, help string
 		value      interface{ Load() int64 }
 	}{
 		{"studies_read_total", "Studies that the model has read.", &st.Read},
 		{"studies_refused_total", "Studies without an image that can be read.", &st.Refused},
-		{"studies_failed_total", "Studies that could not be reported.", &st.Failed},
+		{"studies_failed_total", "Attempts to report a study that failed.", &st.Failed},
 		{"deliveries_total", "Deliveries of a study's documents that a destination took.", &st.Delivered},
 		{"delivery_errors_total", "Attempts to deliver that failed and are repeated.", &st.DeliveryErrors},
 		{"deliveries_dead_total", "Deliveries that were given up.", &st.DeliveriesDead},
@@ -196,7 +203,7 @@ func countLine(r *prometheus.Registry, st *pipeline.Stats) {
 		name, help string
 		value      func() float64
 	}{
-		{"studies_waiting", "Studies whose quiet time has not ended, or that wait for a reader.", func() float64 { return float64(st.Waiting.Load()) }},
+		{"studies_waiting", "Studies whose quiet time has not ended, or that wait for a reader or another attempt.", func() float64 { return float64(line.Waiting()) }},
 		{"studies_reading", "Studies that are being read.", func() float64 { return float64(st.Reading.Load()) }},
 		{"last_study_seconds", "From complete to documents stored, of the last study.", st.LastSeconds.Load},
 		{"last_study_onnxruntime_seconds", "Inside ONNX Runtime, of the last study.", st.LastRunSeconds.Load},

@@ -55,7 +55,7 @@ type Archive struct {
 	closed   bool
 
 	hooks  sync.RWMutex
-	stored []func(studyUID string)
+	stored []func(studyUID string, news bool)
 
 	records sync.Mutex // one change of a record at a time
 }
@@ -166,19 +166,19 @@ func (a *Archive) Close() error {
 	return errors.Join(err, a.lock.Close())
 }
 
-// OnStored has f called with the Study Instance UID after each commit that brought new instances from outside. f is called from the
-// goroutine that committed and must not block.
-func (a *Archive) OnStored(f func(studyUID string)) {
+// OnStored has f called with the Study Instance UID after each commit that took instances from outside; news is false when all of
+// them were here already. f is called from the goroutine that committed and must not take long.
+func (a *Archive) OnStored(f func(studyUID string, news bool)) {
 	a.hooks.Lock()
 	defer a.hooks.Unlock()
 	a.stored = append(a.stored, f)
 }
 
-func (a *Archive) tellStored(studyUID string) {
+func (a *Archive) tellStored(studyUID string, news bool) {
 	a.hooks.RLock()
 	defer a.hooks.RUnlock()
 	for _, f := range a.stored {
-		f(studyUID)
+		f(studyUID, news)
 	}
 }
 

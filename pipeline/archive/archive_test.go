@@ -230,6 +230,11 @@ func TestFullDisk(t *testing.T) {
 	if got, err := a.Instances(context.Background(), "1.2", "", ""); err != nil || len(got) != 1 {
 		t.Error("what was kept before is gone:", got, err)
 	}
+	// The reserve is for the documents about what was accepted.
+	if err := a.PutDocument(context.Background(), pipeline.Document{Kind: pipeline.FindingsSR, StudyInstanceUID: "1.2", SeriesInstanceUID: "1.2.9",
+		SOPInstanceUID: "1.2.9.1", SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: object(t, "1.2", "1.2.9", "1.2.9.1")}); err != nil {
+		t.Error(err)
+	}
 }
 
 type zeros struct{}
@@ -260,7 +265,7 @@ func TestStudy(t *testing.T) {
 	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 	a := open(t, t.TempDir(), archive.Options{Now: func() time.Time { return at }})
 	var told []string
-	a.OnStored(func(uid string) { told = append(told, uid) })
+	a.OnStored(func(uid string, news bool) { told = append(told, fmt.Sprint(uid, " ", news)) })
 	if _, err := a.Study(ctx, "1.2.1"); !errors.Is(err, pipeline.ErrNotFound) {
 		t.Fatal(err)
 	}
@@ -296,7 +301,7 @@ func TestStudy(t *testing.T) {
 	if diff := cmp.Diff(map[string]time.Time{"1.2.1": at.Add(-time.Hour)}, received, cmp.Comparer(time.Time.Equal)); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
-	if diff := cmp.Diff([]string{"1.2.1"}, told); diff != "" {
+	if diff := cmp.Diff([]string{"1.2.1 true", "1.2.1 false"}, told); diff != "" {
 		t.Error("who is told of stored studies:\n", diff)
 	}
 
@@ -307,12 +312,24 @@ func TestStudy(t *testing.T) {
 	}
 	changed := document
 	changed.Bytes = object(t, "1.2.1", "1.2.1.9", "1.2.1.9.1", pipeline.TagPatientID, "P7")
-	if err := a.PutDocument(ctx, changed); !errors.Is(err, pipeline.ErrConflict) {
-		t.Error(err)
+	if err := a.PutDocument(ctx, changed); err != nil {
+		t.Error("an earlier attempt is in the way:", err)
+	}
+	if back, err = a.Document(ctx, "1.2.1", ref); err != nil || !bytes.Equal(back.Bytes, document.Bytes) {
+		t.Error("the document of an earlier attempt did not stay", err)
 	}
 	changed.SOPInstanceUID = "1.2.1.9.2"
 	if err := a.PutDocument(ctx, changed); !errors.Is(err, pipeline.ErrInvalid) {
 		t.Error("a document whose bytes are another's was taken:", err)
+	}
+	// What came from outside under the UID of a document is none of ours, in this study or in another.
+	for i, foreign := range [][]byte{object(t, "1.2.1", "1.2.1.9", "1.2.1.9.3"), object(t, "1.2.2", "1.2.1.9", "1.2.1.9.4")} {
+		mustStore(t, a, foreign)
+		changed.SOPInstanceUID = fmt.Sprintf("1.2.1.9.%d", 3+i)
+		changed.Bytes = object(t, "1.2.1", "1.2.1.9", changed.SOPInstanceUID, pipeline.TagPatientID, "P7")
+		if err := a.PutDocument(ctx, changed); !errors.Is(err, pipeline.ErrConflict) || !strings.Contains(err.Error(), changed.SOPInstanceUID) {
+			t.Errorf("a foreign object was taken for a document: %v", err)
+		}
 	}
 	// The PACS sends our document back.
 	if o := store(t, a, otherMeta(document.Bytes))[0]; o.Err != nil || !o.Duplicate {

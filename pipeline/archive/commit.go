@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -30,14 +29,14 @@ const groupLimit = 1000
 // pipeline.ErrConflict. Requests that come together share the costly steps. Every staged instance is used up.
 func (a *Archive) Commit(ctx context.Context, staged []*pipeline.Staged) []pipeline.Outcome {
 	out := a.commit(ctx, staged, false)
-	var studies []string
+	news := map[string]bool{}
 	for _, o := range out {
-		if o.Err == nil && !o.Duplicate && !slices.Contains(studies, o.Instance.StudyInstanceUID) {
-			studies = append(studies, o.Instance.StudyInstanceUID)
+		if o.Err == nil {
+			news[o.Instance.StudyInstanceUID] = news[o.Instance.StudyInstanceUID] || !o.Duplicate
 		}
 	}
-	for _, uid := range studies {
-		a.tellStored(uid)
+	for uid, n := range news {
+		a.tellStored(uid, n)
 	}
 	return out
 }

@@ -4,7 +4,7 @@ import "errors"
 
 // Config is the section "archive" of the configuration file.
 type Config struct {
-	// ReserveMB is the disk space that stays free, in MB: what would eat into it is refused before it is accepted.
+	// ReserveMB is the disk space that uploads leave free, in MB: what would eat into it is refused before it is accepted.
 	ReserveMB int64 `yaml:"reserve_mb"`
 }
 

@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -10,9 +11,10 @@ import (
 )
 
 // PutDocument keeps a document of our own beside the instances of its study; when it returns nil the document survives a crash.
-// The same document again is no error; another one under its UID wraps pipeline.ErrConflict.
+// The same document again is no error, and neither is one of an earlier attempt that differs, written before an upgrade say: it may
+// have been delivered, so it stays. Anything else under its UID wraps pipeline.ErrConflict.
 func (a *Archive) PutDocument(ctx context.Context, d pipeline.Document) error {
-	s, err := a.Stage(ctx, bytes.NewReader(d.Bytes))
+	s, err := a.stage(ctx, bytes.NewReader(d.Bytes), func(int64) error { return nil }) // the reserve is there for it
 	if err != nil {
 		return fmt.Errorf("document %s: %w", d.SOPInstanceUID, err)
 	}
@@ -21,7 +23,19 @@ func (a *Archive) PutDocument(ctx context.Context, d pipeline.Document) error {
 		a.Discard(s)
 		return fmt.Errorf("%w: document %s says other UIDs than its bytes", pipeline.ErrInvalid, d.SOPInstanceUID)
 	}
-	return a.commit(ctx, []*pipeline.Staged{s}, true)[0].Err
+	err = a.commit(ctx, []*pipeline.Staged{s}, true)[0].Err
+	if !errors.Is(err, pipeline.ErrConflict) {
+		return err
+	}
+	ours, err := a.instances(ctx, "i.own = 1", d.StudyInstanceUID, d.SeriesInstanceUID, d.SOPInstanceUID)
+	if err != nil && !errors.Is(err, pipeline.ErrNotFound) {
+		return err
+	}
+	if len(ours) == 0 || ours[0].SOPClassUID != d.SOPClassUID {
+		return fmt.Errorf("%w: the archive keeps an object that this service did not write under the UID of document %s; it stays, and the document cannot be stored",
+			pipeline.ErrConflict, d.SOPInstanceUID)
+	}
+	return nil
 }
 
 // Document reads a document again; pipeline.ErrNotFound when it is not there.

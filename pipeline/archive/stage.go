@@ -19,11 +19,16 @@ var copyBuffers = sync.Pool{New: func() any { return new([128 << 10]byte) }}
 // Stage streams one DICOM file to disk and checks it; nothing is promised before Commit. Errors: what r returns; the opener's, when
 // the bytes are not an instance that it lets pass; pipeline.ErrFull. The temporary file is gone after an error.
 func (a *Archive) Stage(ctx context.Context, r io.Reader) (*pipeline.Staged, error) {
+	return a.stage(ctx, r, a.Room)
+}
+
+// stage stages with room as the judge of the free space.
+func (a *Archive) stage(ctx context.Context, r io.Reader, room func(int64) error) (*pipeline.Staged, error) {
 	f, err := os.CreateTemp(a.path(incomingDir), "*.part")
 	if err != nil {
 		return nil, fmt.Errorf("an upload cannot be written: %w", full(err))
 	}
-	size, err := a.take(ctx, f, r)
+	size, err := take(ctx, f, r, room)
 	if cerr := f.Close(); err == nil && cerr != nil {
 		err = full(cerr)
 	}
@@ -43,7 +48,7 @@ func (a *Archive) Stage(ctx context.Context, r io.Reader) (*pipeline.Staged, err
 }
 
 // take copies r to f. A write error that means a full disk wraps pipeline.ErrFull.
-func (a *Archive) take(ctx context.Context, f *os.File, r io.Reader) (size int64, err error) {
+func take(ctx context.Context, f *os.File, r io.Reader, room func(int64) error) (size int64, err error) {
 	buf := copyBuffers.Get().(*[128 << 10]byte)
 	defer copyBuffers.Put(buf)
 	for unchecked := int64(checkSpace); ; {
@@ -51,7 +56,7 @@ func (a *Archive) take(ctx context.Context, f *os.File, r io.Reader) (size int64
 			return size, err
 		}
 		if unchecked >= checkSpace {
-			if err := a.Room(0); err != nil {
+			if err := room(0); err != nil {
 				return size, err
 			}
 			unchecked = 0

@@ -23,6 +23,7 @@ type Config struct {
 	Password pipeline.Secret `yaml:"password"` // best as env:NAME
 	Token    pipeline.Secret `yaml:"token"`    // Bearer token, best as env:NAME
 	Timeout  time.Duration   `yaml:"timeout"`  // of one attempt; default 30s
+	Parallel int             `yaml:"parallel"` // studies that are delivered at the same time; default 4
 	// Documents names what goes there (findings, narrative); empty: everything.
 	Documents []pipeline.DocumentKind `yaml:"documents"`
 }
@@ -60,6 +61,9 @@ func Open(c Config) (Destination, error) {
 	var errs []error
 	if c.Name == "" {
 		errs = append(errs, errors.New("name is missing"))
+	}
+	if c.Parallel < 0 || c.Parallel > 64 {
+		errs = append(errs, fmt.Errorf("parallel: %d is not between 1 and 64", c.Parallel))
 	}
 	for _, k := range c.Documents {
 		if k != pipeline.FindingsSR && k != pipeline.NarrativeSR {

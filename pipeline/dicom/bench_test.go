@@ -27,6 +27,7 @@ func BenchmarkOpen(b *testing.B) {
 	for name, open := range map[string]func() (*pipeline.Instance, error){
 		"memory": func() (*pipeline.Instance, error) { return dicom.Open(file.Bytes()) },
 		"file":   func() (*pipeline.Instance, error) { return dicom.OpenFile(path) },
+		"header": func() (*pipeline.Instance, error) { return dicom.OpenHeader(path) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(file.Len()))

@@ -30,8 +30,8 @@ const (
 type codecs struct {
 	mu      sync.Mutex
 	path    string
-	load    func() (*codecModule, error) // once
-	running chan struct{}                // one for each instance at work
+	loaded  *codecModule  // nil until a frame needs it; a failure is not kept
+	running chan struct{} // one for each instance at work
 }
 
 // codecModule is the compiled module and its idle instances.
@@ -57,7 +57,7 @@ var theCodecs = &codecs{running: make(chan struct{}, max(2, runtime.GOMAXPROCS(0
 func SetCodecModule(path string) {
 	theCodecs.mu.Lock()
 	defer theCodecs.mu.Unlock()
-	theCodecs.path, theCodecs.load = path, nil
+	theCodecs.path, theCodecs.loaded = path, nil
 }
 
 // CheckCodecModule compiles the codec module, which takes seconds the first time, and says whether it can be used. Errors wrap
@@ -70,16 +70,18 @@ func CheckCodecModule() error {
 // module returns the compiled module.
 func (c *codecs) module() (*codecModule, error) {
 	c.mu.Lock()
-	path := c.path
-	if c.load == nil && path != "" {
-		c.load = sync.OnceValues(func() (*codecModule, error) { return loadCodecs(path) })
-	}
-	load := c.load
-	c.mu.Unlock()
-	if path == "" {
+	defer c.mu.Unlock()
+	if c.path == "" {
 		return nil, fmt.Errorf("%w: the codec module dcmjs-codecs is not there; run `chatxray parts fetch`", pipeline.ErrMissingPart)
 	}
-	return load()
+	if c.loaded == nil {
+		m, err := loadCodecs(c.path)
+		if err != nil {
+			return nil, err
+		}
+		c.loaded = m
+	}
+	return c.loaded, nil
 }
 
 // codecPanic is an exception of the C++ code on its way through wazero.

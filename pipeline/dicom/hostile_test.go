@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -388,6 +389,14 @@ func TestOpenFile(t *testing.T) {
 	cancel()
 	if _, err := dicom.DecodeFrame(ctx, in, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("a call that was given up: %v", err)
+	}
+	for _, path := range []string{t.TempDir(), filepath.Join(t.TempDir(), "none")} { // the disk's failures are not the image's
+		broken := *in
+		broken.Path = path
+		_, err := dicom.DecodeFrame(context.Background(), &broken, 0)
+		if failure := (*fs.PathError)(nil); !errors.As(err, &failure) || errors.Is(err, pipeline.ErrInvalid) {
+			t.Errorf("a file that cannot be read: %v", err)
+		}
 	}
 }
 

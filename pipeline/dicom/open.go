@@ -38,7 +38,12 @@ func OpenAnonymous(data []byte) (*pipeline.Instance, error) {
 
 // OpenFile does what Open does for a file on disk. It reads the file once for its digest and then only the header: the Instance
 // keeps the path and the header, not the bytes. An error of the file system is returned as it is.
-func OpenFile(path string) (*pipeline.Instance, error) {
+func OpenFile(path string) (*pipeline.Instance, error) { return openFile(path, OpenAt) }
+
+// OpenHeader does what OpenFile does but reads the header only: the Instance has no Digest.
+func OpenHeader(path string) (*pipeline.Instance, error) { return openFile(path, headerAt) }
+
+func openFile(path string, at func(io.ReaderAt, int64) (*pipeline.Instance, error)) (*pipeline.Instance, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -51,7 +56,7 @@ func OpenFile(path string) (*pipeline.Instance, error) {
 	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: %s is no regular file", pipeline.ErrInvalid, path)
 	}
-	in, err := OpenAt(f, st.Size())
+	in, err := at(f, st.Size())
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +66,19 @@ func OpenFile(path string) (*pipeline.Instance, error) {
 
 // OpenAt does what OpenFile does for size bytes of r. The Instance has neither Path nor Data: the caller says where the bytes are.
 func OpenAt(r io.ReaderAt, size int64) (*pipeline.Instance, error) {
+	in, err := headerAt(r, size)
+	if err != nil {
+		return nil, err
+	}
+	h := sha256.New()
+	if n, err := io.Copy(h, io.NewSectionReader(r, 0, size)); err != nil || n != size {
+		return nil, fmt.Errorf("%d of %d bytes could be read: %w", n, size, firstError(err, pipeline.ErrInvalid))
+	}
+	h.Sum(in.Digest[:0])
+	return in, nil
+}
+
+func headerAt(r io.ReaderAt, size int64) (*pipeline.Instance, error) {
 	f, err := walk(reader(r, size), true)
 	if err != nil {
 		return nil, err
@@ -69,11 +87,6 @@ func OpenAt(r io.ReaderAt, size int64) (*pipeline.Instance, error) {
 	if err := identified(in); err != nil {
 		return nil, err
 	}
-	h := sha256.New()
-	if n, err := io.Copy(h, io.NewSectionReader(r, 0, size)); err != nil || n != size {
-		return nil, fmt.Errorf("%d of %d bytes could be read: %w", n, size, firstError(err, pipeline.ErrInvalid))
-	}
-	h.Sum(in.Digest[:0])
 	return in, nil
 }
 

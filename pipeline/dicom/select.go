@@ -18,6 +18,7 @@ const (
 	OtherModality   = "other-modality"    // neither CR nor DX, nor a Secondary Capture of one
 	ScreenCapture   = "screen-capture"    // a Secondary Capture that may be anything, or a colour picture
 	MultiFrame      = "multi-frame"       // several frames
+	Child           = "child"             // younger than the patients that the model was made for
 	OtherBodyPart   = "other-body-part"   // not the chest, or more than the chest
 	UnknownBodyPart = "unknown-body-part" // nothing says that it is the chest
 	Lateral         = "lateral"           //
@@ -36,6 +37,7 @@ var details = map[string]string{
 	OtherModality:   "only CR and DX images, and Secondary Captures of Modality CR, DX or RG, are read",
 	ScreenCapture:   "it is a picture that may show anything: only gray Secondary Captures of a radiograph, without burned-in annotation, are read",
 	MultiFrame:      "only images of a single frame are read",
+	Child:           "Patient's Age or Birth Date says that the patient is younger than those that the model was made for",
 	OtherBodyPart:   "the header names a body part other than the chest, or one that reaches beyond it",
 	UnknownBodyPart: "neither Anatomic Region, Body Part Examined nor a description says that it shows the chest",
 	Lateral:         "it is a lateral view, and only frontal views are read",
@@ -63,15 +65,16 @@ const (
 
 // Select returns which images of a study are frontal chest radiographs fit to be read, and why each other instance is not: every
 // instance is in exactly one of the two. It looks at headers only; CheckExposure looks at pixels. An image whose header does not tell its
-// view is chosen as ViewUnknown: the model, which sees it, has to tell.
+// view is chosen as ViewUnknown: the model, which sees it, has to tell. Patients with fewer than minAge years are not read; 0 sets no
+// limit, and an age that the header does not tell is no reason.
 //
 // The order of the chosen is the order in which they should be read: PA before AP before frontal views of unknown direction before unknown views; then the
 // latest acquisition (a repeat follows a bad exposure), then series number, instance number and UID. Refusals keep the study's order.
-func Select(st *pipeline.Study) (frontal []pipeline.Chosen, refused []pipeline.Refusal) {
+func Select(st *pipeline.Study, minAge int) (frontal []pipeline.Chosen, refused []pipeline.Refusal) {
 	reasons := make([]string, len(st.Instances))
 	presentable := false
 	for i, in := range st.Instances {
-		reasons[i] = reasonAgainst(in)
+		reasons[i] = reasonAgainst(in, minAge)
 		presentable = presentable || reasons[i] == "" && !forProcessing(in)
 	}
 	for i, in := range st.Instances {
@@ -97,7 +100,7 @@ func forProcessing(in *pipeline.Instance) bool {
 }
 
 // reasonAgainst returns why an instance is not read, "" if nothing in its header speaks against it.
-func reasonAgainst(in *pipeline.Instance) string {
+func reasonAgainst(in *pipeline.Instance, minAge int) string {
 	h := in.Header
 	rows, hasRows := h.Int(pipeline.TagRows)
 	columns, hasColumns := h.Int(pipeline.TagColumns)
@@ -116,8 +119,11 @@ func reasonAgainst(in *pipeline.Instance) string {
 	if reason := sourceAgainst(in); reason != "" {
 		return reason
 	}
-	if frames > 1 {
+	switch {
+	case frames > 1:
 		return MultiFrame
+	case younger(h, minAge):
+		return Child
 	}
 	switch partOf(h) {
 	case partOther:

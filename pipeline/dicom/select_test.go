@@ -77,7 +77,7 @@ const viewUnknown = "view unknown"
 // verdict returns the reason why an instance alone in its study is refused, "" if it is chosen.
 func verdict(t *testing.T, in *pipeline.Instance) string {
 	t.Helper()
-	chosen, refused := dicom.Select(&pipeline.Study{Instances: []*pipeline.Instance{in}})
+	chosen, refused := dicom.Select(&pipeline.Study{Instances: []*pipeline.Instance{in}}, 0)
 	switch {
 	case len(chosen) == 1 && len(refused) == 0 && chosen[0].Instance == in && chosen[0].ViewUnknown:
 		return viewUnknown
@@ -212,7 +212,7 @@ func TestSelectOrder(t *testing.T) {
 	for range 20 {
 		st := &pipeline.Study{Instances: slices.Concat(want, others)}
 		r.Shuffle(len(st.Instances), func(i, j int) { st.Instances[i], st.Instances[j] = st.Instances[j], st.Instances[i] })
-		chosen, refused := dicom.Select(st)
+		chosen, refused := dicom.Select(st, 0)
 		if len(chosen) != len(want) || len(refused) != len(others) {
 			t.Fatalf("%d chosen, %d refused", len(chosen), len(refused))
 		}
@@ -227,11 +227,11 @@ func TestSelectOrder(t *testing.T) {
 func TestSelectPrefersForPresentation(t *testing.T) {
 	raw, ready := chestPA(dxProcessing), chestPA(dxImage, str(pipeline.TagPresentationIntentType, "FOR PRESENTATION"), str(pipeline.TagViewPosition, "AP"))
 	lateral := chestPA(dxImage, str(pipeline.TagViewPosition, "LL"))
-	chosen, refused := dicom.Select(&pipeline.Study{Instances: []*pipeline.Instance{raw, ready}})
+	chosen, refused := dicom.Select(&pipeline.Study{Instances: []*pipeline.Instance{raw, ready}}, 0)
 	if len(chosen) != 1 || chosen[0].Instance != ready || len(refused) != 1 || refused[0].Reason != dicom.ForProcessing {
 		t.Errorf("with its twin: %v, %v", chosen, refused)
 	}
-	chosen, refused = dicom.Select(&pipeline.Study{Instances: []*pipeline.Instance{raw, lateral}})
+	chosen, refused = dicom.Select(&pipeline.Study{Instances: []*pipeline.Instance{raw, lateral}}, 0)
 	if len(chosen) != 1 || chosen[0].Instance != raw || len(refused) != 1 || refused[0].Reason != dicom.Lateral {
 		t.Errorf("with a lateral view: %v, %v", chosen, refused)
 	}
@@ -364,7 +364,7 @@ func FuzzSelect(f *testing.F) {
 				coded(pipeline.TagViewCodeSequence, viewCode, "SCT"), num(pipeline.TagRows, rows))
 			st.Instances = append(st.Instances, in)
 		}
-		chosen, refused := dicom.Select(st)
+		chosen, refused := dicom.Select(st, 0)
 		if len(chosen)+len(refused) != len(st.Instances) {
 			t.Fatalf("%d chosen and %d refused of %d", len(chosen), len(refused), len(st.Instances))
 		}

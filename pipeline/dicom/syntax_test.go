@@ -3,6 +3,8 @@ package dicom
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -56,10 +58,19 @@ func TestSyntaxes(t *testing.T) {
 func TestMissingModule(t *testing.T) {
 	c := &codecs{running: make(chan struct{}, 1)}
 	for _, path := range []string{"", t.TempDir() + "/none.wasm", "syntax_test.go"} {
-		c.path, c.load = path, nil
+		c.path, c.loaded = path, nil
 		_, err := c.run(context.Background(), codecCall{function: "DecodeJpeg"})
 		if !errors.Is(err, pipeline.ErrMissingPart) || !strings.Contains(err.Error(), "chatxray parts fetch") {
 			t.Errorf("module %q: %v", path, err)
+		}
+	}
+	c.path, c.loaded = filepath.Join(t.TempDir(), "late.wasm"), nil
+	for _, w := range []string{"cannot be read", "does not compile"} { // a failure is not kept: the file may come later
+		if _, err := c.module(); !errors.Is(err, pipeline.ErrMissingPart) || !strings.Contains(err.Error(), w) {
+			t.Errorf("want %q, got %v", w, err)
+		}
+		if err := os.WriteFile(c.path, []byte("no module"), 0o644); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -1,0 +1,115 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestLineDeliversUntilItIsTaken(t *testing.T) {
+	b := newLine(t, newMemory())
+	attempts := 0
+	b.Destinations[0].Deliver = func(_ context.Context, d []Document) error {
+		if attempts++; attempts < 2 {
+			return errors.New("not now")
+		}
+		b.sent <- d
+		return nil
+	}
+	refused := errors.New("no")
+	b.Destinations = append(b.Destinations, Destination{Name: "closed", Wanted: func(d []Document) []Document { return d },
+		Permanent: func(err error) bool { return errors.Is(err, refused) }, Deliver: func(context.Context, []Document) error { return refused }})
+	b.start(t)
+	b.archive.store("1.2", "frontal")
+	b.Stored("1.2")
+	<-b.sent
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		s := b.until(t, "1.2", StateReported)
+		pacs, closed := s.Record.Deliveries["pacs"], s.Record.Deliveries["closed"]
+		if pacs != nil && !pacs.Delivered.IsZero() && pacs.Attempts == 2 && closed != nil && closed.Dead {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("deliveries %+v %+v", pacs, closed)
+		}
+	}
+}
+
+// undelivered fills an archive with n studies that are reported and on their way to the destination "pacs".
+func undelivered(n int) *memory {
+	m := newMemory()
+	for i := range n {
+		uid := fmt.Sprintf("1.2.%d", i)
+		m.store(uid, "frontal")
+		doc := Document{Kind: FindingsSR, StudyInstanceUID: uid, SOPInstanceUID: uid + ".9"}
+		m.documents[doc.SOPInstanceUID] = doc
+		m.records[uid] = []Record{{Key: "k", StudyInstanceUID: uid, State: StateReported, Reading: &Reading{}, Completed: time.Now(),
+			Documents: []DocumentRef{{SOPInstanceUID: doc.SOPInstanceUID}}, Deliveries: map[string]*Delivery{"pacs": {}}}}
+	}
+	return m
+}
+
+// Many deliveries that wait cost neither goroutines nor documents in memory.
+func TestDeliveriesAreBounded(t *testing.T) {
+	const studies = 500
+	b := newLine(t, undelivered(studies))
+	var running, most, delivered atomic.Int32
+	block := make(chan struct{})
+	b.Destinations[0].Parallel = 3
+	b.Destinations[0].Deliver = func(ctx context.Context, _ []Document) error {
+		n := running.Add(1)
+		defer running.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		select {
+		case <-block:
+		case <-ctx.Done():
+		}
+		delivered.Add(1)
+		return ctx.Err()
+	}
+	before := runtime.NumGoroutine()
+	b.start(t)
+	until(t, "three deliveries to run", func() bool { return running.Load() == 3 && b.deliveries[0].size() == studies-3 })
+	if n := runtime.NumGoroutine() - before; n > 20 {
+		t.Errorf("%d goroutines for %d studies", n, studies)
+	}
+	close(block)
+	until(t, "all of them", func() bool { return delivered.Load() == studies && running.Load() == 0 })
+	if n := most.Load(); n != 3 {
+		t.Errorf("%d deliveries at the same time, want 3", n)
+	}
+}
+
+// A delivery that fails takes no other's place.
+func TestAFailedDeliveryHoldsUpNobody(t *testing.T) {
+	b := newLine(t, undelivered(30))
+	var failed, delivered atomic.Int32
+	b.Destinations[0].Parallel = 1
+	b.Destinations[0].Deliver = func(_ context.Context, docs []Document) error {
+		if docs[0].StudyInstanceUID < "1.2.2" {
+			failed.Add(1)
+			return errors.New("not now")
+		}
+		delivered.Add(1)
+		return nil
+	}
+	b.start(t)
+	until(t, "the others to be delivered", func() bool { return delivered.Load() == 18 })
+	if n := failed.Load(); n < 12 {
+		t.Errorf("%d deliveries failed, want each of 12 once", n)
+	}
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// What may pass refuses nothing: the study fails, is not read by a lesser image, and is tried again, soon and at a start.
+func TestLineTriesAgainWhatMayPass(t *testing.T) {
+	for name, passing := range map[string]error{
+		"disk": fmt.Errorf("read: %w", syscall.EIO), "part": fmt.Errorf("%w: the codecs", ErrMissingPart), "time": context.DeadlineExceeded,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			archive := newMemory()
+			archive.store("1.2", "frontal1")
+			archive.store("1.2", "frontal2")
+			line := func(failures int32) *bench {
+				b := newLine(t, archive)
+				var attempts atomic.Int32
+				b.Steps.Decode = func(_ context.Context, c Chosen) (*Image, error) {
+					if c.Instance.SOPInstanceUID == "frontal1" && attempts.Add(1) <= failures {
+						return nil, passing
+					}
+					return &Image{Instance: c.Instance}, nil
+				}
+				return b
+			}
+			first := line(1 << 30)
+			stop := first.start(t)
+			s := first.failed(t, "1.2")
+			if s.State != StateWaiting || !strings.Contains(s.Record.Error, passing.Error()) || s.Record.Reading != nil || len(s.Record.Refused) > 0 {
+				t.Errorf("state %s, record %+v", s.State, s.Record)
+			}
+			stop()
+			second := line(1)
+			second.start(t)
+			s = second.until(t, "1.2", StateReported)
+			if in := s.Record.Reading.Inputs[0].SOPInstanceUID; in != "frontal1" || s.Record.Error != "" {
+				t.Errorf("%s was read, error %q", in, s.Record.Error)
+			}
+			if n := second.Stats.Failed.Load(); n != 1 {
+				t.Errorf("%d failures after the start, want 1", n)
+			}
+		})
+	}
+}
+
+// Sending a study again tries it again when it has failed, and does nothing when it has a result.
+func TestLineTriesAgainWhatIsSentAgain(t *testing.T) {
+	b := newLine(t, newMemory())
+	var failures, decoded atomic.Int32
+	b.Steps.Decode = func(_ context.Context, c Chosen) (*Image, error) {
+		decoded.Add(1)
+		if strings.HasPrefix(c.Instance.SOPInstanceUID, "broken") {
+			return nil, ErrInvalid
+		}
+		if failures.Add(1) == 1 {
+			return nil, errors.New("the disk")
+		}
+		return &Image{Instance: c.Instance}, nil
+	}
+	b.Config.GiveUp = -1 // at once
+	b.start(t)
+	for study, instance := range map[string]string{"1.2": "frontal", "1.3": "broken"} {
+		b.archive.store(study, instance)
+		b.Stored(study)
+	}
+	b.until(t, "1.2", StateFailed)
+	b.Again("1.2")
+	b.until(t, "1.2", StateReported)
+	b.until(t, "1.3", StateRefused)
+	before := decoded.Load()
+	for _, study := range []string{"1.2", "1.3"} {
+		b.Again(study)
+		if waits, busy := b.studies.state(study); waits || busy {
+			t.Errorf("study %s has its result and is taken up again", study)
+		}
+	}
+	if n := b.model.count(); n != 1 || before != decoded.Load() {
+		t.Errorf("the model read %d times", n)
+	}
+}
+
+// Patience with a study ends, and what is final has none.
+func TestLineGivesUp(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.Config.GiveUp = time.Hour
+	now := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
+	b.Now = func() time.Time { return now }
+	archive := &failingStudy{memory: b.archive, err: syscall.EIO}
+	b.Archive = archive
+	attempts := 0
+	for waits := true; waits; attempts++ {
+		b.study(t.Context(), "1.2")
+		if waits, _ = b.studies.state("1.2"); waits {
+			now = b.studies.due["1.2"]
+			delete(b.studies.due, "1.2")
+		}
+	}
+	if took := now.Sub(time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)); took < time.Hour || took > time.Hour+7*time.Minute || attempts < 15 || attempts > 30 {
+		t.Errorf("given up after %v and %d attempts", took, attempts)
+	}
+	for _, err := range []error{ErrInvalid, ErrUnsupported, ErrUnknown, ErrNotImage, ErrNotFound, ErrConflict, ErrModel, Refusal{}} {
+		archive.err = fmt.Errorf("no: %w", err)
+		b.study(t.Context(), "1.2")
+		if waits, _ := b.studies.state("1.2"); waits {
+			t.Errorf("%v is tried again", err)
+		}
+	}
+}
+
+// failingStudy is an archive that does not give its studies.
+type failingStudy struct {
+	*memory
+	err error
+}
+
+func (f *failingStudy) Study(context.Context, string) (*Study, error) { return nil, f.err }
+
+func TestBackoff(t *testing.T) {
+	for attempt, want := range map[int]float64{1: 1, 2: 2, 5: 16, 20: 300} {
+		if got := backoff(attempt).Seconds(); got < 0.79*want || got > 1.21*want {
+			t.Errorf("attempt %d: %.1fs, want about %.0fs", attempt, got, want)
+		}
+	}
+}
