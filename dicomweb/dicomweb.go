@@ -150,40 +150,13 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 	e.NoMethod(func(c *gin.Context) {
 		c.JSON(http.StatusMethodNotAllowed, gin.H{"error": "this resource does not know the method"})
 	})
-	e.GET("/healthz", s.health)
-	e.GET("/readyz", s.ready)
-	guarded := e.Group("", s.authenticate)
-	guarded.GET("/metrics", s.exposition)
-	s.routes(guarded.Group(Root))
+	s.register(e)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p := r.URL.Path; len(p) > 1 && strings.HasSuffix(p, "/") {
 			r.URL.Path, r.URL.RawPath = strings.TrimRight(p, "/"), ""
 		}
 		e.ServeHTTP(w, r)
 	})
-}
-
-func (s *server) routes(g *gin.RouterGroup) {
-	const study, series, instance = "/studies/:study", "/studies/:study/series/:series", "/studies/:study/series/:series/instances/:instance"
-	g.POST("/studies", s.stow)
-	g.POST(study, s.stow)
-
-	g.GET("/studies", s.search(pipeline.StudyLevel))
-	g.GET("/series", s.search(pipeline.SeriesLevel))
-	g.GET("/instances", s.search(pipeline.InstanceLevel))
-	g.GET(study+"/series", s.search(pipeline.SeriesLevel))
-	g.GET(study+"/instances", s.search(pipeline.InstanceLevel))
-	g.GET(series+"/instances", s.search(pipeline.InstanceLevel))
-
-	for _, level := range []string{study, series, instance} {
-		g.GET(level, s.retrieve)
-		g.GET(level+"/metadata", s.metadata)
-	}
-	g.GET(instance+"/bulkdata/*path", s.bulkdata)
-	if s.Readings != nil {
-		g.GET(study+"/reading", s.reading)
-		g.GET(study+"/reading/image", s.readingImage)
-	}
 }
 
 // recovered turns a panic into a 500 whose cause is in the log only.
