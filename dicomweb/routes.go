@@ -50,12 +50,13 @@ const (
 
 // Media types that several routes share.
 var (
-	asJSON     = []string{"application/json"}
-	asModel    = []string{mediaJSON}
-	asModels   = []string{mediaJSON, mediaXML}
-	asDICOM    = []string{`multipart/related; type="application/dicom"`}
-	asInstance = []string{`multipart/related; type="application/dicom"`, "application/dicom"}
-	asText     = []string{"text/plain"}
+	asJSON         = []string{"application/json"}
+	asModel        = []string{mediaJSON}
+	asModels       = []string{mediaJSON, mediaXML}
+	asDICOM        = []string{`multipart/related; type="application/dicom"`}
+	asInstance     = []string{`multipart/related; type="application/dicom"`, "application/dicom"}
+	asCapabilities = []string{"application/vnd.sun.wadl+xml", "application/json"}
+	asText         = []string{"text/plain"}
 )
 
 // What several routes take.
@@ -75,6 +76,8 @@ func (s *server) table() []route {
 	t := []route{
 		{"GET", "/healthz", anybody, "The process answers", nil, nil, asJSON, nil, s.health},
 		{"GET", "/readyz", anybody, "What the service needs is there", nil, nil, asJSON, []int{http.StatusServiceUnavailable}, s.ready},
+		{"OPTIONS", Root, known, "What the service can do (PS3.18 section 8.9)", nil, nil, asCapabilities, nil, s.capabilities},
+		{"GET", Root + "/openapi.json", known, "This document", nil, nil, asJSON, nil, s.openapi},
 		{"GET", "/metrics", known, "Metrics for Prometheus", nil, nil, asText, nil, s.exposition},
 
 		{"POST", studiesPath, RoleStore, "Store instances (STOW-RS)", nil, asInstance, asModels, storeStatuses, s.stow},
@@ -96,6 +99,12 @@ func (s *server) table() []route {
 		{"GET", instancePath + "/bulkdata/*path", RoleRead, "Retrieve a binary value that metadata name (WADO-RS)", nil, nil,
 			[]string{"application/octet-stream", `multipart/related; type="application/octet-stream"`}, nil, s.bulkdata},
 	}
+	if s.Config.Delete && s.Deleter != nil {
+		t = append(t,
+			route{"DELETE", studyPath, RoleAdmin, "Delete a study, with our readings of it", nil, nil, nil, nil, s.remove},
+			route{"DELETE", seriesPath, RoleAdmin, "Delete a series", nil, nil, nil, nil, s.remove},
+			route{"DELETE", instancePath, RoleAdmin, "Delete an instance", nil, nil, nil, nil, s.remove})
+	}
 	if s.Readings != nil {
 		t = append(t,
 			route{"GET", studyPath + "/reading", RoleRead, "How far a study has come, and its latest record", nil, nil, asJSON, nil, s.reading},
@@ -115,12 +124,4 @@ func (s *server) register(e *gin.Engine) {
 			e.Handle(m, r.path, s.admitTo(r.role), r.handle)
 		}
 	}
-}
-
-// admitTo lets pass who has the role that a route needs.
-func (s *server) admitTo(role Role) gin.HandlerFunc {
-	if role == anybody {
-		return func(*gin.Context) {}
-	}
-	return s.authenticate
 }
