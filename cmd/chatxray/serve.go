@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -98,6 +99,8 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 			return err
 		}
 	}
+	log.SetFlags(0)
+	log.SetOutput(s.log) // what net/http has to say, failed handshakes above all
 	listener, scheme := door.listen(listener)
 	s.log.Info().Str("url", scheme+"://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
 	return work(ctx, s, listener, web, line, cfg.DICOMweb)
