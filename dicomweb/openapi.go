@@ -135,7 +135,11 @@ func (s *server) operation(r route, method string, names []string) object {
 		}
 	}
 	if len(r.in) > 0 {
-		op["requestBody"] = object{"required": true, "content": content(r.in)}
+		bodies := content(r.in)
+		for _, b := range bodies {
+			b.(object)["schema"] = object{"type": "string", "format": "binary", "minLength": 1}
+		}
+		op["requestBody"] = object{"required": true, "content": bodies}
 	}
 	return op
 }

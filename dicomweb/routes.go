@@ -1,6 +1,7 @@
 package dicomweb
 
 import (
+	"math"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
@@ -63,9 +64,9 @@ var (
 var (
 	storeStatuses = []int{http.StatusAccepted, http.StatusConflict, http.StatusServiceUnavailable, http.StatusInsufficientStorage}
 	searchQuery   = []parameter{
-		{"limit", "query", "At most so many results; the service has a limit of its own.", map[string]any{"type": "integer", "minimum": 1}},
-		{"offset", "query", "Results to leave out first.", map[string]any{"type": "integer", "minimum": 0}},
-		{"fuzzymatching", "query", "true asks for fuzzy matching of person names.", map[string]any{"type": "string"}},
+		{"limit", "query", "At most so many results; the service has a limit of its own.", map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt64}},
+		{"offset", "query", "Results to leave out first.", map[string]any{"type": "integer", "minimum": 0, "maximum": maxOffset}},
+		{"fuzzymatching", "query", "true: person names match fuzzily.", nil},
 		{"includefield", "query", "Keyword or tag of an attribute to return, or all.", map[string]any{"type": "string"}},
 		{"PatientID", "query", "As an example of a key: every attribute of the level may be named by keyword or tag.", map[string]any{"type": "string"}},
 	}
