@@ -299,3 +299,24 @@ func TestGracefulStopHTTP2(t *testing.T) {
 		t.Error(all, err)
 	}
 }
+
+// TestStandstillHTTP2: patience ends over HTTP/2 as it does over HTTP/1.1, for the one stream alone.
+func TestStandstillHTTP2(t *testing.T) {
+	ca := newAuthority(t, "test CA")
+	cfg := dicomweb.Default()
+	cfg.Idle = time.Second
+	cfg.TLS.Certificate, cfg.TLS.Key = ca.leaf(t.TempDir(), serverLeaf(1))
+	s := startSecure(t, cfg)
+	web := client(t, ca)
+	pr, pw := io.Pipe()
+	defer pw.Close()
+	go func() { _, _ = pw.Write([]byte("--b\r\n")) }()
+	r, err := web.Post(s.url+"/studies", related("b"), pr)
+	if err != nil || r.StatusCode != http.StatusRequestTimeout {
+		t.Fatal(r, err)
+	}
+	r.Body.Close()
+	if r, err := web.Get(s.url + "/studies"); err != nil || r.StatusCode != 200 {
+		t.Error(r, err)
+	}
+}

@@ -13,8 +13,7 @@ import (
 
 // viewerConfig is app-config.js of OHIF: one data source, which is this service.
 const viewerConfig = `// Written by chatxray serve --viewer.
-const root = BASE || window.location.origin + ROOT;
-window.config = {
+window.config = (root => ({
   routerBasename: '/',
   extensions: [],
   modes: [],
@@ -48,8 +47,11 @@ window.config = {
       },
     },
   ],
-};
+}))(BASE || window.location.origin + ROOT);
 `
+
+// ofViewer is the key under which the access log finds that a request was for a file of the viewer, which it leaves out.
+const ofViewer = "viewer"
 
 // hashed matches the names of files that never change, because their content is part of the name.
 var hashed = regexp.MustCompile(`(^|[./-])[0-9a-f]{16,32}\.[a-z0-9]+$`)
@@ -64,6 +66,7 @@ func (s *server) viewer(c *gin.Context) {
 	name := strings.Trim(path.Clean("/"+p), "/")
 	c.Header("Cache-Control", "no-cache")
 	c.Header("Referrer-Policy", "same-origin")
+	c.Set(ofViewer, true)
 	if name == "app-config.js" {
 		root, _ := json.Marshal(Root) // strings do not fail
 		base, _ := json.Marshal(strings.TrimRight(s.BaseURL, "/"))
@@ -78,6 +81,7 @@ func (s *server) viewer(c *gin.Context) {
 		name = "index.html"
 	default:
 		c.Writer.Header().Del("Cache-Control")
+		c.Set(ofViewer, false)
 		return
 	}
 	f, err := s.Pages.Open(name)

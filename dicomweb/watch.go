@@ -65,13 +65,17 @@ func (s *server) access(c *gin.Context) {
 	defer func() {
 		took := time.Since(start)
 		route := c.FullPath()
-		if route == "" {
+		switch {
+		case route != "":
+		case c.GetBool(ofViewer):
+			route = "viewer"
+		default:
 			route = "none"
 		}
 		status := c.Writer.Status()
 		s.metrics.requests.WithLabelValues(route, knownMethod(c.Request.Method), strconv.Itoa(status)).Inc()
 		s.metrics.seconds.WithLabelValues(route).Observe(took.Seconds())
-		if route == "/healthz" || route == "/readyz" || route == "/metrics" {
+		if route == "/healthz" || route == "/readyz" || route == "/metrics" || route == "viewer" {
 			return
 		}
 		e := s.Log.Info()

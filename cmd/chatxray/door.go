@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -67,6 +68,11 @@ func (d door) listen(l net.Listener) (_ net.Listener, scheme string) {
 	return tls.NewListener(l, d.tls), "https"
 }
 
+// bare tells whether credentials would cross the network unencrypted.
+func (d door) bare(cfg config.Config) bool {
+	return d.tls == nil && cfg.DICOMweb.Auth.Any() && dicomweb.Config{}.CheckListen(cfg.Listen) != nil
+}
+
 // describe tells in words who may come in.
 func (d door) describe(ctx context.Context, cfg config.Config) string {
 	var ways []string
@@ -85,7 +91,7 @@ func (d door) describe(ctx context.Context, cfg config.Config) string {
 	}
 	said := cfg.Listen + " for " + who
 	if d.tls != nil {
-		said += ", TLS"
+		said += ", TLS until " + d.tls.Certificates[0].Leaf.NotAfter.UTC().Format(time.DateOnly)
 	}
 	if d.guard != nil {
 		if err := d.guard.Check(ctx); err != nil {

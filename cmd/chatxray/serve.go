@@ -99,6 +99,9 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 			return err
 		}
 	}
+	if door.bare(cfg) {
+		s.log.Warn().Msg("credentials and patient data cross the network unencrypted unless a proxy in front speaks TLS; dicomweb.tls has it here")
+	}
 	log.SetFlags(0)
 	log.SetOutput(s.log) // what net/http has to say, failed handshakes above all
 	listener, scheme := door.listen(listener)
