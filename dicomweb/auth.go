@@ -136,7 +136,7 @@ func NewGuard(cfg Config, log zerolog.Logger) (*Guard, error) {
 		g.challenge = append(g.challenge, `Basic realm="chatxray", charset="UTF-8"`)
 	}
 	if cfg.Auth.OIDC.Issuer != "" {
-		g.issuer = newIssuer(cfg.Auth.OIDC, time.Now)
+		g.issuer = newIssuer(cfg.Auth.OIDC, time.Now, log)
 	}
 	if len(g.tokens) > 0 || g.issuer != nil || len(g.challenge) == 0 {
 		g.challenge = append(g.challenge, `Bearer realm="chatxray"`)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -228,6 +229,44 @@ func TestClientLimits(t *testing.T) {
 	}
 }
 
+// TestRequestsInFlight: a client that has all of its requests under way must wait; the others need not.
+func TestRequestsInFlight(t *testing.T) {
+	s := start(t, with(func(c *dicomweb.Config) {
+		c.Auth.Tokens = threeTokens
+		c.Limits.InFlight = 1
+	}))
+	body := multipartOf("b", file(t, object(t, "1.2", "1.2.3", "1.2.3.4")))
+	pr, pw := io.Pipe()
+	done := make(chan reply)
+	go func() { done <- s.post("/studies", related("b"), pr, "Authorization", "Bearer "+storeToken) }()
+	if _, err := pw.Write(body[:50]); err != nil {
+		t.Fatal(err)
+	}
+	again := func() reply {
+		return s.post("/studies", related("b"), bytes.NewReader(body), "Authorization", "Bearer "+storeToken)
+	}
+	r := reply{}
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if r = again(); r.StatusCode == http.StatusTooManyRequests {
+			break
+		}
+	}
+	if r.StatusCode != http.StatusTooManyRequests || r.Header.Get("Retry-After") == "" {
+		t.Errorf("%d %s", r.StatusCode, r.body)
+	}
+	if r := s.get("/studies", "Authorization", "Bearer "+readToken); r.StatusCode != 200 {
+		t.Error("another client:", r.StatusCode)
+	}
+	_, _ = pw.Write(body[50:])
+	pw.Close()
+	if r := <-done; r.StatusCode != 200 {
+		t.Errorf("%d %s", r.StatusCode, r.body)
+	}
+	if r := again(); r.StatusCode != 200 {
+		t.Errorf("afterwards: %d %s", r.StatusCode, r.body)
+	}
+}
+
 // TestProxies: behind a trusted proxy a client is who X-Forwarded-For says; nobody else can say so.
 func TestProxies(t *testing.T) {
 	for _, trusted := range []bool{true, false} {
@@ -239,7 +278,7 @@ func TestProxies(t *testing.T) {
 		}))
 		passed := 0
 		for i := range 20 {
-			if s.get("/studies", "X-Forwarded-For", fmt.Sprintf("203.0.113.99, 203.0.113.%d", i)).StatusCode == 200 {
+			if s.get("/studies", "X-Real-IP", fmt.Sprint("203.0.113.", i), "X-Forwarded-For", fmt.Sprintf("203.0.113.99, 203.0.113.%d", i)).StatusCode == 200 {
 				passed++
 			}
 		}

@@ -167,7 +167,12 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 		if deps.Checks == nil {
 			deps.Checks = map[string]func(context.Context) error{}
 		}
-		deps.Checks["oidc"] = deps.Guard.Check
+		deps.Checks["oidc"] = func(ctx context.Context) error {
+			if deps.Guard.Check(ctx) != nil { // the log has the cause, and /readyz is for everybody
+				return errors.New("the issuer of tokens cannot be reached")
+			}
+			return nil
+		}
 	}
 	s := &server{Config: cfg, Deps: deps, store: store, uploads: make(chan struct{}, cfg.MaxUploads), clients: newClients(cfg.Limits)}
 	s.metrics = newMetrics(deps.Metrics, s)
@@ -176,6 +181,7 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 	e.HandleMethodNotAllowed = true
 	e.RedirectTrailingSlash = false
 	_ = e.SetTrustedProxies(cfg.Proxies) // checked
+	e.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	e.Use(s.access, s.recovered, s.cors)
 	e.NoRoute(s.viewer, func(c *gin.Context) {
 		c.JSON(http.StatusNotFound, gin.H{"error": "there is no such resource; see docs/dicomweb.md"})

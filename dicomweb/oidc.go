@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/rs/zerolog"
 
 	"chatxray/pipeline"
 )
@@ -56,6 +57,7 @@ type issuer struct {
 	cfg    OIDC
 	clock  func() time.Time
 	client *http.Client
+	log    zerolog.Logger
 
 	mu       sync.Mutex
 	verifier *oidc.IDTokenVerifier // nil until the issuer has been found
@@ -69,8 +71,8 @@ const (
 	issuerPause    = 5 * time.Second
 )
 
-func newIssuer(cfg OIDC, clock func() time.Time) *issuer {
-	return &issuer{cfg: cfg, clock: clock, client: &http.Client{Timeout: issuerPatience}}
+func newIssuer(cfg OIDC, clock func() time.Time, log zerolog.Logger) *issuer {
+	return &issuer{cfg: cfg, clock: clock, log: log, client: &http.Client{Timeout: issuerPatience}}
 }
 
 // ready finds the issuer (OpenID Connect Discovery 1.0). The error wraps pipeline.ErrBusy.
@@ -94,8 +96,12 @@ func (i *issuer) ready(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 		err = provider.Claims(&found)
 	}
 	if err != nil {
-		i.failed = fmt.Errorf("%w: the issuer of tokens cannot be reached: %w", pipeline.ErrBusy, err)
-		return nil, i.failed
+		err = fmt.Errorf("%w: the issuer of tokens cannot be reached: %w", pipeline.ErrBusy, err)
+		if i.failed == nil || i.failed.Error() != err.Error() {
+			i.log.Warn().Err(err).Msg("tokens of the issuer are refused until it answers; it is asked again")
+		}
+		i.failed = err
+		return nil, err
 	}
 	i.verifier = oidc.NewVerifier(i.cfg.Issuer, keys{oidc.NewRemoteKeySet(ctx, found.Keys)},
 		&oidc.Config{ClientID: i.cfg.Audience, SkipExpiryCheck: true, SupportedSigningAlgs: []string{
@@ -122,7 +128,7 @@ func (k keys) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
 func (i *issuer) verify(ctx context.Context, raw string) (*principal, error) {
 	v, err := i.ready(ctx)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: the issuer of tokens cannot be reached; try again", pipeline.ErrBusy))
+		return nil, fmt.Errorf("%w: the issuer of tokens cannot be reached; try again", pipeline.ErrBusy)
 	}
 	var cause error
 	token, err := v.Verify(context.WithValue(ctx, causeKey{}, &cause), raw)
