@@ -186,6 +186,12 @@ func TestNoPatientDataInLogs(t *testing.T) {
 	s.get("/studies?PatientName=SECRET*&PatientID=SECRET-ID-7")
 	s.get("/studies?PatientID=SECRET" + strings.Repeat("*x", 20))
 	s.get("/studies/SECRET/metadata")
+	s.get("/studies?SECRET^KEY=1")
+	s.get("/studies?limit=SECRET")
+	s.get("/studies?00100010=SECRET&PatientBirthDate=SECRET&StudyDate=SECRET-SECRET")
+	s.get("/studies?SECRET%zz")
+	s.get("/SECRET?SECRET", "Authorization", "Bearer SECRET", "X-Forwarded-For", "SECRET", "Origin", "SECRET")
+	s.get("/studies/1.2/series/1.2.3/instances/1.2.3.4/bulkdata/SECRET", "Range", "SECRET", "If-None-Match", "SECRET")
 	metrics := metricsOf(t, strings.TrimPrefix(strings.TrimSuffix(s.root, dicomweb.Root), "http://"))
 	if !strings.Contains(metrics, `chatxray_stow_instances_total{result="stored"} 1`) || !strings.Contains(s.log.String(), `"status":200`) {
 		t.Errorf("nothing counted or logged: %s %s", metrics, s.log)

@@ -230,3 +230,18 @@ func phantom(t *testing.T, args ...string) (path, study string) {
 	out, _ := chatxray(t, 0, append([]string{"phantom", "--rows", "1024", "--columns", "860", "--print-uid", "--out", path}, args...)...)
 	return path, strings.TrimSpace(out)
 }
+
+// answered sends a request and returns the body of its answer, which must be a success.
+func answered(t *testing.T, r *http.Request) []byte {
+	t.Helper()
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode/100 != 2 {
+		t.Fatalf("%s %s: %s %s %v", r.Method, r.URL.Path, resp.Status, b, err)
+	}
+	return b
+}

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -40,7 +41,12 @@ func (l *Line) startDeliveries(ctx context.Context) {
 					if !ok {
 						return
 					}
-					pause := l.deliverTo(ctx, q, name, to)
+					pause := heldPause
+					study, _, _ := strings.Cut(name, "\n")
+					if free, end, ok := l.begin(ctx, study); ok {
+						pause = l.deliverTo(free, q, name, to)
+						end()
+					}
 					q.done(name, l.Now(), pause)
 				}
 			})
@@ -62,10 +68,10 @@ func (l *Line) deliverTo(ctx context.Context, q *queue, name string, to Destinat
 		}
 		err = l.attempt(ctx, records[i], to)
 	}
-	if ctx.Err() != nil {
-		return 0
+	if ctx.Err() != nil { // the service stops, or the study is held
+		return heldPause
 	}
-	if err == nil || to.Permanent(err) {
+	if err == nil || to.Permanent(err) || errors.Is(err, ErrNotFound) { // a document that was deleted
 		q.ended(name)
 	} else {
 		pause = q.failed(name, l.Now(), l.Config.GiveUp)

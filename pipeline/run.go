@@ -94,6 +94,7 @@ type Line struct {
 
 	studies    queue   // by Study Instance UID, due when their quiet time ends
 	deliveries []queue // one for each of Destinations
+	holds      holds
 	work       sync.WaitGroup
 }
 
@@ -161,12 +162,21 @@ func (l *Line) Waiting() int { return l.studies.size() }
 
 // study does one complete study and keeps the books around it. A failure that may pass is tried again with growing pauses.
 func (l *Line) study(ctx context.Context, uid string) {
-	l.Stats.Reading.Add(1)
-	pause, err := l.process(ctx, uid)
-	l.Stats.Reading.Add(-1)
+	var pause time.Duration
+	var err error
+	free, end, ok := l.begin(ctx, uid)
+	if ok {
+		l.Stats.Reading.Add(1)
+		pause, err = l.process(free, uid)
+		l.Stats.Reading.Add(-1)
+		ok = free.Err() == nil
+		end()
+	}
 	switch {
 	case ctx.Err() != nil: // the next process goes on
-	case err == nil:
+	case !ok:
+		pause = heldPause
+	case err == nil, errors.Is(err, ErrNotFound): // reported, or deleted meanwhile
 		l.studies.ended(uid)
 	case final(err):
 		l.studies.ended(uid)
