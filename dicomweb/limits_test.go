@@ -79,12 +79,8 @@ func TestBusy(t *testing.T) {
 	if _, err := pw.Write(body[:50]); err != nil {
 		t.Fatal(err)
 	}
-	busy := reply{}
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if busy = s.post("/studies", related("b"), bytes.NewReader(body)); busy.StatusCode == http.StatusServiceUnavailable {
-			break
-		}
-	}
+	uploading(t, s.host())
+	busy := s.post("/studies", related("b"), bytes.NewReader(body))
 	if busy.StatusCode != http.StatusServiceUnavailable || busy.Header.Get("Retry-After") == "" {
 		t.Errorf("%d %s", busy.StatusCode, busy.body)
 	}
@@ -98,7 +94,7 @@ func TestBusy(t *testing.T) {
 // raw speaks HTTP by hand and returns what the server says until it is silent for a moment, or closes.
 func raw(t *testing.T, s *service, request string, more ...string) string {
 	t.Helper()
-	host := strings.TrimSuffix(strings.TrimPrefix(s.root, "http://"), dicomweb.Root)
+	host := s.host()
 	conn, err := net.Dial("tcp", host)
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +188,7 @@ func TestNoPatientDataInLogs(t *testing.T) {
 	s.get("/studies?SECRET%zz")
 	s.get("/SECRET?SECRET", "Authorization", "Bearer SECRET", "X-Forwarded-For", "SECRET", "Origin", "SECRET")
 	s.get("/studies/1.2/series/1.2.3/instances/1.2.3.4/bulkdata/SECRET", "Range", "SECRET", "If-None-Match", "SECRET")
-	metrics := metricsOf(t, strings.TrimPrefix(strings.TrimSuffix(s.root, dicomweb.Root), "http://"))
+	metrics := metricsOf(t, s.host())
 	if !strings.Contains(metrics, `chatxray_stow_instances_total{result="stored"} 1`) || !strings.Contains(s.log.String(), `"status":200`) {
 		t.Errorf("nothing counted or logged: %s %s", metrics, s.log)
 	}
@@ -217,6 +213,16 @@ func metricsOf(t *testing.T, host string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// uploading waits until one upload is running.
+func uploading(t *testing.T, host string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(metricsOf(t, host), "chatxray_uploads_running 1"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no upload is running")
+		}
+	}
 }
 
 // TestGracefulStop stops the server in the middle of an upload, which must be finished.
@@ -250,9 +256,7 @@ func TestGracefulStop(t *testing.T) {
 		done <- r.StatusCode
 	}()
 	_, _ = pw.Write(body[:100])
-	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(metricsOf(t, l.Addr().String()), "chatxray_uploads_running 1") && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond)
-	}
+	uploading(t, l.Addr().String())
 	stop()
 	time.Sleep(100 * time.Millisecond)
 	if _, err := net.Dial("tcp", l.Addr().String()); err == nil {

@@ -84,6 +84,11 @@ func start(t testing.TB, options ...option) *service {
 	return s
 }
 
+// host is where the service listens.
+func (s *service) host() string {
+	return strings.TrimSuffix(strings.TrimPrefix(s.root, "http://"), dicomweb.Root)
+}
+
 // object is a data set of the synthetic patient; each pair of edit is a tag and its text.
 func object(t testing.TB, study, series, sop string, edit ...any) pipeline.Dataset {
 	t.Helper()

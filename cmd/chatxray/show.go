@@ -56,7 +56,7 @@ func (c showCmd) Run(ctx context.Context, s streams) error {
 
 // wait polls the state of the study and tells when it changes.
 func (c showCmd) wait(ctx context.Context, s streams) (pipeline.Status, error) {
-	var told pipeline.State
+	var told string
 	for end := time.Now().Add(c.Wait); ; {
 		var st pipeline.Status
 		b, err := c.get(ctx, "/studies/"+url.PathEscape(c.Study)+"/reading", "application/json")
@@ -70,9 +70,13 @@ func (c showCmd) wait(ctx context.Context, s streams) (pipeline.Status, error) {
 		case pipeline.StateReported, pipeline.StateRefused, pipeline.StateFailed:
 			return st, nil
 		}
-		if st.State != told {
-			fmt.Fprintf(s.err, "study %s: %s\n", c.Study, st.State)
-			told = st.State
+		now := string(st.State)
+		if st.Record != nil && st.Record.State == pipeline.StateFailed {
+			now += ", after " + st.Record.Error
+		}
+		if now != told {
+			fmt.Fprintf(s.err, "study %s: %s\n", c.Study, now)
+			told = now
 		}
 		if time.Now().After(end) {
 			if err != nil {
