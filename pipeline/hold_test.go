@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -71,7 +72,14 @@ func TestHoldReadsAgain(t *testing.T) {
 func TestHoldStopsADelivery(t *testing.T) {
 	b := newLine(t, newMemory())
 	tried := make(chan struct{}, 100)
-	b.Destinations[0].Deliver = func(context.Context, []Document) error { tried <- struct{}{}; return errors.New("not now") }
+	var missing atomic.Bool
+	b.Destinations[0].Deliver = func(context.Context, []Document) error {
+		if missing.Load() {
+			return ErrNotFound
+		}
+		tried <- struct{}{}
+		return errors.New("not now")
+	}
 	b.start(t)
 	b.archive.store("1.2", "frontal")
 	b.Stored("1.2")
@@ -90,7 +98,7 @@ func TestHoldStopsADelivery(t *testing.T) {
 	}
 	// A document that is gone is given up.
 	b.archive.store("1.3", "frontal")
-	b.Destinations[0].Deliver = func(context.Context, []Document) error { return ErrNotFound }
+	missing.Store(true)
 	b.Stored("1.3")
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if d := b.until(t, "1.3", StateReported).Record.Deliveries["pacs"]; d != nil && d.Dead {
