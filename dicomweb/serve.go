@@ -19,7 +19,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, cfg Config) erro
 		MaxHeaderBytes:    64 << 10,
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(l) }()
+	go func() { ended <- srv.Serve(prepared(l, func(l net.Listener) net.Listener { return l })) }()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("the HTTP server ended: %w", err)
