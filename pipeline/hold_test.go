@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -72,14 +71,7 @@ func TestHoldReadsAgain(t *testing.T) {
 func TestHoldStopsADelivery(t *testing.T) {
 	b := newLine(t, newMemory())
 	tried := make(chan struct{}, 100)
-	var missing atomic.Bool
-	b.Destinations[0].Deliver = func(context.Context, []Document) error {
-		if missing.Load() {
-			return ErrNotFound
-		}
-		tried <- struct{}{}
-		return errors.New("not now")
-	}
+	b.Destinations[0].Deliver = func(context.Context, []Document) error { tried <- struct{}{}; return errors.New("not now") }
 	b.start(t)
 	b.archive.store("1.2", "frontal")
 	b.Stored("1.2")
@@ -98,7 +90,7 @@ func TestHoldStopsADelivery(t *testing.T) {
 	}
 	// A document that is gone is given up.
 	b.archive.store("1.3", "frontal")
-	missing.Store(true)
+	b.Destinations[0].Deliver = func(context.Context, []Document) error { return ErrNotFound }
 	b.Stored("1.3")
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if d := b.until(t, "1.3", StateReported).Record.Deliveries["pacs"]; d != nil && d.Dead {

@@ -228,8 +228,7 @@ func (l *Line) study(ctx context.Context, uid string) {
 	case !ok: // held: looked at again afterwards
 		l.wait(uid, l.Now())
 		return
-	case errors.Is(err, ErrNotFound):
-		l.Log.Warn().Str("study", uid).Err(err).Msg("the study is not read: it was deleted, or a file of it is missing")
+	case errors.Is(err, ErrNotFound): // deleted meanwhile
 		return
 	}
 	if err != nil {
