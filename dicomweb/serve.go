@@ -19,7 +19,9 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, cfg Config) erro
 		MaxHeaderBytes:    64 << 10,
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(patient{l, cfg.Idle}) }()
+	go func() {
+		ended <- srv.Serve(prepared(l, func(l net.Listener) net.Listener { return patient{l, cfg.Idle} }))
+	}()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("the HTTP server ended: %w", err)

@@ -5,8 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
+	"time"
 
+	"github.com/gin-gonic/gin"
 	"github.com/rs/zerolog"
 
 	"chatxray/pipeline"
@@ -70,3 +74,49 @@ func (t TLS) load() (*tls.Config, error) {
 	}
 	return c, nil
 }
+
+// Secure is a listener whose connections speak TLS. Serve puts TLS around the connections as it has prepared them, because net/http speaks
+// HTTP/2 only where a connection is TLS on its outside.
+type Secure struct {
+	net.Listener
+	Config *tls.Config
+}
+
+// prepared has the connections of a listener prepared below TLS, where there is TLS.
+func prepared(l net.Listener, prepare func(net.Listener) net.Listener) net.Listener {
+	if s, ok := l.(Secure); ok {
+		return tls.NewListener(prepare(s.Listener), s.Config)
+	}
+	return prepare(l)
+}
+
+// streams moves the deadline of an answer over HTTP/2 on before each piece. There a client that takes nothing does not stop the connection
+// but its stream alone, so that no deadline of the connection ends the wait.
+func (s *server) streams(c *gin.Context) {
+	if c.Request.ProtoMajor == 2 {
+		c.Writer = streamWriter{c.Writer, http.NewResponseController(c.Writer), s.Idle}
+	}
+}
+
+type streamWriter struct {
+	gin.ResponseWriter
+	control *http.ResponseController
+	idle    time.Duration
+}
+
+func (w streamWriter) Write(b []byte) (n int, err error) {
+	const piece = 64 << 10
+	for {
+		_ = w.control.SetWriteDeadline(time.Now().Add(w.idle))
+		m, err := w.ResponseWriter.Write(b[:min(len(b), piece)])
+		n, b = n+m, b[m:]
+		if err != nil || len(b) == 0 {
+			return n, err
+		}
+	}
+}
+
+func (w streamWriter) WriteString(s string) (int, error) { return w.Write([]byte(s)) }
+
+// Unwrap lets http.ResponseController find what is below.
+func (w streamWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,6 +89,7 @@ func (a *authority) write(path, kind string, der []byte) {
 type secure struct {
 	url     string
 	archive *archive.Archive
+	log     *logged
 	stop    func() error // ends it and waits
 }
 
@@ -114,10 +116,11 @@ func startSecure(t *testing.T, cfg dicomweb.Config) *secure {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
+	s := &secure{url: "https://localhost:" + portOf(l) + dicomweb.Root, archive: a, log: &logged{},
+		stop: func() error { cancel(); err := <-ended; ended <- err; return err }}
 	go func() {
-		ended <- dicomweb.Serve(ctx, tls.NewListener(l, conf), dicomweb.New(cfg, a, dicomweb.Deps{Open: dicom.OpenFile, Lookup: dicom.Lookup, Guard: guard}), cfg)
+		ended <- dicomweb.Serve(ctx, dicomweb.Secure{Listener: l, Config: conf}, dicomweb.New(cfg, a, dicomweb.Deps{Open: dicom.OpenFile, Lookup: dicom.Lookup, Guard: guard, Log: zerolog.New(s.log)}), cfg)
 	}()
-	s := &secure{url: "https://localhost:" + portOf(l) + dicomweb.Root, archive: a, stop: func() error { cancel(); err := <-ended; ended <- err; return err }}
 	t.Cleanup(func() {
 		_ = s.stop()
 		a.Close()
@@ -318,5 +321,52 @@ func TestStandstillHTTP2(t *testing.T) {
 	r.Body.Close()
 	if r, err := web.Get(s.url + "/studies"); err != nil || r.StatusCode != 200 {
 		t.Error(r, err)
+	}
+}
+
+// TestReaderThatReadsNothingHTTP2: a client that takes nothing of an answer loses its stream after cfg.Idle, and only that.
+func TestReaderThatReadsNothingHTTP2(t *testing.T) {
+	ca := newAuthority(t, "test CA")
+	cfg := dicomweb.Default()
+	cfg.Idle = time.Second
+	cfg.TLS.Certificate, cfg.TLS.Key = ca.leaf(t.TempDir(), serverLeaf(1))
+	s := startSecure(t, cfg)
+	web := client(t, ca)
+	const size = 32 << 20
+	r, err := web.Post(s.url+"/studies", "application/dicom", io.MultiReader(bytes.NewReader(pixelFile(t, size, 1)), bytes.NewReader(make([]byte, size))))
+	if err != nil || r.StatusCode != 200 {
+		t.Fatal(r, err)
+	}
+	r.Body.Close()
+	const path = "/studies/1.2/series/1.2.3/instances/1.2.3.4.1"
+	stuck, err := web.Get(s.url + path)
+	if err != nil || stuck.StatusCode != 200 || stuck.ProtoMajor != 2 {
+		t.Fatal(stuck, err)
+	}
+	defer stuck.Body.Close()
+	const done = `"route":"/dicom-web/studies/:study/series/:series/instances/:instance"`
+	for end := time.Now().Add(10 * time.Second); !strings.Contains(s.log.String(), done); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the handler waits for ever")
+		}
+	}
+	if r, err := web.Get(s.url + "/studies"); err != nil || r.StatusCode != 200 {
+		t.Error(r, err)
+	}
+	// One that reads slowly, with pauses shorter than that, gets all of it.
+	slow, err := web.Get(s.url + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Body.Close()
+	total := 0
+	for buf := make([]byte, 6<<20); ; time.Sleep(600 * time.Millisecond) {
+		n, err := io.ReadFull(slow.Body, buf)
+		if total += n; err != nil {
+			break
+		}
+	}
+	if total < size {
+		t.Errorf("a slow reader got %d bytes", total)
 	}
 }

@@ -65,7 +65,7 @@ func (d door) listen(l net.Listener) (_ net.Listener, scheme string) {
 	if d.tls == nil {
 		return l, "http"
 	}
-	return tls.NewListener(l, d.tls), "https"
+	return dicomweb.Secure{Listener: l, Config: d.tls}, "https"
 }
 
 // bare tells whether credentials would cross the network unencrypted.
