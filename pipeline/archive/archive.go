@@ -1,7 +1,7 @@
 // Package archive keeps instances, documents and records as files and finds them by an index in SQLite. The files are the truth:
 // the index is made anew from them whenever it is lost.
 //
-//	DIR/instances/STUDY/SERIES/SOP.dcm   received, byte for byte
+//	DIR/instances/STUDY/SERIES/SOP.dcm   received, byte for byte; SOP~2.dcm replaced it, where the configuration lets it
 //	DIR/documents/STUDY/SERIES/SOP.dcm   written by this product
 //	DIR/records/STUDY/KEY.json, KEY.png  what the line knows of a reading, what the model saw
 //	DIR/incoming/                        uploads under way; emptied at start
@@ -30,10 +30,13 @@ type Opener func(path string) (*pipeline.Instance, error)
 
 // Options of an archive. The zero value is usable.
 type Options struct {
-	Reserve   int64                                     // bytes of disk that stay free; 0 is DefaultReserve, below 0 none
-	FreeSpace func(dir string) (int64, error)           // bytes free for us; nil asks the operating system
-	Now       func() time.Time                          // nil is time.Now
-	Warn      func(what string, path string, err error) // something at start needs a look; nil drops it. No patient data comes in.
+	Reserve   int64                                       // bytes of disk that stay free; 0 is DefaultReserve, below 0 none
+	FreeSpace func(dir string) (int64, error)             // bytes free for us; nil asks the operating system
+	Now       func() time.Time                            // nil is time.Now
+	Warn      func(what string, path string, err error)   // something at start needs a look; nil drops it. No patient data comes in.
+	Replace   bool                                        // other content under a UID that is kept replaces it; else it is a conflict
+	Header    func(path string) (pipeline.Dataset, error) // reads the attributes of a file without summing it up; nil takes the Opener
+	Progress  func(instances int)                         // how many files Rebuild has entered so far; nil drops it
 }
 
 // DefaultReserve is the disk space that stays free, 256 MB.
@@ -46,8 +49,10 @@ type Archive struct {
 	opts Options
 	lock *os.File
 
-	read  *sql.DB
-	write *sql.DB
+	read    *sql.DB
+	write   *sql.DB
+	columns columns
+	wide    chan struct{} // one for each search that goes over much of the index
 
 	requests chan *request
 	writing  sync.WaitGroup
@@ -106,7 +111,7 @@ func prepare(dir string, open Opener, opts Options) (*Archive, error) {
 		lock.Close()
 		return nil, fmt.Errorf("the archive in %s is open in another process; stop it, or use another folder: %w", dir, pipeline.ErrBusy)
 	}
-	return &Archive{dir: dir, open: open, opts: opts, lock: lock, requests: make(chan *request)}, nil
+	return &Archive{dir: dir, open: open, opts: opts, lock: lock, requests: make(chan *request), wide: make(chan struct{}, 2)}, nil
 }
 
 // start opens the index, puts the leftovers of a crash in order and starts the writer.

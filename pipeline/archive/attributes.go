@@ -9,7 +9,8 @@ import (
 // The attributes that the index keeps of each level, which are those that a query returns (PS3.18 tables 10.6.3-3 to -5).
 var (
 	studyAttributes = []pipeline.Tag{
-		pipeline.TagStudyDate, pipeline.TagStudyTime, pipeline.TagAccessionNumber, pipeline.TagReferringPhysicianName,
+		pipeline.TagStudyDate, pipeline.TagStudyTime, pipeline.TagAccessionNumber, pipeline.TagIssuerOfAccessionNumberSequence,
+		pipeline.TagReferringPhysicianName,
 		pipeline.TagTimezoneOffsetFromUTC, pipeline.TagStudyDescription, pipeline.TagPatientName, pipeline.TagPatientID,
 		pipeline.TagIssuerOfPatientID, pipeline.TagPatientBirthDate, pipeline.TagPatientSex, pipeline.TagStudyInstanceUID,
 		pipeline.TagStudyID,
