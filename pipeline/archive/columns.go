@@ -354,7 +354,7 @@ func (c *columns) takeEach(ctx context.Context, tx *sql.Tx, each func(id int64),
 const maxChanges = 10_000
 
 // prune removes the changes that columns has taken over, at times.
-func (c *columns) prune(ctx context.Context, tx *sql.Tx) error {
+func (c *columns) prune(ctx context.Context, tx writing) error {
 	c.mu.RLock()
 	seq, loaded := c.seq, c.loaded
 	c.mu.RUnlock()

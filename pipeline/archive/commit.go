@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -130,7 +129,7 @@ func (g *grouped) keep(ctx context.Context, group []*request) {
 }
 
 func (g *grouped) transact(ctx context.Context, group []*request) error {
-	tx, err := g.a.write.BeginTx(ctx, nil)
+	tx, err := g.a.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -151,7 +150,7 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 }
 
 // one places the file of one instance and writes its entry. An error is the transaction's; the instance's own is in its outcome.
-func (g *grouped) one(ctx context.Context, tx *sql.Tx, s *pipeline.Staged, own bool, o *pipeline.Outcome) error {
+func (g *grouped) one(ctx context.Context, tx writing, s *pipeline.Staged, own bool, o *pipeline.Outcome) error {
 	in := s.Instance
 	known, knownOwn, err := g.a.find(ctx, tx, in.SOPInstanceUID)
 	if err != nil {

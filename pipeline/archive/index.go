@@ -15,10 +15,10 @@ import (
 func (a *Archive) openIndex() error {
 	dsn := func(more string) string {
 		return "file:" + (&url.URL{Path: a.path("index.db")}).EscapedPath() +
-			"?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_pragma=cache_size(-8000)" + more
+			"?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_pragma=temp_store(2)" + more
 	}
 	var err error
-	if a.write, err = sql.Open("sqlite", dsn("&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")); err != nil {
+	if a.write, err = sql.Open("sqlite", dsn("&_pragma=cache_size(-32000)&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")); err != nil {
 		return err
 	}
 	a.write.SetMaxOpenConns(1)
@@ -30,7 +30,14 @@ func (a *Archive) openIndex() error {
 		a.write.Close()
 		return fmt.Errorf("the archive's index %s cannot be used; stop the service, delete the file (it is made anew from the instances) and start again: %w", a.path("index.db"), indexError(err))
 	}
-	if a.read, err = sql.Open("sqlite", dsn("&_pragma=query_only(1)")); err != nil {
+	a.statements = map[string]*sql.Stmt{}
+	for _, text := range prepared {
+		if a.statements[text], err = a.write.Prepare(text); err != nil {
+			a.write.Close()
+			return indexError(err)
+		}
+	}
+	if a.read, err = sql.Open("sqlite", dsn("&_pragma=cache_size(-8000)&_pragma=query_only(1)")); err != nil {
 		a.write.Close()
 		return err
 	}
@@ -81,10 +88,8 @@ func (a *Archive) scanInstance(r row) (in *pipeline.Instance, own bool, size int
 }
 
 // find looks an instance up by its UID; nil where the index lacks it. own: it is a document of ours.
-func (a *Archive) find(ctx context.Context, q interface {
-	QueryRowContext(context.Context, string, ...any) *sql.Row
-}, sop string) (in *pipeline.Instance, own bool, err error) {
-	in, own, _, err = a.scanInstance(q.QueryRowContext(ctx, "SELECT "+instanceColumns+instanceTables+" WHERE i.uid = ?", sop))
+func (a *Archive) find(ctx context.Context, tx writing, sop string) (in *pipeline.Instance, own bool, err error) {
+	in, own, _, err = a.scanInstance(tx.row(ctx, findInstance, sop))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, false, nil
 	}

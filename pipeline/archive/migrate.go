@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"strconv"
@@ -13,7 +12,7 @@ import (
 // migration brings an index from one version to the next: SQL, then what takes Go, in one transaction.
 type migration struct {
 	sql  string
-	fill func(context.Context, *sql.Tx) error
+	fill func(context.Context, writing) error
 }
 
 // migrations bring an index from version i to i+1. A migration that has been released is never changed.
@@ -154,16 +153,17 @@ func (a *Archive) migrate() error {
 }
 
 func (a *Archive) migrateOne(version int) error {
-	tx, err := a.write.Begin()
+	ctx := context.Background()
+	tx, err := a.begin(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(migrations[version].sql)
+	_, err = tx.ExecContext(ctx, migrations[version].sql)
 	if fill := migrations[version].fill; err == nil && fill != nil {
-		err = fill(context.Background(), tx)
+		err = fill(ctx, tx)
 	}
 	if err == nil {
-		_, err = tx.Exec("PRAGMA user_version = " + strconv.Itoa(version+1))
+		_, err = tx.ExecContext(ctx, "PRAGMA user_version = "+strconv.Itoa(version+1))
 	}
 	if err != nil {
 		return errors.Join(err, tx.Rollback())
@@ -172,16 +172,16 @@ func (a *Archive) migrateOne(version int) error {
 }
 
 // fillKeys makes the columns of version 2 from the attributes that version 1 has kept.
-func fillKeys(ctx context.Context, tx *sql.Tx) error {
-	err := eachKept(ctx, tx, "study", func(id int64, h pipeline.Dataset) error { return setStudy(ctx, tx, id, h, false) })
+func fillKeys(ctx context.Context, tx writing) error {
+	err := eachKept(ctx, tx, "study", func(id int64, h pipeline.Dataset) error { return setStudy(ctx, tx, id, h) })
 	if err != nil {
 		return err
 	}
-	return eachKept(ctx, tx, "series", func(id int64, h pipeline.Dataset) error { return setSeries(ctx, tx, id, h, false) })
+	return eachKept(ctx, tx, "series", func(id int64, h pipeline.Dataset) error { return setSeries(ctx, tx, id, h) })
 }
 
 // eachKept calls f with the attributes of every row of a table, some thousand rows at a time.
-func eachKept(ctx context.Context, tx *sql.Tx, table string, f func(id int64, h pipeline.Dataset) error) error {
+func eachKept(ctx context.Context, tx writing, table string, f func(id int64, h pipeline.Dataset) error) error {
 	for last := int64(0); ; {
 		rows, err := tx.QueryContext(ctx, "SELECT id, attrs FROM "+table+" WHERE id > ? ORDER BY id LIMIT 4096", last)
 		if err != nil {
@@ -201,7 +201,7 @@ func eachKept(ctx context.Context, tx *sql.Tx, table string, f func(id int64, h 
 			return err
 		}
 		for i, id := range ids {
-			h, err := decode(all[i])
+			h, err := decode(nil, all[i])
 			if err == nil {
 				err = f(id, h)
 			}

@@ -150,17 +150,9 @@ func (a *Archive) filesOf(dir string, own bool) ([]*lost, error) {
 
 // adopt gives files an entry and returns how many got one.
 func (a *Archive) adopt(ctx context.Context, files []*lost) (n int, err error) {
-	var missing []*lost
-	for _, l := range files {
-		known := false
-		if l.err == nil {
-			if known, err = a.known(ctx, l); err != nil {
-				return 0, err
-			}
-		}
-		if !known {
-			missing = append(missing, l)
-		}
+	missing, err := a.missing(ctx, files)
+	if err != nil {
+		return 0, err
 	}
 	var work errgroup.Group
 	work.SetLimit(runtime.GOMAXPROCS(0))
@@ -191,9 +183,30 @@ func (a *Archive) adopt(ctx context.Context, files []*lost) (n int, err error) {
 	return n, a.insertAll(ctx, missing)
 }
 
+// missing returns the files that the index does not have.
+func (a *Archive) missing(ctx context.Context, files []*lost) (out []*lost, err error) {
+	tx, err := a.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback()
+	for _, l := range files {
+		known := false
+		if l.err == nil {
+			if known, err = a.known(ctx, tx, l); err != nil {
+				return nil, err
+			}
+		}
+		if !known {
+			out = append(out, l)
+		}
+	}
+	return out, nil
+}
+
 // known tells whether the index has a file; whether another one stands there for its instance is noted.
-func (a *Archive) known(ctx context.Context, l *lost) (bool, error) {
-	in, _, err := a.find(ctx, a.write, l.sop)
+func (a *Archive) known(ctx context.Context, tx writing, l *lost) (bool, error) {
+	in, _, err := a.find(ctx, tx, l.sop)
 	if err != nil || in == nil {
 		return false, err
 	}
@@ -229,7 +242,7 @@ func (a *Archive) entryOf(l *lost) (*entry, error) {
 }
 
 func (a *Archive) insertAll(ctx context.Context, files []*lost) error {
-	tx, err := a.write.BeginTx(ctx, nil)
+	tx, err := a.begin(ctx)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -63,7 +62,7 @@ func (g *grouped) replaceable(known *pipeline.Instance, knownOwn bool, in *pipel
 
 // replace keeps an instance as the next version of one that is kept under its UID. The study and the series take their attributes from
 // it, because it is the newest that is known of them.
-func (g *grouped) replace(ctx context.Context, tx *sql.Tx, s *pipeline.Staged, o *pipeline.Outcome) error {
+func (g *grouped) replace(ctx context.Context, tx writing, s *pipeline.Staged, o *pipeline.Outcome) error {
 	in := s.Instance
 	var version int
 	if err := tx.QueryRowContext(ctx, "SELECT version + 1 FROM instance WHERE uid = ?", in.SOPInstanceUID).Scan(&version); err != nil {
@@ -80,7 +79,7 @@ func (g *grouped) replace(ctx context.Context, tx *sql.Tx, s *pipeline.Staged, o
 }
 
 // renew makes an entry the content of the instance that the index has under its UID, and of its series and its study.
-func renew(ctx context.Context, tx *sql.Tx, e entry) error {
+func renew(ctx context.Context, tx writing, e entry) error {
 	var id, series, study int64
 	err := tx.QueryRowContext(ctx, "SELECT i.id, e.id, e.study FROM instance i JOIN series e ON e.id = i.series WHERE i.uid = ?",
 		e.in.SOPInstanceUID).Scan(&id, &series, &study)
@@ -88,11 +87,11 @@ func renew(ctx context.Context, tx *sql.Tx, e entry) error {
 		return err
 	}
 	h := e.in.Header
-	_, err = tx.ExecContext(ctx, `UPDATE instance SET class = ?, syntax = ?, number = ?, digest = ?, size = ?, received = ?, attrs = ?, version = ? WHERE id = ?`,
+	err = tx.exec(ctx, `UPDATE instance SET class = ?, syntax = ?, number = ?, digest = ?, size = ?, received = ?, attrs = ?, version = ? WHERE id = ?`,
 		e.in.SOPClassUID, e.in.TransferSyntaxUID, number(h, pipeline.TagInstanceNumber), e.in.Digest.String(), e.size, e.received,
 		encode(pick(h, instanceAttributes)), e.version, id)
 	if err == nil {
-		_, err = tx.ExecContext(ctx, "UPDATE study SET received = max(ifnull(received, 0), ?) WHERE id = ?", e.received, study)
+		err = tx.exec(ctx, "UPDATE study SET received = max(ifnull(received, 0), ?) WHERE id = ?", e.received, study)
 	}
-	return errors.Join(err, setStudy(ctx, tx, study, h, false), setSeries(ctx, tx, series, h, false))
+	return errors.Join(err, setStudy(ctx, tx, study, h), setSeries(ctx, tx, series, h))
 }

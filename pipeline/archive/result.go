@@ -25,11 +25,9 @@ func scanResult(r row, level pipeline.Level) (id int64, d pipeline.Dataset, err 
 	}
 	d = make(pipeline.Dataset, 0, 32)
 	for _, s := range attrs[:level+1] {
-		part, err := decode(s)
-		if err != nil {
+		if d, err = decode(d, s); err != nil {
 			return 0, nil, err
 		}
-		d = append(d, part...)
 	}
 	text := func(t pipeline.Tag, vr string, values ...string) {
 		d = append(d, pipeline.Element{Tag: t, VR: vr, Text: values})
