@@ -46,7 +46,7 @@ func (s *server) query(level pipeline.Level, raw string) (q pipeline.Query, unkn
 			return q, nil, fmt.Errorf("%w: %w", pipeline.ErrInvalid, err)
 		}
 		if !known {
-			unknown = append(unknown, printable(name))
+			unknown = append(unknown, keyName(name))
 		}
 	}
 	unknown = append(unknown, s.included(&q, values["includefield"])...)
@@ -109,6 +109,15 @@ func (s *server) parameter(q *pipeline.Query, name string, values []string) (kno
 	return true, nil
 }
 
+// keyName writes a key that a client has sent into an answer, or the beginning of it.
+func keyName(s string) string {
+	var parts []string
+	for _, p := range strings.SplitN(s, ".", maxNested+1) {
+		parts = append(parts, printable(p))
+	}
+	return strings.Join(parts, ".")
+}
+
 // listable are the keys that may have several values.
 func listable(t pipeline.Tag) bool {
 	return slices.Contains([]pipeline.Tag{pipeline.TagStudyInstanceUID, pipeline.TagSeriesInstanceUID, pipeline.TagSOPInstanceUID,
@@ -139,7 +148,7 @@ func (s *server) included(q *pipeline.Query, values []string) (unknown []string)
 		case ok:
 			q.Include = append(q.Include, path)
 		default:
-			unknown = append(unknown, printable(name))
+			unknown = append(unknown, keyName(name))
 		}
 	}
 	return unknown
