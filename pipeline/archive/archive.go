@@ -140,6 +140,9 @@ func (a *Archive) start() error {
 		}
 	}
 	a.writing.Go(a.writer)
+	ctx, cancel := context.WithCancel(context.Background())
+	a.stopLoading = cancel
+	a.loading.Go(func() { _ = a.columns.follow(ctx, a.read) }) // a search that finds them missing tries again, and tells why
 	return nil
 }
 
@@ -165,6 +168,8 @@ func (a *Archive) Close() error {
 	a.closing.Unlock()
 	close(a.requests)
 	a.writing.Wait()
+	a.stopLoading()
+	a.loading.Wait()
 	err := a.closeIndex()
 	if err == nil {
 		err = writeDurably(a.path("clean"), nil)
