@@ -49,11 +49,13 @@ type Archive struct {
 	opts Options
 	lock *os.File
 
-	read       *sql.DB
-	write      *sql.DB
-	statements map[string]*sql.Stmt // of write, by their text
-	columns    columns
-	wide       chan struct{} // one for each search that goes over much of the index
+	read        *sql.DB
+	write       *sql.DB
+	statements  map[string]*sql.Stmt // of write, by their text
+	columns     columns
+	loading     sync.WaitGroup // of columns
+	stopLoading func()
+	wide        chan struct{} // one for each search that goes over much of the index
 
 	requests chan *request
 	writing  sync.WaitGroup
