@@ -117,6 +117,10 @@ func referenced(base string, p stored) pipeline.Dataset {
 	if p.duplicate {
 		d.SetInts(pipeline.TagWarningReason, "US", warnDuplicate)
 	}
+	if p.replaced {
+		d.SetInts(pipeline.TagWarningReason, "US", warnDuplicate)
+		d.SetText(pipeline.TagErrorComment, "LO", "replaced other content of this SOP Instance UID")
+	}
 	return d
 }
 

@@ -40,6 +40,7 @@ type Config struct {
 	MaxParts    int           `yaml:"max_parts"`       // instances of one request
 	MaxUploads  int           `yaml:"max_uploads"`     // requests that store at the same time
 	MaxResults  int           `yaml:"max_results"`     // results of one search
+	UnknownKeys string        `yaml:"unknown_keys"`    // what becomes of a search with a key that cannot be matched: refuse, warn
 	Idle        time.Duration `yaml:"idle"`            // an upload or a download that stands still for this long is cut off
 	Drain       time.Duration `yaml:"drain"`           // running requests may take this long to finish when the service stops
 }
@@ -47,7 +48,7 @@ type Config struct {
 // Default returns what suits a radiology department's PACS.
 func Default() Config {
 	return Config{MaxBody: 8 << 30, MaxInstance: 1 << 30, MaxParts: 5000, MaxUploads: 1024, MaxResults: 1000,
-		Idle: 60 * time.Second, Drain: 60 * time.Second, Auth: Auth{OIDC: OIDC{Claim: "roles", Skew: 30 * time.Second}}}
+		UnknownKeys: unknownRefuse, Idle: 60 * time.Second, Drain: 60 * time.Second, Auth: Auth{OIDC: OIDC{Claim: "roles", Skew: 30 * time.Second}}}
 }
 
 // Check returns what is wrong with the configuration.
@@ -57,6 +58,9 @@ func (c Config) Check() error {
 		if u, err := url.Parse(c.BaseURL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 			errs = append(errs, errors.New("dicomweb.base_url: not an http(s) URL like https://pacs.example/dicom-web"))
 		}
+	}
+	if c.UnknownKeys != unknownRefuse && c.UnknownKeys != unknownWarn {
+		errs = append(errs, fmt.Errorf("dicomweb.unknown_keys: %q is neither refuse nor warn", c.UnknownKeys))
 	}
 	errs = append(errs, c.Auth.check(), c.TLS.check(len(c.Auth.Certificates) > 0), c.CORS.check(), c.Limits.check())
 	for _, p := range c.Proxies {
@@ -113,8 +117,12 @@ type Receiver interface {
 
 // Finder finds what is kept.
 type Finder interface {
-	// Search returns the attributes of what matches, and whether there is more behind the limit.
-	Search(ctx context.Context, q pipeline.Query) (results []pipeline.Dataset, more bool, err error)
+	// Search returns a page of what matches.
+	Search(ctx context.Context, q pipeline.Query) (pipeline.Found, error)
+	// Count returns how many match, whatever the limit.
+	Count(ctx context.Context, q pipeline.Query) (int, error)
+	// Matchable tells whether a search at a level can match an attribute; in is the sequence whose items have it, or 0.
+	Matchable(level pipeline.Level, in, tag pipeline.Tag) bool
 	// Instances returns the instances of a study, a series ("" for all) or one instance ("" for all), with Path.
 	Instances(ctx context.Context, study, series, sop string) ([]*pipeline.Instance, error)
 }

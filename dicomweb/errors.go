@@ -19,6 +19,7 @@ var (
 	errLengthRequired = errors.New("length required")
 	errNotAcceptable  = errors.New("not acceptable")
 	errMediaType      = errors.New("media type not supported")
+	errLongQuery      = errors.New("query too long")
 	errBroken         = errors.New("the upload broke off")
 	errUnauthorized   = errors.New("unauthorized")
 	errForbidden      = errors.New("forbidden")
@@ -36,6 +37,7 @@ var wire = []struct {
 	{errOtherStudy, http.StatusConflict, 0xA900, "instance is of another study than the URL"},
 	{errTooLarge, http.StatusRequestEntityTooLarge, 0xA700, "larger than this service takes"},
 	{errLengthRequired, http.StatusLengthRequired, 0x0110, "length required"},
+	{errLongQuery, http.StatusRequestURITooLong, 0x0110, "query too long"},
 	{errNotAcceptable, http.StatusNotAcceptable, 0x0110, "not acceptable"},
 	{errMediaType, http.StatusUnsupportedMediaType, 0xC000, "not application/dicom"},
 	{errUnauthorized, http.StatusUnauthorized, 0x0124, "not authorized"},

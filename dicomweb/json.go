@@ -32,11 +32,25 @@ func appendItem(b []byte, d pipeline.Dataset, bulk func(string) string, at strin
 			b = append(b, ',')
 		}
 		first = false
-		b = fmt.Appendf(b, `"%08X":{"vr":"%s"`, uint32(e.Tag), vrOf(e))
-		b = appendValue(b, e, bulk, fmt.Sprintf("%s%08X", at, uint32(e.Tag)))
+		b = appendTag(append(b, '"'), e.Tag)
+		b = append(append(append(b, `":{"vr":"`...), vrOf(e)...), '"')
+		path := ""
+		if bulk != nil && (len(e.Bytes) > 0 || len(e.Items) > 0) {
+			path = string(appendTag([]byte(at), e.Tag))
+		}
+		b = appendValue(b, e, bulk, path)
 		b = append(b, '}')
 	}
 	return append(b, '}')
+}
+
+// appendTag writes eight hexadecimal digits.
+func appendTag(b []byte, t pipeline.Tag) []byte {
+	const digits = "0123456789ABCDEF"
+	for shift := 28; shift >= 0; shift -= 4 {
+		b = append(b, digits[t>>shift&0xF])
+	}
+	return b
 }
 
 func vrOf(e pipeline.Element) string {
@@ -115,6 +129,9 @@ func appendName(b []byte, s string) []byte {
 // appendDecimal writes DS and IS as a number that keeps the digits of the file; as a string where it is none.
 func appendDecimal(b []byte, s string) []byte {
 	t := strings.TrimPrefix(strings.TrimSpace(s), "+")
+	if n := strings.TrimLeft(t, "123456789"); n == "" && t != "" {
+		return append(b, t...)
+	}
 	if json.Valid([]byte(t)) && t != "" && strings.Trim(t, "0123456789+-.eE") == "" {
 		return append(b, t...)
 	}
@@ -150,9 +167,22 @@ func appendFloat(b []byte, f float64) []byte {
 }
 
 func appendString(b []byte, s string) []byte {
+	if plainJSON(s) {
+		return append(append(append(b, '"'), s...), '"')
+	}
 	quoted, err := json.Marshal(s)
 	if err != nil { // a string always marshals
 		return append(b, `""`...)
 	}
 	return append(b, quoted...)
+}
+
+// plainJSON tells whether a string stands in JSON as it is.
+func plainJSON(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7F || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
 }

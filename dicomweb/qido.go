@@ -1,11 +1,12 @@
 package dicomweb
 
 import (
+	"bytes"
 	"fmt"
+	"mime/multipart"
 	"net/http"
+	"net/textproto"
 	"net/url"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -16,52 +17,135 @@ import (
 // search is QIDO-RS at one level (PS3.18 section 10.6).
 func (s *server) search(level pipeline.Level) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		study, series, _, err := pathUIDs(c)
+		format, err := searchFormat(c.Request)
 		if err != nil {
 			s.refuse(c, err)
 			return
 		}
-		if !acceptsJSON(c.Request.Header["Accept"]) {
-			s.refuse(c, fmt.Errorf("%w: a search is answered with %s", errNotAcceptable, mediaJSON))
-			return
-		}
-		q, fuzzy, err := s.query(level, c.Request.URL.RawQuery)
+		q, err := s.asked(c, level)
 		if err != nil {
 			s.refuse(c, err)
 			return
 		}
-		if study != "" {
-			q.Match = append(q.Match, pipeline.Match{Tag: pipeline.TagStudyInstanceUID, Value: study})
-		}
-		if series != "" {
-			q.Match = append(q.Match, pipeline.Match{Tag: pipeline.TagSeriesInstanceUID, Value: series})
-		}
-		results, more, err := s.store.Search(c.Request.Context(), q)
+		found, err := s.store.Search(c.Request.Context(), q)
 		if err != nil {
 			s.refuse(c, err)
 			return
 		}
-		if fuzzy {
-			c.Writer.Header().Add("Warning", `299 chatxray "The fuzzymatching parameter is not supported. Only literal matching has been performed."`)
-		}
-		if more {
-			c.Writer.Header().Add("Warning", `299 chatxray "There are additional results that can be requested"`)
+		if found.Left > 0 {
+			atLeast := ""
+			if found.AtLeast {
+				atLeast = "at least "
+			}
+			warn(c, fmt.Sprintf("There are %s%d additional results that can be requested", atLeast, found.Left))
 		}
 		base := s.base(c.Request)
-		out := []byte{'['}
-		for i, d := range results {
+		for i := range found.Results {
+			d := &found.Results[i]
+			d.SetText(pipeline.TagRetrieveURL, "UR", retrieveURL(base, level, *d))
+			d.SetText(pipeline.TagSpecificCharacterSet, "CS", "ISO_IR 192")
+		}
+		if format == mediaXML {
+			sendXML(c, found.Results)
+			return
+		}
+		out := make([]byte, 0, 2+1024*len(found.Results))
+		out = append(out, '[')
+		for i, d := range found.Results {
 			if i > 0 {
 				out = append(out, ',')
 			}
-			d.SetText(pipeline.TagRetrieveURL, "UR", retrieveURL(base, level, d))
 			out = appendJSON(out, d, nil)
 		}
 		c.Data(http.StatusOK, mediaJSON, append(out, ']'))
 	}
 }
 
-func acceptsJSON(accept []string) bool {
-	return slices.ContainsFunc(parseAccept(accept), func(m mediaType) bool { return m.matches(mediaJSON) || m.matches("application/json") })
+// count answers how many results a search has, as dcm4chee does.
+func (s *server) count(level pipeline.Level) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		q, err := s.asked(c, level)
+		if err != nil {
+			s.refuse(c, err)
+			return
+		}
+		n, err := s.store.Count(c.Request.Context(), q)
+		if err != nil {
+			s.refuse(c, err)
+			return
+		}
+		c.JSON(http.StatusOK, gin.H{"count": n})
+	}
+}
+
+// asked reads a search from path and query, and warns of keys that are left out.
+func (s *server) asked(c *gin.Context, level pipeline.Level) (pipeline.Query, error) {
+	study, series, _, err := pathUIDs(c)
+	if err != nil {
+		return pipeline.Query{}, err
+	}
+	q, unknown, err := s.query(level, c.Request.URL.RawQuery)
+	if err != nil {
+		return q, err
+	}
+	if len(unknown) > 0 {
+		warn(c, "These keys cannot be matched or returned and were left out: "+strings.Join(unknown, ", "))
+	}
+	if study != "" {
+		q.Match = append(q.Match, pipeline.Match{Tag: pipeline.TagStudyInstanceUID, Value: study})
+	}
+	if series != "" {
+		q.Match = append(q.Match, pipeline.Match{Tag: pipeline.TagSeriesInstanceUID, Value: series})
+	}
+	return q, nil
+}
+
+// warn adds a Warning header (PS3.18 section 8.4.2); the text must be of printable characters without quotes.
+func warn(c *gin.Context, text string) {
+	text = strings.Map(func(r rune) rune {
+		if r == '"' || r == '\\' {
+			return '\''
+		}
+		return r
+	}, text)
+	c.Writer.Header().Add("Warning", `299 chatxray "`+text[:min(len(text), 1000)]+`"`)
+}
+
+// searchFormat chooses between JSON and one part of XML for each result. The query parameter accept counts before the header (PS3.18
+// section 8.3.3.1).
+func searchFormat(r *http.Request) (string, error) {
+	accept := r.Header["Accept"]
+	if strings.Contains(r.URL.RawQuery, "accept=") {
+		if v, err := url.ParseQuery(r.URL.RawQuery); err == nil && v.Has("accept") {
+			accept = []string{strings.ReplaceAll(v.Get("accept"), " ", "+")} // a plus that was not encoded
+		}
+	}
+	for _, m := range parseAccept(accept) {
+		switch {
+		case m.matches(mediaJSON), m.matches("application/json"):
+			return mediaJSON, nil
+		case m.q > 0 && m.name == "multipart/related" && (m.params["type"] == mediaXML || m.params["type"] == "" || m.params["type"] == "application/xml"),
+			m.q > 0 && (m.name == mediaXML || m.name == "multipart/*"):
+			return mediaXML, nil
+		}
+	}
+	return "", fmt.Errorf(`%w: a search is answered with %s or multipart/related; type="%s"`, errNotAcceptable, mediaJSON, mediaXML)
+}
+
+// sendXML answers with one part for each result. A multipart body without parts does not exist, so no result is a 204.
+func sendXML(c *gin.Context, results []pipeline.Dataset) {
+	if len(results) == 0 {
+		c.Status(http.StatusNoContent)
+		return
+	}
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	for _, d := range results {
+		part, _ := w.CreatePart(textproto.MIMEHeader{"Content-Type": {mediaXML}}) // a buffer does not fail
+		_, _ = part.Write(appendXML(nil, d))
+	}
+	_ = w.Close()
+	c.Data(http.StatusOK, `multipart/related; type="`+mediaXML+`"; boundary=`+w.Boundary(), b.Bytes())
 }
 
 func retrieveURL(base string, level pipeline.Level, d pipeline.Dataset) string {
@@ -73,64 +157,4 @@ func retrieveURL(base string, level pipeline.Level, d pipeline.Dataset) string {
 		u += "/instances/" + d.String(pipeline.TagSOPInstanceUID)
 	}
 	return u
-}
-
-// maxOffset keeps a page number from overflowing.
-const maxOffset = 1 << 40
-
-// query reads the parameters of a search. Names that mean nothing are named in the error.
-func (s *server) query(level pipeline.Level, raw string) (q pipeline.Query, fuzzy bool, err error) {
-	q = pipeline.Query{Level: level, Limit: s.MaxResults}
-	values, err := url.ParseQuery(raw)
-	if err != nil {
-		return q, false, fmt.Errorf("%w: the query cannot be read; its values must be percent-encoded", pipeline.ErrInvalid)
-	}
-	names := make([]string, 0, len(values))
-	for name := range values {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	var unknown []string
-	for _, name := range names {
-		value := strings.Join(values[name], ",")
-		switch strings.ToLower(name) {
-		case "limit":
-			n, err := strconv.Atoi(value)
-			if err != nil || n < 1 {
-				return q, false, fmt.Errorf("%w: limit is not a number above 0", pipeline.ErrInvalid)
-			}
-			q.Limit = min(n, s.MaxResults)
-		case "offset":
-			n, err := strconv.Atoi(value)
-			if err != nil || n < 0 || n > maxOffset {
-				return q, false, fmt.Errorf("%w: offset is not a number from 0", pipeline.ErrInvalid)
-			}
-			q.Offset = n
-		case "fuzzymatching":
-			fuzzy = strings.EqualFold(value, "true")
-		case "includefield": // every attribute that the index has comes back anyway
-		default:
-			tag, ok := s.tag(name)
-			if !ok {
-				unknown = append(unknown, printable(name))
-				continue
-			}
-			q.Match = append(q.Match, pipeline.Match{Tag: tag, Value: value})
-		}
-	}
-	if len(unknown) > 0 {
-		return q, false, fmt.Errorf("%w: no attribute has the keyword or tag %s", pipeline.ErrInvalid, strings.Join(unknown, ", "))
-	}
-	return q, fuzzy, nil
-}
-
-// tag reads a keyword or eight hexadecimal digits.
-func (s *server) tag(name string) (pipeline.Tag, bool) {
-	if len(name) == 8 {
-		if n, err := strconv.ParseUint(name, 16, 32); err == nil {
-			return pipeline.Tag(n), true
-		}
-	}
-	t, _, ok := s.Lookup(name)
-	return t, ok
 }

@@ -75,8 +75,8 @@ func TestSearchRefuses(t *testing.T) {
 	s := searched(t)
 	for path, named := range map[string]string{
 		"/studies?PatientsName=x&Foo=1":    "Foo, PatientsName",
-		"/studies?PatientComments=x":       "(0010,4000)",
-		"/studies?Modality=DX":             "(0008,0060)",
+		"/studies?PatientComments=x":       "PatientComments",
+		"/studies?Modality=DX":             "Modality",
 		"/studies?StudyDate=tomorrow":      "(0008,0020)",
 		"/studies?limit=0":                 "limit",
 		"/studies?limit=many":              "limit",
@@ -97,12 +97,12 @@ func TestSearchAnswer(t *testing.T) {
 	s := searched(t, func(c *dicomweb.Config, _ *dicomweb.Deps, _ *archive.Options) {
 		c.MaxResults, c.BaseURL = 2, "https://reports.example/x/dicom-web/"
 	})
-	r := s.get("/studies?fuzzymatching=true")
-	if w := r.Header.Values("Warning"); len(w) != 2 || !strings.Contains(w[0], "fuzzymatching") || !strings.Contains(w[1], "additional results") {
+	r := s.get("/studies")
+	if w := r.Header.Get("Warning"); w != `299 chatxray "There are 1 additional results that can be requested"` {
 		t.Error(w)
 	}
-	want := `{"00080020":{"vr":"DA","Value":["20260102"]},"00080030":{"vr":"TM"},"00080050":{"vr":"SH"},
-		"00080056":{"vr":"CS","Value":["ONLINE"]},"00080061":{"vr":"CS","Value":["DX","SR"]},"00080090":{"vr":"PN"},
+	want := `{"00080005":{"vr":"CS","Value":["ISO_IR 192"]},"00080020":{"vr":"DA","Value":["20260102"]},"00080030":{"vr":"TM"},"00080050":{"vr":"SH"},
+		"00080056":{"vr":"CS","Value":["ONLINE"]},"00080061":{"vr":"CS","Value":["DX","SR"]},"00080062":{"vr":"UI","Value":["1.2.840.10008.5.1.4.1.1.1.1"]},"00080090":{"vr":"PN"},
 		"00081190":{"vr":"UR","Value":["https://reports.example/x/dicom-web/studies/1.2.1"]},
 		"00100010":{"vr":"PN","Value":[{"Alphabetic":"Müller^Jörg","Ideographic":"山田^太郎"}]},"00100020":{"vr":"LO","Value":["A1"]},
 		"00100030":{"vr":"DA"},"00100040":{"vr":"CS"},"0020000D":{"vr":"UI","Value":["1.2.1"]},"00200010":{"vr":"SH"},
@@ -131,6 +131,14 @@ func TestAddress(t *testing.T) {
 		{[]string{"X-Forwarded-Proto", "https", "X-Forwarded-Host", "pacs.example:8443, inner"}, "https://pacs.example:8443/dicom-web"},
 		{[]string{"X-Forwarded-Proto", "https", "X-Forwarded-Host", "pacs.example", "X-Forwarded-Prefix", "/ai/"}, "https://pacs.example/ai/dicom-web"},
 		{[]string{"Forwarded", `for=192.0.2.1;proto=https;host="pacs.example:444", for=10.0.0.1;host=inner`}, "https://pacs.example:444/dicom-web"},
+		{[]string{"X-Forwarded-Proto", "https", "X-Forwarded-Host", "pacs.example", "X-Forwarded-Port", "8443"}, "https://pacs.example:8443/dicom-web"},
+		{[]string{"X-Forwarded-Proto", "https", "X-Forwarded-Host", "pacs.example", "X-Forwarded-Port", "443"}, "https://pacs.example/dicom-web"},
+		{[]string{"X-Forwarded-Proto", "https", "X-Forwarded-Host", "[2001:db8::1]", "X-Forwarded-Port", "444"}, "https://[2001:db8::1]:444/dicom-web"},
+		{[]string{"X-Forwarded-Host", "pacs.example:81", "X-Forwarded-Port", "82"}, "http://pacs.example:81/dicom-web"},
+		{[]string{"X-Forwarded-Host", "pacs.example", "X-Forwarded-Port", "99999"}, "http://pacs.example/dicom-web"},
+		{[]string{"Forwarded", "host=one.example;proto=https", "X-Forwarded-Host", "two.example", "X-Forwarded-Port", "82"}, "https://one.example/dicom-web"},
+		{[]string{"Forwarded", `for="[2001:db8::2]";host="[2001:db8::1]:8443";proto=HTTPS`}, "https://[2001:db8::1]:8443/dicom-web"},
+		{[]string{"X-Forwarded-Prefix", "/a/../..//b?c"}, "http://" + host + "/dicom-web"},
 		{[]string{"X-Forwarded-Host", `evil"/><script>`, "X-Forwarded-Proto", "javascript"}, "http://" + host + "/dicom-web"},
 	} {
 		m := s.get("/studies?limit=1", c.headers...).models(t)

@@ -53,6 +53,7 @@ const (
 var (
 	asJSON         = []string{"application/json"}
 	asModel        = []string{mediaJSON}
+	asSearch       = []string{mediaJSON, `multipart/related; type="application/dicom+xml"`}
 	asModels       = []string{mediaJSON, mediaXML}
 	asDICOM        = []string{`multipart/related; type="application/dicom"`}
 	asInstance     = []string{`multipart/related; type="application/dicom"`, "application/dicom"}
@@ -68,6 +69,7 @@ var (
 		{"offset", "query", "Results to leave out first.", map[string]any{"type": "integer", "minimum": 0, "maximum": maxOffset}},
 		{"fuzzymatching", "query", "true: person names match fuzzily.", nil},
 		{"includefield", "query", "Keyword or tag of an attribute to return, or all.", map[string]any{"type": "string"}},
+		{"orderby", "query", "Attributes to sort by, a minus before one for descending.", nil},
 		{"PatientID", "query", "As an example of a key: every attribute of the level may be named by keyword or tag.", map[string]any{"type": "string"}},
 	}
 )
@@ -84,13 +86,6 @@ func (s *server) table() []route {
 		{"POST", studiesPath, RoleStore, "Store instances (STOW-RS)", nil, asInstance, asModels, storeStatuses, s.stow},
 		{"POST", studyPath, RoleStore, "Store instances of one study (STOW-RS)", nil, asInstance, asModels, storeStatuses, s.stow},
 
-		{"GET", studiesPath, RoleRead, "Search for studies (QIDO-RS)", searchQuery, nil, asModel, nil, s.search(pipeline.StudyLevel)},
-		{"GET", Root + "/series", RoleRead, "Search for series (QIDO-RS)", searchQuery, nil, asModel, nil, s.search(pipeline.SeriesLevel)},
-		{"GET", Root + "/instances", RoleRead, "Search for instances (QIDO-RS)", searchQuery, nil, asModel, nil, s.search(pipeline.InstanceLevel)},
-		{"GET", studyPath + "/series", RoleRead, "Search for series of a study (QIDO-RS)", searchQuery, nil, asModel, nil, s.search(pipeline.SeriesLevel)},
-		{"GET", studyPath + "/instances", RoleRead, "Search for instances of a study (QIDO-RS)", searchQuery, nil, asModel, nil, s.search(pipeline.InstanceLevel)},
-		{"GET", seriesPath + "/instances", RoleRead, "Search for instances of a series (QIDO-RS)", searchQuery, nil, asModel, nil, s.search(pipeline.InstanceLevel)},
-
 		{"GET", studyPath, RoleRead, "Retrieve a study (WADO-RS)", nil, nil, asDICOM, nil, s.retrieve},
 		{"GET", seriesPath, RoleRead, "Retrieve a series (WADO-RS)", nil, nil, asDICOM, nil, s.retrieve},
 		{"GET", instancePath, RoleRead, "Retrieve an instance (WADO-RS)", nil, nil, asInstance, nil, s.retrieve},
@@ -99,6 +94,18 @@ func (s *server) table() []route {
 		{"GET", instancePath + "/metadata", RoleRead, "Retrieve the metadata of an instance (WADO-RS)", nil, nil, asModel, nil, s.metadata},
 		{"GET", instancePath + "/bulkdata/*path", RoleRead, "Retrieve a binary value that metadata name (WADO-RS)", nil, nil,
 			[]string{"application/octet-stream", `multipart/related; type="application/octet-stream"`}, nil, s.bulkdata},
+	}
+	for _, l := range []struct {
+		path, what string
+		level      pipeline.Level
+	}{
+		{studiesPath, "studies", pipeline.StudyLevel}, {Root + "/series", "series", pipeline.SeriesLevel}, {Root + "/instances", "instances", pipeline.InstanceLevel},
+		{studyPath + "/series", "series of a study", pipeline.SeriesLevel}, {studyPath + "/instances", "instances of a study", pipeline.InstanceLevel},
+		{seriesPath + "/instances", "instances of a series", pipeline.InstanceLevel},
+	} {
+		t = append(t,
+			route{"GET", l.path, RoleRead, "Search for " + l.what + " (QIDO-RS)", searchQuery, nil, asSearch, nil, s.search(l.level)},
+			route{"GET", l.path + "/count", RoleRead, "Count " + l.what + " that match", searchQuery, nil, asJSON, nil, s.count(l.level)})
 	}
 	if s.Config.Delete && s.Deleter != nil {
 		t = append(t,

@@ -16,7 +16,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, cfg Config) erro
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    128 << 10, // a query that is too long gets an answer that says so
 	}
 	ended := make(chan error, 1)
 	go func() {

@@ -16,6 +16,7 @@ import (
 type stored struct {
 	instance  *pipeline.Instance // nil where the part is not an instance
 	duplicate bool
+	replaced  bool // it took the place of other content
 	err       error
 }
 
@@ -197,7 +198,7 @@ func (u *upload) commit() {
 	var size int64
 	if len(keep) > 0 {
 		for i, o := range u.s.store.Commit(u.ctx, keep) {
-			u.parts[which[i]] = stored{instance: o.Instance, duplicate: o.Duplicate, err: o.Err}
+			u.parts[which[i]] = stored{instance: o.Instance, duplicate: o.Duplicate, replaced: o.Replaced, err: o.Err}
 			if o.Err == nil {
 				size += keep[i].Size
 			}

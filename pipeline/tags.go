@@ -25,11 +25,13 @@ const (
 	TagAcquisitionTime                           Tag = 0x00080032
 	TagContentTime                               Tag = 0x00080033
 	TagAccessionNumber                           Tag = 0x00080050
+	TagIssuerOfAccessionNumberSequence           Tag = 0x00080051
 	TagQueryRetrieveLevel                        Tag = 0x00080052
 	TagRetrieveAETitle                           Tag = 0x00080054
 	TagInstanceAvailability                      Tag = 0x00080056
 	TagModality                                  Tag = 0x00080060
 	TagModalitiesInStudy                         Tag = 0x00080061
+	TagSOPClassesInStudy                         Tag = 0x00080062
 	TagConversionType                            Tag = 0x00080064
 	TagPresentationIntentType                    Tag = 0x00080068
 	TagManufacturer                              Tag = 0x00080070
@@ -77,6 +79,7 @@ const (
 	TagSourceImageSequence                       Tag = 0x00082112
 	TagAnatomicRegionSequence                    Tag = 0x00082218
 	TagAnatomicRegionModifierSequence            Tag = 0x00082220
+	TagAvailableTransferSyntaxUID                Tag = 0x00083002
 	TagPatientName                               Tag = 0x00100010
 	TagPatientID                                 Tag = 0x00100020
 	TagIssuerOfPatientID                         Tag = 0x00100021
@@ -212,6 +215,9 @@ const (
 	TagRequestedProcedureDescription             Tag = 0x00321060
 	TagRequestedProcedureCodeSequence            Tag = 0x00321064
 	TagScheduledProcedureStepID                  Tag = 0x00400009
+	TagLocalNamespaceEntityID                    Tag = 0x00400031
+	TagUniversalEntityID                         Tag = 0x00400032
+	TagUniversalEntityIDType                     Tag = 0x00400033
 	TagPerformedProcedureStepStartDate           Tag = 0x00400244
 	TagPerformedProcedureStepStartTime           Tag = 0x00400245
 	TagPerformedProcedureStepID                  Tag = 0x00400253

@@ -44,6 +44,7 @@ type cli struct {
 	Label      labelCmd      `cmd:"" help:"Label report texts with the fourteen findings of the closed list."`
 	Bundles    bundlesCmd    `cmd:"" help:"List and verify model bundles, show their model cards."`
 	Parts      partsCmd      `cmd:"" help:"List and fetch the pinned run-time parts (ONNX Runtime, codecs, base model)."`
+	Archive    archiveCmd    `cmd:"" help:"Rebuild the index of an archive from its files."`
 	Check      checkCmd      `cmd:"" help:"Check a configuration file."`
 	Doctor     doctorCmd     `cmd:"" help:"Tell whether everything that the service needs is here, and what to do if not."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`

@@ -62,9 +62,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer eng.Close()
-	arch, err := archive.Open(cfg.Data, dicom.OpenFile, cfg.Archive.Options(func(what, path string, err error) {
-		s.log.Warn().Str("file", path).Err(err).Msg(what)
-	}))
+	arch, err := archive.Open(cfg.Data, dicom.OpenFile, archiveOptions(s, cfg.Archive))
 	if err != nil {
 		return err
 	}
@@ -113,6 +111,13 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	listener, scheme := door.listen(listener)
 	s.log.Info().Str("url", scheme+"://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
 	return work(ctx, s, listener, web, line, cfg.DICOMweb)
+}
+
+// archiveOptions are those of an archive that tells the log what needs a look.
+func archiveOptions(s streams, cfg archive.Config) archive.Options {
+	o := cfg.Options(func(what, path string, err error) { s.log.Warn().Str("file", path).Err(err).Msg(what) })
+	o.Header = dicom.ReadHeader
+	return o
 }
 
 // work runs server and line until ctx ends or one of them fails, then stops both in order: uploads first, so that what they bring is

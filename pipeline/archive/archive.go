@@ -1,7 +1,7 @@
 // Package archive keeps instances, documents and records as files and finds them by an index in SQLite. The files are the truth:
 // the index is made anew from them whenever it is lost.
 //
-//	DIR/instances/STUDY/SERIES/SOP.dcm   received, byte for byte
+//	DIR/instances/STUDY/SERIES/SOP.dcm   received, byte for byte; SOP~2.dcm replaced it, where the configuration lets it
 //	DIR/documents/STUDY/SERIES/SOP.dcm   written by this product
 //	DIR/records/STUDY/KEY.json, KEY.png  what the line knows of a reading, what the model saw
 //	DIR/deleting/                        deletions under way; finished at start
@@ -31,10 +31,13 @@ type Opener func(path string) (*pipeline.Instance, error)
 
 // Options of an archive. The zero value is usable.
 type Options struct {
-	Reserve   int64                                     // bytes of disk that stay free; 0 is DefaultReserve, below 0 none
-	FreeSpace func(dir string) (int64, error)           // bytes free for us; nil asks the operating system
-	Now       func() time.Time                          // nil is time.Now
-	Warn      func(what string, path string, err error) // something at start needs a look; nil drops it. No patient data comes in.
+	Reserve   int64                                       // bytes of disk that stay free; 0 is DefaultReserve, below 0 none
+	FreeSpace func(dir string) (int64, error)             // bytes free for us; nil asks the operating system
+	Now       func() time.Time                            // nil is time.Now
+	Warn      func(what string, path string, err error)   // something at start needs a look; nil drops it. No patient data comes in.
+	Replace   bool                                        // other content under a UID that is kept replaces it; else it is a conflict
+	Header    func(path string) (pipeline.Dataset, error) // reads the attributes of a file without summing it up; nil takes the Opener
+	Progress  func(instances int)                         // how many files Rebuild has entered so far; nil drops it
 }
 
 // DefaultReserve is the disk space that stays free, 256 MB.
@@ -47,8 +50,13 @@ type Archive struct {
 	opts Options
 	lock *os.File
 
-	read  *sql.DB
-	write *sql.DB
+	read        *sql.DB
+	write       *sql.DB
+	statements  map[string]*sql.Stmt // of write, by their text
+	columns     columns
+	loading     sync.WaitGroup // of columns
+	stopLoading func()
+	wide        chan struct{} // one for each search that goes over much of the index
 
 	requests chan *request
 	placing  sync.Mutex // one commit or one deletion at a time
@@ -108,7 +116,7 @@ func prepare(dir string, open Opener, opts Options) (*Archive, error) {
 		lock.Close()
 		return nil, fmt.Errorf("the archive in %s is open in another process; stop it, or use another folder: %w", dir, pipeline.ErrBusy)
 	}
-	return &Archive{dir: dir, open: open, opts: opts, lock: lock, requests: make(chan *request)}, nil
+	return &Archive{dir: dir, open: open, opts: opts, lock: lock, requests: make(chan *request), wide: make(chan struct{}, 2)}, nil
 }
 
 // start opens the index, puts the leftovers of a crash in order and starts the writer.
@@ -136,6 +144,9 @@ func (a *Archive) start() error {
 		}
 	}
 	a.writing.Go(a.writer)
+	ctx, cancel := context.WithCancel(context.Background())
+	a.stopLoading = cancel
+	a.loading.Go(func() { _ = a.columns.follow(ctx, a.read) }) // a search that finds them missing tries again, and tells why
 	return nil
 }
 
@@ -161,6 +172,8 @@ func (a *Archive) Close() error {
 	a.closing.Unlock()
 	close(a.requests)
 	a.writing.Wait()
+	a.stopLoading()
+	a.loading.Wait()
 	err := a.closeIndex()
 	if err == nil {
 		err = writeDurably(a.path("clean"), nil)

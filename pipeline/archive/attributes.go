@@ -1,15 +1,12 @@
 package archive
 
-import (
-	"encoding/json"
-
-	"chatxray/pipeline"
-)
+import "chatxray/pipeline"
 
 // The attributes that the index keeps of each level, which are those that a query returns (PS3.18 tables 10.6.3-3 to -5).
 var (
 	studyAttributes = []pipeline.Tag{
-		pipeline.TagStudyDate, pipeline.TagStudyTime, pipeline.TagAccessionNumber, pipeline.TagReferringPhysicianName,
+		pipeline.TagStudyDate, pipeline.TagStudyTime, pipeline.TagAccessionNumber, pipeline.TagIssuerOfAccessionNumberSequence,
+		pipeline.TagReferringPhysicianName,
 		pipeline.TagTimezoneOffsetFromUTC, pipeline.TagStudyDescription, pipeline.TagPatientName, pipeline.TagPatientID,
 		pipeline.TagIssuerOfPatientID, pipeline.TagPatientBirthDate, pipeline.TagPatientSex, pipeline.TagStudyInstanceUID,
 		pipeline.TagStudyID,
@@ -66,55 +63,4 @@ func pick(d pipeline.Dataset, tags []pipeline.Tag) pipeline.Dataset {
 		}
 	}
 	return out
-}
-
-// kept is an element as the index writes it.
-type kept struct {
-	Tag    pipeline.Tag `json:"t"`
-	VR     string       `json:"v"`
-	Text   []string     `json:"s,omitempty"`
-	Ints   []int64      `json:"i,omitempty"`
-	Floats []float64    `json:"f,omitempty"`
-	Items  [][]kept     `json:"q,omitempty"`
-}
-
-func toKept(d pipeline.Dataset) []kept {
-	out := make([]kept, 0, len(d))
-	for _, e := range d {
-		k := kept{Tag: e.Tag, VR: e.VR, Text: e.Text, Ints: e.Ints, Floats: e.Floats}
-		for _, item := range e.Items {
-			k.Items = append(k.Items, toKept(item))
-		}
-		out = append(out, k)
-	}
-	return out
-}
-
-func fromKept(ks []kept) pipeline.Dataset {
-	out := make(pipeline.Dataset, 0, len(ks))
-	for _, k := range ks {
-		e := pipeline.Element{Tag: k.Tag, VR: k.VR, Text: k.Text, Ints: k.Ints, Floats: k.Floats}
-		for _, item := range k.Items {
-			e.Items = append(e.Items, fromKept(item))
-		}
-		out = append(out, e)
-	}
-	return out
-}
-
-// encode writes attributes for the index. Binary values are not kept, and a number that JSON lacks drops the attributes.
-func encode(d pipeline.Dataset) string {
-	b, err := json.Marshal(toKept(d))
-	if err != nil {
-		return "[]"
-	}
-	return string(b)
-}
-
-func decode(s string) (pipeline.Dataset, error) {
-	var ks []kept
-	if err := json.Unmarshal([]byte(s), &ks); err != nil {
-		return nil, err
-	}
-	return fromKept(ks), nil
 }

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -26,7 +25,7 @@ const groupLimit = 1000
 
 // Commit keeps staged instances. An outcome without error means that the bytes, the names and the index entry have reached the
 // disk. The same UID with the same content is a duplicate; with other content the first stays and the error wraps
-// pipeline.ErrConflict. Requests that come together share the costly steps. Every staged instance is used up.
+// pipeline.ErrConflict, unless Options.Replace lets it be replaced. Requests that come together share the costly steps. Every staged instance is used up.
 func (a *Archive) Commit(ctx context.Context, staged []*pipeline.Staged) []pipeline.Outcome {
 	out := a.commit(ctx, staged, false)
 	news := map[string]bool{}
@@ -131,7 +130,7 @@ func (g *grouped) keep(ctx context.Context, group []*request) {
 }
 
 func (g *grouped) transact(ctx context.Context, group []*request) error {
-	tx, err := g.a.write.BeginTx(ctx, nil)
+	tx, err := g.a.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -145,16 +144,16 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 			}
 		}
 	}
-	if err := g.syncDirs(); err != nil {
+	if err := errors.Join(g.syncDirs(), g.a.columns.prune(ctx, tx)); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
 // one places the file of one instance and writes its entry. An error is the transaction's; the instance's own is in its outcome.
-func (g *grouped) one(ctx context.Context, tx *sql.Tx, s *pipeline.Staged, own bool, o *pipeline.Outcome) error {
+func (g *grouped) one(ctx context.Context, tx writing, s *pipeline.Staged, own bool, o *pipeline.Outcome) error {
 	in := s.Instance
-	known, err := g.a.find(ctx, tx, in.SOPInstanceUID)
+	known, knownOwn, err := g.a.find(ctx, tx, in.SOPInstanceUID)
 	if err != nil {
 		return err
 	}
@@ -163,6 +162,9 @@ func (g *grouped) one(ctx context.Context, tx *sql.Tx, s *pipeline.Staged, own b
 		o.Duplicate = o.Err == nil
 		if o.Duplicate {
 			o.Instance = known
+		}
+		if errors.Is(o.Err, pipeline.ErrConflict) && g.replaceable(known, knownOwn, in, own) {
+			return g.replace(ctx, tx, s, o)
 		}
 		return nil
 	}

@@ -1,27 +1,42 @@
 package archive
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Config is the section "archive" of the configuration file.
 type Config struct {
 	// ReserveMB is the disk space that uploads leave free, in MB: what would eat into it is refused before it is accepted.
 	ReserveMB int64 `yaml:"reserve_mb"`
+	// SameUID is what becomes of other content under a SOP Instance UID that is kept: keep the first, or replace it.
+	SameUID string `yaml:"same_uid"`
 }
 
-// DefaultConfig keeps DefaultReserve free.
-func DefaultConfig() Config { return Config{ReserveMB: DefaultReserve >> 20} }
+// The values of Config.SameUID.
+const (
+	sameUIDKeep    = "keep"
+	sameUIDReplace = "replace"
+)
+
+// DefaultConfig keeps DefaultReserve free and the first content of a UID.
+func DefaultConfig() Config { return Config{ReserveMB: DefaultReserve >> 20, SameUID: sameUIDKeep} }
 
 // Check returns what is wrong with the configuration.
 func (c Config) Check() error {
+	var errs []error
 	if c.ReserveMB < 0 {
-		return errors.New("archive.reserve_mb: less than 0")
+		errs = append(errs, errors.New("archive.reserve_mb: less than 0"))
 	}
-	return nil
+	if c.SameUID != sameUIDKeep && c.SameUID != sameUIDReplace {
+		errs = append(errs, fmt.Errorf("archive.same_uid: %q is neither keep nor replace", c.SameUID))
+	}
+	return errors.Join(errs...)
 }
 
 // Options returns the options of an archive with this configuration.
 func (c Config) Options(warn func(what, path string, err error)) Options {
-	o := Options{Reserve: c.ReserveMB << 20, Warn: warn}
+	o := Options{Reserve: c.ReserveMB << 20, Warn: warn, Replace: c.SameUID == sameUIDReplace}
 	if c.ReserveMB == 0 {
 		o.Reserve = -1
 	}

@@ -150,7 +150,7 @@ func TestRebuild(t *testing.T) {
 	}
 	state := func(a *archive.Archive) (got []any) {
 		for _, l := range []pipeline.Level{pipeline.StudyLevel, pipeline.SeriesLevel, pipeline.InstanceLevel} {
-			r, _, err := a.Search(ctx, pipeline.Query{Level: l})
+			r, err := a.Search(ctx, pipeline.Query{Level: l})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -135,8 +135,18 @@ func removeBelow(root string, d deletion) error {
 	case d.Series != "":
 		parts = append(parts, d.Series)
 	}
-	if err := os.RemoveAll(filepath.Join(root, filepath.Join(parts...))); err != nil {
-		return err
+	gone := []string{filepath.Join(root, filepath.Join(parts...))}
+	if d.Instance != "" { // and what it replaced
+		versions, err := filepath.Glob(filepath.Join(filepath.Dir(gone[0]), d.Instance+"~*.dcm"))
+		if err != nil {
+			return err
+		}
+		gone = append(gone, versions...)
+	}
+	for _, path := range gone {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
 	}
 	for up := len(parts) - 1; up >= 0; up-- {
 		dir := filepath.Join(root, filepath.Join(parts[:up]...))

@@ -94,8 +94,8 @@ func TestDelete(t *testing.T) {
 			t.Error("files stay:", names)
 		}
 		for _, level := range []pipeline.Level{pipeline.StudyLevel, pipeline.SeriesLevel, pipeline.InstanceLevel} {
-			if r, _, err := a.Search(ctx, pipeline.Query{Level: level}); err != nil || len(r) > 0 {
-				t.Errorf("%v: %d in the index, %v", level, len(r), err)
+			if r, err := a.Search(ctx, pipeline.Query{Level: level}); err != nil || len(r.Results) > 0 {
+				t.Errorf("%v: %d in the index, %v", level, len(r.Results), err)
 			}
 		}
 	}

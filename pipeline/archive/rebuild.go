@@ -7,13 +7,19 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"chatxray/pipeline"
 )
 
-// Rebuild makes the index of the archive in dir anew from its files. No other process may have the archive open. It returns how many
-// instances the new index has; files that cannot be opened stay where they are and are told to opts.Warn.
+// Rebuild makes the index of the archive in dir anew from its files. No other process may have the archive open (pipeline.ErrBusy). It
+// returns how many instances the new index has; files that cannot be opened stay where they are and are told to opts.Warn. One that is
+// broken off leaves an index that the next Open completes.
 func Rebuild(ctx context.Context, dir string, open Opener, opts Options) (int, error) {
 	a, err := prepare(dir, open, opts)
 	if err != nil {
@@ -32,98 +38,236 @@ func Rebuild(ctx context.Context, dir string, open Opener, opts Options) (int, e
 	return n, errors.Join(err, a.closeIndex())
 }
 
-var errSecondFile = fmt.Errorf("%w: another file of the same SOP Instance UID is in the index", pipeline.ErrConflict)
+var (
+	errSecondFile = fmt.Errorf("%w: another file of the same SOP Instance UID is in the index", pipeline.ErrConflict)
+	errName       = fmt.Errorf("%w: its name is not that of an instance", pipeline.ErrUnknown)
+)
 
-// recover gives every file that has no index entry one and returns how many there were. A file whose name and content disagree is left out.
+// lost is a file of the archive that may have no index entry.
+type lost struct {
+	path     string
+	own      bool
+	info     fs.FileInfo
+	since    time.Time // when the first content of the instance arrived
+	sop      string
+	version  int
+	replaces bool // the index has an earlier content of the instance
+	entry    *entry
+	err      error // why it cannot get an entry
+}
+
+// recover gives every file that has no index entry one and returns how many there were. A file whose name and content disagree is left
+// out. The order is about that of arrival: of studies by their folders, within a study by its files.
 func (a *Archive) recover(ctx context.Context) (n int, err error) {
 	if err := a.finishDeletions(ctx); err != nil {
 		return 0, err
 	}
-	var batch []entry
-	inBatch := map[string]bool{}
+	var batch []*lost
 	flush := func() error {
-		err := a.insertAll(ctx, batch)
-		n, batch = n+len(batch), batch[:0]
-		clear(inBatch)
+		added, err := a.adopt(ctx, batch)
+		n, batch = n+added, batch[:0]
+		if err == nil && added > 0 && a.opts.Progress != nil {
+			a.opts.Progress(n)
+		}
 		return err
 	}
-	for _, tree := range []struct {
-		name string
-		own  bool
-	}{{instancesDir, false}, {documentsDir, true}} {
-		err := filepath.WalkDir(a.path(tree.name), func(path string, f fs.DirEntry, err error) error {
-			if err != nil || f.IsDir() || ctx.Err() != nil {
-				return errors.Join(err, ctx.Err())
-			}
-			e, err := a.entryOf(ctx, path, f, tree.own)
-			if err == nil && e != nil && inBatch[e.in.SOPInstanceUID] {
-				err = errSecondFile
+	for _, tree := range []string{instancesDir, documentsDir} {
+		studies, err := a.byAge(tree)
+		if err != nil {
+			return n, err
+		}
+		for _, study := range studies {
+			files, err := a.filesOf(filepath.Join(a.path(tree), study), tree == documentsDir)
+			if err == nil {
+				err = ctx.Err()
 			}
 			if err != nil {
-				a.opts.Warn("a file of the archive has no index entry and cannot get one", path, err)
-				return nil
+				return n, err
 			}
-			if e == nil {
-				return nil
+			if batch = append(batch, files...); len(batch) >= groupLimit {
+				if err := flush(); err != nil {
+					return n, indexError(err)
+				}
 			}
-			inBatch[e.in.SOPInstanceUID] = true
-			if batch = append(batch, *e); len(batch) >= groupLimit {
-				return flush()
-			}
-			return nil
-		})
-		if err == nil {
-			err = flush()
-		}
-		if err != nil {
-			return n, indexError(err)
 		}
 	}
-	return n, nil
+	return n, indexError(flush())
 }
 
-// entryOf opens a file that has no index entry; nil when it has one.
-func (a *Archive) entryOf(ctx context.Context, path string, f fs.DirEntry, own bool) (*entry, error) {
-	sop, ok := strings.CutSuffix(f.Name(), ".dcm")
-	if !ok {
-		return nil, fmt.Errorf("%w: its name does not end in .dcm", pipeline.ErrUnknown)
-	}
-	known, err := a.find(ctx, a.write, sop)
-	if err != nil {
-		return nil, indexError(err)
-	}
-	if known != nil && known.Path == path {
-		return nil, nil
-	}
-	if known != nil {
-		return nil, errSecondFile
-	}
-	info, err := f.Info()
+// byAge lists the folder of a tree, the oldest entry first.
+func (a *Archive) byAge(tree string) ([]string, error) {
+	entries, err := os.ReadDir(a.path(tree))
 	if err != nil {
 		return nil, err
 	}
-	in, err := a.open(path)
+	age := make(map[string]int64, len(entries))
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, e.Name())
+		age[e.Name()] = info.ModTime().UnixNano()
+	}
+	slices.SortStableFunc(names, func(x, y string) int { return int(max(-1, min(1, age[x]-age[y]))) })
+	return names, nil
+}
+
+// filesOf lists the files below a study's folder, the oldest first, without those whose content has been replaced.
+func (a *Archive) filesOf(dir string, own bool) ([]*lost, error) {
+	var out []*lost
+	err := filepath.WalkDir(dir, func(path string, f fs.DirEntry, err error) error {
+		if err != nil || f.IsDir() {
+			return err
+		}
+		l := &lost{path: path, own: own}
+		if l.info, err = f.Info(); err != nil {
+			return err
+		}
+		name, ok := strings.CutSuffix(f.Name(), ".dcm")
+		if ok {
+			l.sop, l.version, ok = cutVersion(name)
+		}
+		if !ok {
+			l.err = errName
+		}
+		out = append(out, l)
+		return nil
+	})
+	newest, since := map[string]int{}, map[string]time.Time{}
+	key := func(l *lost) string { return filepath.Join(filepath.Dir(l.path), l.sop) }
+	for _, l := range out {
+		newest[key(l)] = max(newest[key(l)], l.version)
+		if at, ok := since[key(l)]; !ok || l.info.ModTime().Before(at) {
+			since[key(l)] = l.info.ModTime()
+		}
+	}
+	for _, l := range out {
+		l.since = since[key(l)]
+	}
+	out = slices.DeleteFunc(out, func(l *lost) bool { return l.err == nil && l.version < newest[key(l)] })
+	slices.SortStableFunc(out, func(x, y *lost) int { return x.since.Compare(y.since) })
+	return out, err
+}
+
+// adopt gives files an entry and returns how many got one.
+func (a *Archive) adopt(ctx context.Context, files []*lost) (n int, err error) {
+	missing, err := a.missing(ctx, files)
+	if err != nil {
+		return 0, err
+	}
+	var work errgroup.Group
+	work.SetLimit(runtime.GOMAXPROCS(0))
+	for _, l := range missing {
+		work.Go(func() error {
+			if l.err == nil && ctx.Err() == nil {
+				l.entry, l.err = a.entryOf(l)
+			}
+			return nil
+		})
+	}
+	_ = work.Wait()
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	inBatch := map[string]bool{}
+	for _, l := range missing {
+		if l.err == nil && inBatch[l.sop] {
+			l.err = errSecondFile
+		}
+		if l.err != nil {
+			a.opts.Warn("a file of the archive has no index entry and cannot get one", l.path, l.err)
+			continue
+		}
+		inBatch[l.sop] = true
+		n++
+	}
+	return n, a.insertAll(ctx, missing)
+}
+
+// missing returns the files that the index does not have.
+func (a *Archive) missing(ctx context.Context, files []*lost) (out []*lost, err error) {
+	tx, err := a.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback()
+	for _, l := range files {
+		known := false
+		if l.err == nil {
+			if known, err = a.known(ctx, tx, l); err != nil {
+				return nil, err
+			}
+		}
+		if !known {
+			out = append(out, l)
+		}
+	}
+	return out, nil
+}
+
+// known tells whether the index has a file; whether another one stands there for its instance is noted.
+func (a *Archive) known(ctx context.Context, tx writing, l *lost) (bool, error) {
+	in, _, err := a.find(ctx, tx, l.sop)
+	if err != nil || in == nil {
+		return false, err
+	}
+	if in.Path == l.path {
+		return true, nil
+	}
+	_, version, _ := cutVersion(strings.TrimSuffix(filepath.Base(in.Path), ".dcm"))
+	switch {
+	case filepath.Dir(in.Path) != filepath.Dir(l.path):
+		l.err = errSecondFile
+	case l.version < version:
+		return true, nil
+	default:
+		l.replaces = true
+	}
+	return false, nil
+}
+
+// entryOf opens a file.
+func (a *Archive) entryOf(l *lost) (*entry, error) {
+	in, err := a.open(l.path)
 	if err == nil {
 		err = validUIDs(in)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if a.instancePath(own, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID) != path {
+	if a.versionPath(l.own, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID, l.version) != l.path {
 		return nil, fmt.Errorf("%w: its place says other UIDs than its content", pipeline.ErrInvalid)
 	}
 	in.Header, in.Data = indexed(in), nil
-	return &entry{in: in, size: info.Size(), own: own, received: info.ModTime().UnixNano()}, nil
+	return &entry{in: in, size: l.info.Size(), own: l.own, received: l.info.ModTime().UnixNano(), version: l.version}, nil
 }
 
-func (a *Archive) insertAll(ctx context.Context, entries []entry) error {
-	tx, err := a.write.BeginTx(ctx, nil)
+func (a *Archive) insertAll(ctx context.Context, files []*lost) error {
+	tx, err := a.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	for _, e := range entries {
-		if err := insert(ctx, tx, e); err != nil {
+	var renewed []*lost
+	for _, l := range files {
+		if l.err != nil {
+			continue
+		}
+		if l.version > 1 {
+			renewed = append(renewed, l)
+		}
+		if !l.replaces {
+			if err := insert(ctx, tx, *l.entry); err != nil {
+				return err
+			}
+		}
+	}
+	// The newest content tells the attributes of study and series.
+	slices.SortStableFunc(renewed, func(x, y *lost) int { return x.info.ModTime().Compare(y.info.ModTime()) })
+	for _, l := range renewed {
+		if err := renew(ctx, tx, *l.entry); err != nil {
 			return err
 		}
 	}

@@ -2,158 +2,332 @@ package archive
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"chatxray/pipeline"
 )
 
-// kind says how the values of a key are matched.
-type kind int
-
 const (
-	kindUID    kind = iota // list of UIDs
-	kindText               // wildcards, case counts
-	kindName               // wildcards, folded, each component group
-	kindDate               // single value or range
-	kindTime               // single value or range, any precision
-	kindNumber             // single value
+	maxSearch      = 15 * time.Second // of one search
+	maxCounted     = 10_000           // results behind a page that are counted
+	maxCountedWide = 100              // the same where no index finds them
+	maxAll         = 200              // results whose files are read for all attributes
+	maxOrder       = 8                // criteria of one search
 )
 
-// key is an attribute that a query can match.
-type key struct {
-	level   pipeline.Level
-	columns []string
-	kind    kind
-}
-
-var keys = map[pipeline.Tag]key{
-	pipeline.TagStudyInstanceUID:                {pipeline.StudyLevel, []string{"s.uid"}, kindUID},
-	pipeline.TagPatientName:                     {pipeline.StudyLevel, []string{"s.name_alphabetic", "s.name_ideographic", "s.name_phonetic"}, kindName},
-	pipeline.TagPatientID:                       {pipeline.StudyLevel, []string{"s.patient_id"}, kindText},
-	pipeline.TagPatientBirthDate:                {pipeline.StudyLevel, []string{"s.birth_date"}, kindDate},
-	pipeline.TagPatientSex:                      {pipeline.StudyLevel, []string{"s.sex"}, kindText},
-	pipeline.TagStudyDate:                       {pipeline.StudyLevel, []string{"s.study_date"}, kindDate},
-	pipeline.TagStudyTime:                       {pipeline.StudyLevel, []string{"s.study_time"}, kindTime},
-	pipeline.TagAccessionNumber:                 {pipeline.StudyLevel, []string{"s.accession"}, kindText},
-	pipeline.TagStudyID:                         {pipeline.StudyLevel, []string{"s.study_id"}, kindText},
-	pipeline.TagReferringPhysicianName:          {pipeline.StudyLevel, []string{"s.referring"}, kindName},
-	pipeline.TagStudyDescription:                {pipeline.StudyLevel, []string{"s.description"}, kindText},
-	pipeline.TagModalitiesInStudy:               {pipeline.StudyLevel, []string{"m.modality"}, kindText},
-	pipeline.TagSeriesInstanceUID:               {pipeline.SeriesLevel, []string{"e.uid"}, kindUID},
-	pipeline.TagModality:                        {pipeline.SeriesLevel, []string{"e.modality"}, kindText},
-	pipeline.TagSeriesNumber:                    {pipeline.SeriesLevel, []string{"e.number"}, kindNumber},
-	pipeline.TagSeriesDescription:               {pipeline.SeriesLevel, []string{"e.description"}, kindText},
-	pipeline.TagPerformedProcedureStepStartDate: {pipeline.SeriesLevel, []string{"e.step_date"}, kindDate},
-	pipeline.TagPerformedProcedureStepStartTime: {pipeline.SeriesLevel, []string{"e.step_time"}, kindTime},
-	pipeline.TagSOPInstanceUID:                  {pipeline.InstanceLevel, []string{"i.uid"}, kindUID},
-	pipeline.TagSOPClassUID:                     {pipeline.InstanceLevel, []string{"i.class"}, kindUID},
-	pipeline.TagInstanceNumber:                  {pipeline.InstanceLevel, []string{"i.number"}, kindNumber},
-}
-
-const modalitiesOfStudy = `(SELECT group_concat(modality, '\') FROM (SELECT DISTINCT modality FROM series WHERE study = s.id AND modality != '' ORDER BY modality))`
-
-// selects holds, for each level, columns and tables of a search: attributes of the levels, modalities, and the counts below.
-var selects = [...]string{
-	pipeline.StudyLevel: `SELECT s.attrs, '[]', '[]', ` + modalitiesOfStudy + `, (SELECT count(*) FROM series WHERE study = s.id),
-		(SELECT count(*) FROM instance i JOIN series e ON e.id = i.series WHERE e.study = s.id) FROM study s`,
-	pipeline.SeriesLevel: `SELECT s.attrs, e.attrs, '[]', ` + modalitiesOfStudy + `, 0, (SELECT count(*) FROM instance WHERE series = e.id)
-		FROM series e JOIN study s ON s.id = e.study`,
-	pipeline.InstanceLevel: `SELECT s.attrs, e.attrs, i.attrs, ` + modalitiesOfStudy + `, 0, 0` + instanceTables,
-}
-
-var orders = [...]string{pipeline.StudyLevel: "s.id", pipeline.SeriesLevel: "e.id", pipeline.InstanceLevel: "i.id"}
-
-// Search returns the attributes of what matches a query, in the order of arrival, which pages keep, and whether there is more behind
-// Limit. A result at a lower level has the attributes of the levels above. A key that cannot be matched at the level or a value that is
-// no value of the key is an error that wraps pipeline.ErrInvalid.
-func (a *Archive) Search(ctx context.Context, q pipeline.Query) (results []pipeline.Dataset, more bool, err error) {
-	where, args, err := conditions(q)
+// Search returns a page of what matches a query, in the order of arrival: pages stay as they are when studies arrive between them. With
+// an order asked for, arrival decides where it leaves a choice, in the direction of the last criterion. A key that cannot be matched at the level or a value that is no value of the key is an error that wraps
+// pipeline.ErrInvalid; a search that takes too long, pipeline.ErrBusy.
+func (a *Archive) Search(ctx context.Context, q pipeline.Query) (pipeline.Found, error) {
+	if q.All && q.Level == pipeline.InstanceLevel && (q.Limit == 0 || q.Limit > maxAll) {
+		q.Limit = maxAll
+	}
+	p, err := newPlan(q)
 	if err != nil {
-		return nil, false, err
+		return pipeline.Found{}, err
 	}
-	sql := selects[q.Level] + where + " ORDER BY " + orders[q.Level] + " LIMIT ? OFFSET ?"
-	limit := -1
-	if q.Limit > 0 {
-		limit = q.Limit + 1
-	}
-	rows, err := a.read.QueryContext(ctx, sql, append(args, limit, q.Offset)...)
-	if err != nil {
-		return nil, false, indexError(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if q.Limit > 0 && len(results) == q.Limit {
-			return results, true, nil
+	var found pipeline.Found
+	err = a.bounded(ctx, p, func(ctx context.Context) error {
+		ids, err := a.page(ctx, p, &found)
+		if err == nil {
+			found.Results, err = a.results(ctx, q, ids)
 		}
-		d, err := scanResult(rows, q.Level)
-		if err != nil {
-			return nil, false, fmt.Errorf("reading the index: %w", indexError(err))
-		}
-		results = append(results, d)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, false, indexError(err)
-	}
-	return results, false, nil
+		return err
+	})
+	return found, err
 }
 
-func scanResult(r row, level pipeline.Level) (pipeline.Dataset, error) {
-	var attrs [3]string
-	var modalities *string
-	var series, instances int64
-	if err := r.Scan(&attrs[0], &attrs[1], &attrs[2], &modalities, &series, &instances); err != nil {
+// Count returns how many results Search has without limit and offset. Its errors are those of Search.
+func (a *Archive) Count(ctx context.Context, q pipeline.Query) (n int, err error) {
+	q.Limit, q.Offset, q.Order = 0, 0, nil
+	p, err := newPlan(q)
+	if err != nil {
+		return 0, err
+	}
+	err = a.bounded(ctx, p, func(ctx context.Context) error {
+		switch {
+		case p.filter == nil:
+			return a.read.QueryRowContext(ctx, "SELECT count(*)"+levels[q.Level].from+p.where(), p.rest.args...).Scan(&n)
+		case p.rest.sql == "":
+			if err := a.columns.follow(ctx, a.read); err != nil {
+				return err
+			}
+			_, n = a.columns.match(*p.filter, 0, 0)
+			return nil
+		}
+		ids, err := a.verified(ctx, p, nil)
+		n = len(ids)
+		return err
+	})
+	return n, err
+}
+
+// bounded runs a search with its time bounded. Searches that go over much of the index are few at a time, so that they do not keep others waiting.
+func (a *Archive) bounded(ctx context.Context, p *plan, f func(context.Context) error) error {
+	inTime, cancel := context.WithTimeout(ctx, maxSearch)
+	defer cancel()
+	if p.wide() {
+		select {
+		case a.wide <- struct{}{}:
+			defer func() { <-a.wide }()
+		case <-inTime.Done():
+		}
+	}
+	err := inTime.Err()
+	if err == nil {
+		err = f(inTime)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case inTime.Err() != nil:
+		return fmt.Errorf("%w: the search takes longer than %v; narrow it by a date, a Patient ID or the beginning of a name", pipeline.ErrBusy, maxSearch)
+	case errors.Is(err, pipeline.ErrInvalid):
+		return err
+	}
+	return fmt.Errorf("reading the index: %w", indexError(err))
+}
+
+// plan is how a query is answered.
+type plan struct {
+	level         pipeline.Level
+	filter        *filter // over columns; nil where SQL does all
+	rest          clause  // what SQL matches
+	order         string
+	limit, offset int
+}
+
+func newPlan(q pipeline.Query) (*plan, error) {
+	all, err := matchings(q)
+	if err != nil {
 		return nil, err
 	}
-	var d pipeline.Dataset
-	for _, s := range attrs {
-		part, err := decode(s)
+	conditions, err := clauses(all, q.Fuzzy)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{level: q.Level, rest: and(conditions), limit: q.Limit, offset: q.Offset}
+	if p.order, err = orderBy(q); err != nil {
+		return nil, err
+	}
+	if p.limit == 0 {
+		p.limit = 1 << 40
+	}
+	if q.Level != pipeline.StudyLevel || len(q.Order) > 0 {
+		return p, nil
+	}
+	return p, p.narrowByColumns(all, q.Fuzzy)
+}
+
+// narrowByColumns lets columns answer what they can, unless an index of SQLite finds few rows at once.
+func (p *plan) narrowByColumns(all []matching, fuzzy bool) error {
+	var f filter
+	var others []matching
+	timed := slices.ContainsFunc(all, func(m matching) bool { return m.attribute == plainKey(pipeline.TagStudyTime) })
+	for _, m := range all {
+		exact := false
+		if !fuzzy || m.attribute != plainKey(pipeline.TagPatientName) {
+			_, exact = f.take(m)
+		}
+		if !exact || timed && m.tag == pipeline.TagStudyDate {
+			others = append(others, m)
+		}
+	}
+	conditions, err := clauses(others, fuzzy)
+	if err != nil {
+		return err
+	}
+	rest := and(conditions)
+	switch {
+	case rest.narrow: // with a plus SQLite does not take an index that is less narrow
+		p.rest.sql = strings.NewReplacer("s.study_date", "+s.study_date", "s.name_", "+s.name_").Replace(p.rest.sql)
+	case rest.sql == "" || !f.any():
+		p.filter, p.rest = &f, rest
+	}
+	return nil
+}
+
+func (p *plan) where() string {
+	if p.rest.sql == "" {
+		return ""
+	}
+	return " WHERE " + p.rest.sql
+}
+
+// wide tells that SQL goes over rows that no index has picked.
+func (p *plan) wide() bool { return p.rest.sql != "" && !p.rest.narrow }
+
+func orderBy(q pipeline.Query) (string, error) {
+	if len(q.Order) > maxOrder {
+		return "", fmt.Errorf("%w: more than %d criteria to sort by", pipeline.ErrInvalid, maxOrder)
+	}
+	var all []string
+	last := levels[q.Level].id
+	for _, o := range q.Order {
+		k, ok := keys[plainKey(o.Tag)]
+		var column string
+		switch {
+		case o.Tag == pipeline.TagNumberOfStudyRelatedInstances:
+			column = "s.instance_count"
+		case o.Tag == pipeline.TagNumberOfStudyRelatedSeries:
+			column = "s.series_count"
+		case !ok || k.level > q.Level || o.Tag == pipeline.TagModalitiesInStudy || k.kind == kindUIDs:
+			return "", fmt.Errorf("%w: results at the level of the %s cannot be sorted by the attribute %s", pipeline.ErrInvalid, q.Level, o.Tag)
+		case k.kind == kindNumber:
+			column = "CAST(" + k.columns[0] + " AS INTEGER)"
+		default:
+			column = k.columns[0]
+		}
+		last = levels[q.Level].id
+		if o.Descending {
+			column, last = column+" DESC", last+" DESC"
+		}
+		all = append(all, column)
+	}
+	// In the direction of the last criterion, an index has this order.
+	return " ORDER BY " + strings.Join(append(all, last), ", "), nil
+}
+
+// levels holds, for each level, its row's id, the tables, and the columns that scanResult reads.
+var levels = [...]struct{ id, from, columns string }{
+	pipeline.StudyLevel: {"s.id", " FROM study s", ""},
+	pipeline.SeriesLevel: {"e.id", " FROM series e JOIN study s ON s.id = e.study",
+		", e.attrs, e.instance_count"},
+	pipeline.InstanceLevel: {"i.id", " FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study",
+		", e.attrs, e.instance_count, i.attrs, i.syntax"},
+}
+
+const studyColumns = ", s.attrs, s.modalities, s.classes, s.series_count, s.instance_count"
+
+// page returns the ids of the rows that a plan finds and notes how many are left.
+func (a *Archive) page(ctx context.Context, p *plan, found *pipeline.Found) ([]int64, error) {
+	if p.filter != nil {
+		if err := a.columns.follow(ctx, a.read); err != nil {
+			return nil, err
+		}
+		if p.rest.sql != "" {
+			return a.verified(ctx, p, found)
+		}
+		ids, total := a.columns.match(*p.filter, p.offset, p.limit)
+		found.Left = max(0, total-p.offset-len(ids))
+		return ids, nil
+	}
+	l := levels[p.level]
+	counted := maxCounted
+	if p.wide() {
+		counted = maxCountedWide
+	}
+	ids, err := a.ids(ctx, "SELECT "+l.id+l.from+p.where()+p.order+" LIMIT ? OFFSET ?", append(slices.Clone(p.rest.args), p.limit+counted, p.offset)...)
+	if err != nil || len(ids) <= p.limit {
+		return ids, err
+	}
+	found.Left = len(ids) - p.limit
+	found.AtLeast = found.Left == counted
+	return ids[:p.limit], nil
+}
+
+// verified matches by SQL what columns let pass, some thousand at a time, until the page is full. Without found it goes through all.
+func (a *Archive) verified(ctx context.Context, p *plan, found *pipeline.Found) ([]int64, error) {
+	if err := a.columns.follow(ctx, a.read); err != nil {
+		return nil, err
+	}
+	candidates, _ := a.columns.match(*p.filter, 0, 1<<40)
+	query := "SELECT s.id FROM study s WHERE s.id IN (SELECT value FROM json_each(?)) AND " + p.rest.sql + " ORDER BY s.id"
+	var out []int64
+	for chunk := range chunks(candidates, 256, 8192) {
+		ids, err := a.ids(ctx, query, append([]any{jsonOf(chunk)}, p.rest.args...)...)
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range part {
-			d.Set(e)
+		out = append(out, ids...)
+		if found != nil && len(out) > p.offset && len(out)-p.offset > p.limit {
+			found.Left = len(out) - p.offset - p.limit
+			found.AtLeast = chunk[len(chunk)-1] != candidates[len(candidates)-1]
+			return out[p.offset : p.offset+p.limit], nil
 		}
 	}
-	d.SetText(pipeline.TagInstanceAvailability, "CS", "ONLINE")
-	if modalities == nil {
-		modalities = new(string)
-	}
-	d.SetText(pipeline.TagModalitiesInStudy, "CS", strings.FieldsFunc(*modalities, func(r rune) bool { return r == '\\' })...)
-	text := func(n int64) string { return fmt.Sprint(n) }
-	switch level {
-	case pipeline.StudyLevel:
-		d.SetText(pipeline.TagNumberOfStudyRelatedSeries, "IS", text(series))
-		d.SetText(pipeline.TagNumberOfStudyRelatedInstances, "IS", text(instances))
-	case pipeline.SeriesLevel:
-		d.SetText(pipeline.TagNumberOfSeriesRelatedInstances, "IS", text(instances))
-	}
-	return d, nil
+	return out[min(p.offset, len(out)):], nil
 }
 
-// conditions turns the keys of a query into a WHERE clause.
-func conditions(q pipeline.Query) (where string, args []any, err error) {
-	var all []string
-	for _, m := range q.Match {
-		k, ok := keys[m.Tag]
-		if !ok || k.level > q.Level {
-			return "", nil, fmt.Errorf("%w: the attribute %s is no key that can be matched at the level of the %s", pipeline.ErrInvalid, m.Tag, q.Level)
+// chunks cuts a list into pieces whose length doubles up to a limit.
+func chunks(all []int64, size, limit int) func(yield func([]int64) bool) {
+	return func(yield func([]int64) bool) {
+		for len(all) > 0 {
+			n := min(size, len(all))
+			if !yield(all[:n]) {
+				return
+			}
+			all, size = all[n:], min(2*size, limit)
 		}
-		value := strings.TrimRight(strings.TrimSpace(m.Value), "\x00")
-		if value == "" || value == "*" {
-			continue
+	}
+}
+
+func jsonOf(ids []int64) string {
+	b, err := json.Marshal(ids)
+	if err != nil { // numbers always marshal
+		return "[]"
+	}
+	return string(b)
+}
+
+func (a *Archive) ids(ctx context.Context, query string, args ...any) ([]int64, error) {
+	rows, err := a.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
 		}
-		one, values, err := k.condition(value)
+		out = append(out, id)
+	}
+	return out, rows.Err()
+}
+
+// results reads the rows of a page and puts them in its order.
+func (a *Archive) results(ctx context.Context, q pipeline.Query, ids []int64) ([]pipeline.Dataset, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	l := levels[q.Level]
+	rows, err := a.read.QueryContext(ctx, "SELECT "+l.id+studyColumns+l.columns+l.from+" WHERE "+l.id+" IN (SELECT value FROM json_each(?))", jsonOf(ids))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	byID := make(map[int64]pipeline.Dataset, len(ids))
+	for rows.Next() {
+		id, d, err := scanResult(rows, q.Level)
 		if err != nil {
-			return "", nil, fmt.Errorf("%w: the key %s: %v", pipeline.ErrInvalid, m.Tag, err)
+			return nil, err
 		}
-		if m.Tag == pipeline.TagModalitiesInStudy {
-			one = "EXISTS (SELECT 1 FROM series m WHERE m.study = s.id AND " + one + ")"
+		byID[id] = d
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	out := make([]pipeline.Dataset, 0, len(ids))
+	for _, id := range ids {
+		d, ok := byID[id]
+		if !ok {
+			continue // deleted in between
 		}
-		all, args = append(all, "("+one+")"), append(args, values...)
+		if q.All || len(q.Include) > 0 {
+			if err := a.include(ctx, q, id, &d); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, d)
 	}
-	if len(all) == 0 {
-		return "", nil, nil
-	}
-	return " WHERE " + strings.Join(all, " AND "), args, nil
+	return out, nil
 }

@@ -80,9 +80,10 @@ func TestSearch(t *testing.T) {
 		{instance, pipeline.TagSeriesInstanceUID, "1.2.1.2", "7"},
 	} {
 		t.Run(fmt.Sprintf("%s %s=%s", c.level, c.tag, c.value), func(t *testing.T) {
-			got, more, err := a.Search(context.Background(), pipeline.Query{Level: c.level, Match: []pipeline.Match{{Tag: c.tag, Value: c.value}}})
-			if err != nil || more {
-				t.Fatal(more, err)
+			found, err := a.Search(context.Background(), pipeline.Query{Level: c.level, Match: []pipeline.Match{{Tag: c.tag, Value: c.value}}})
+			got := found.Results
+			if err != nil || found.Left > 0 {
+				t.Fatal(found.Left, err)
 			}
 			if diff := cmp.Diff(strings.Fields(c.want), strings.Fields(last(got, c.level))); diff != "" {
 				t.Error(diff)
@@ -120,7 +121,7 @@ func TestSearchRefuses(t *testing.T) {
 		{pipeline.SeriesLevel, pipeline.TagSeriesNumber, "one"},
 		{pipeline.StudyLevel, pipeline.TagStudyInstanceUID, strings.Repeat("1.2,", 501)},
 	} {
-		_, _, err := a.Search(context.Background(), pipeline.Query{Level: c.level, Match: []pipeline.Match{{Tag: c.tag, Value: c.value}}})
+		_, err := a.Search(context.Background(), pipeline.Query{Level: c.level, Match: []pipeline.Match{{Tag: c.tag, Value: c.value}}})
 		if !errors.Is(err, pipeline.ErrInvalid) || !strings.Contains(err.Error(), c.tag.String()) {
 			t.Errorf("%s %.20s: %v", c.tag, c.value, err)
 		}
@@ -131,12 +132,12 @@ func TestSearchPages(t *testing.T) {
 	a := searched(t)
 	var got []string
 	for offset := 0; ; offset += 2 {
-		page, more, err := a.Search(context.Background(), pipeline.Query{Limit: 2, Offset: offset})
+		page, err := a.Search(context.Background(), pipeline.Query{Limit: 2, Offset: offset})
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, last(page, pipeline.StudyLevel))
-		if !more {
+		got = append(got, last(page.Results, pipeline.StudyLevel))
+		if page.Left == 0 {
 			break
 		}
 	}
@@ -147,7 +148,7 @@ func TestSearchPages(t *testing.T) {
 
 func TestSearchAttributes(t *testing.T) {
 	a := searched(t)
-	got, _, err := a.Search(context.Background(), pipeline.Query{Match: []pipeline.Match{{Tag: pipeline.TagStudyInstanceUID, Value: "1.2.1"}}})
+	found, err := a.Search(context.Background(), pipeline.Query{Match: []pipeline.Match{{Tag: pipeline.TagStudyInstanceUID, Value: "1.2.1"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +159,7 @@ func TestSearchAttributes(t *testing.T) {
 	text(pipeline.TagAccessionNumber, "SH", "ACC1")
 	text(pipeline.TagInstanceAvailability, "CS", "ONLINE")
 	text(pipeline.TagModalitiesInStudy, "CS", "DX", "SR")
+	text(pipeline.TagSOPClassesInStudy, "UI", "1.2.840.10008.5.1.4.1.1.1.1")
 	text(pipeline.TagReferringPhysicianName, "PN")
 	text(pipeline.TagPatientName, "PN", "Doe^John")
 	text(pipeline.TagPatientID, "LO", "ID-1")
@@ -167,7 +169,7 @@ func TestSearchAttributes(t *testing.T) {
 	text(pipeline.TagStudyID, "SH")
 	text(pipeline.TagNumberOfStudyRelatedSeries, "IS", "2")
 	text(pipeline.TagNumberOfStudyRelatedInstances, "IS", "2")
-	if diff := cmp.Diff([]pipeline.Dataset{want}, got); diff != "" {
+	if diff := cmp.Diff([]pipeline.Dataset{want}, found.Results); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -63,22 +63,22 @@ var singleByte = []struct {
 func newCharset(terms []string) charset {
 	var c charset
 	for i, t := range terms {
-		t = strings.ToUpper(strings.NewReplacer("_", " ", "-", " ").Replace(t))
+		t = strings.ToUpper(strings.NewReplacer("_", "", "-", "", " ", "").Replace(t)) // writers do not agree on what stands between
 		switch t {
-		case "ISO IR 192":
+		case "ISOIR192", "UTF8":
 			return charset{unicode: true}
 		case "GB18030":
 			return charset{whole: simplifiedchinese.GB18030}
 		case "GBK":
 			return charset{whole: simplifiedchinese.GBK}
 		}
-		number, extension := strings.CutPrefix(t, "ISO 2022 IR ")
+		number, extension := strings.CutPrefix(t, "ISO2022IR")
 		c.extended = c.extended || extension
 		if i > 0 {
 			continue // later terms only say what escape sequences may call
 		}
 		if !extension {
-			number = strings.TrimPrefix(t, "ISO IR ")
+			number = strings.TrimPrefix(t, "ISOIR")
 		}
 		switch number {
 		case "13":

@@ -21,6 +21,8 @@ func TestCharacterSets(t *testing.T) {
 		{"default, high bytes", "", "Gr\xF6e", "Gr\uFFFDe"},
 		{"Latin-1", "ISO_IR 100", "\xC4neas^R\xFCdiger", "Äneas^Rüdiger"},
 		{"Latin-1 with a hyphen", "ISO-IR 100", "\xC4neas", "Äneas"},
+		{"Latin-1 without a space", "ISO_IR100", "\xC4neas", "Äneas"},
+		{"Japanese with hyphens", "\\ISO-2022-IR-87", "\x1B$B;3ED\x1B(B", "山田"},
 		{"Latin-2", "ISO_IR 101", "Wa\xB3\xEAsa", "Wałęsa"},
 		{"Latin-9", "ISO_IR 203", "\xA4\xBC", "€Œ"},
 		{"Cyrillic", "ISO_IR 144", "\xBB\xEE\xDACe\xDC\xD1y\xE0\xD3", "ЛюкCeмбyрг"},

@@ -1,0 +1,219 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"chatxray/pipeline"
+)
+
+// migration brings an index from one version to the next: SQL, then what takes Go, in one transaction.
+type migration struct {
+	sql  string
+	fill func(context.Context, writing) error
+}
+
+// migrations bring an index from version i to i+1. A migration that has been released is never changed.
+var migrations = []migration{{sql: `
+CREATE TABLE study (
+	id INTEGER PRIMARY KEY,
+	uid TEXT NOT NULL UNIQUE,
+	received INTEGER, -- Unix nanoseconds of the last instance from outside
+	name_alphabetic TEXT NOT NULL, name_ideographic TEXT NOT NULL, name_phonetic TEXT NOT NULL, -- folded
+	patient_id TEXT NOT NULL, birth_date TEXT NOT NULL, sex TEXT NOT NULL,
+	study_date TEXT NOT NULL, study_time TEXT NOT NULL, accession TEXT NOT NULL, study_id TEXT NOT NULL,
+	referring TEXT NOT NULL, description TEXT NOT NULL,
+	attrs TEXT NOT NULL
+);
+CREATE INDEX study_name ON study(name_alphabetic);
+CREATE INDEX study_ideographic ON study(name_ideographic) WHERE name_ideographic != '';
+CREATE INDEX study_phonetic ON study(name_phonetic) WHERE name_phonetic != '';
+CREATE INDEX study_patient ON study(patient_id);
+CREATE INDEX study_date ON study(study_date);
+CREATE INDEX study_accession ON study(accession);
+CREATE TABLE series (
+	id INTEGER PRIMARY KEY,
+	study INTEGER NOT NULL REFERENCES study(id),
+	uid TEXT NOT NULL,
+	modality TEXT NOT NULL, number TEXT NOT NULL, description TEXT NOT NULL,
+	step_date TEXT NOT NULL, step_time TEXT NOT NULL,
+	attrs TEXT NOT NULL,
+	UNIQUE (study, uid)
+);
+CREATE INDEX series_uid ON series(uid);
+CREATE INDEX series_modality ON series(modality);
+CREATE TABLE instance (
+	id INTEGER PRIMARY KEY,
+	series INTEGER NOT NULL REFERENCES series(id),
+	uid TEXT NOT NULL UNIQUE,
+	class TEXT NOT NULL, syntax TEXT NOT NULL, number TEXT NOT NULL,
+	digest TEXT NOT NULL, size INTEGER NOT NULL,
+	own INTEGER NOT NULL, -- 1: a document of this product
+	received INTEGER NOT NULL, -- Unix nanoseconds
+	attrs TEXT NOT NULL
+);
+CREATE INDEX instance_series ON instance(series);
+`}, {sql: `
+-- What a result tells of the levels below stands in the rows themselves; triggers keep it right whoever writes.
+ALTER TABLE study ADD COLUMN referring_ideographic TEXT NOT NULL DEFAULT '';
+ALTER TABLE study ADD COLUMN referring_phonetic TEXT NOT NULL DEFAULT '';
+ALTER TABLE study ADD COLUMN issuer TEXT NOT NULL DEFAULT '';
+ALTER TABLE study ADD COLUMN accession_issuer TEXT NOT NULL DEFAULT '';
+ALTER TABLE study ADD COLUMN accession_issuer_uid TEXT NOT NULL DEFAULT '';
+ALTER TABLE study ADD COLUMN modalities TEXT NOT NULL DEFAULT ''; -- backslashes between
+ALTER TABLE study ADD COLUMN classes TEXT NOT NULL DEFAULT ''; -- backslashes between
+ALTER TABLE study ADD COLUMN series_count INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE study ADD COLUMN instance_count INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE series ADD COLUMN instance_count INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE series ADD COLUMN body_part TEXT NOT NULL DEFAULT '';
+ALTER TABLE series ADD COLUMN laterality TEXT NOT NULL DEFAULT '';
+ALTER TABLE series ADD COLUMN series_date TEXT NOT NULL DEFAULT '';
+ALTER TABLE series ADD COLUMN series_time TEXT NOT NULL DEFAULT '';
+ALTER TABLE instance ADD COLUMN version INTEGER NOT NULL DEFAULT 1; -- of the content; above 1 where it replaced another
+CREATE INDEX study_when ON study(study_date, study_time);
+-- The items of Request Attributes Sequence.
+CREATE TABLE request (
+	series INTEGER NOT NULL REFERENCES series(id) ON DELETE CASCADE,
+	step TEXT NOT NULL, procedure TEXT NOT NULL, accession TEXT NOT NULL
+);
+CREATE INDEX request_series ON request(series);
+CREATE INDEX request_step ON request(step) WHERE step != '';
+CREATE INDEX request_procedure ON request(procedure) WHERE procedure != '';
+CREATE INDEX request_accession ON request(accession) WHERE accession != '';
+-- The words of person names, for fuzzy matching. field: 0 Patient's Name, 1 Referring Physician's Name.
+CREATE TABLE name_word (
+	field INTEGER NOT NULL, word TEXT NOT NULL, study INTEGER NOT NULL REFERENCES study(id) ON DELETE CASCADE,
+	PRIMARY KEY (field, word, study)
+) WITHOUT ROWID;
+CREATE INDEX name_word_study ON name_word(study);
+-- Which studies have changed, in order: what columns.go has in memory follows it.
+CREATE TABLE study_change (seq INTEGER PRIMARY KEY AUTOINCREMENT, study INTEGER NOT NULL);
+CREATE TRIGGER study_in AFTER INSERT ON study BEGIN INSERT INTO study_change (study) VALUES (new.id); END;
+CREATE TRIGGER study_out AFTER DELETE ON study BEGIN INSERT INTO study_change (study) VALUES (old.id); END;
+CREATE TRIGGER study_edit AFTER UPDATE OF study_date, name_alphabetic, name_ideographic, name_phonetic, modalities ON study
+	WHEN old.study_date != new.study_date OR old.name_alphabetic != new.name_alphabetic OR old.name_ideographic != new.name_ideographic
+		OR old.name_phonetic != new.name_phonetic OR old.modalities != new.modalities
+	BEGIN INSERT INTO study_change (study) VALUES (new.id); END;
+CREATE TRIGGER series_in AFTER INSERT ON series BEGIN
+	UPDATE study SET series_count = series_count + 1, modalities = CASE
+		WHEN new.modality = '' OR instr('\' || modalities || '\', '\' || new.modality || '\') > 0 THEN modalities
+		WHEN modalities = '' THEN new.modality ELSE modalities || '\' || new.modality END
+	WHERE id = new.study;
+END;
+CREATE TRIGGER series_out AFTER DELETE ON series BEGIN
+	UPDATE study SET series_count = series_count - 1,
+		modalities = ifnull((SELECT group_concat(modality, '\') FROM (SELECT DISTINCT modality FROM series WHERE study = old.study AND modality != '')), '')
+	WHERE id = old.study;
+END;
+CREATE TRIGGER series_edit AFTER UPDATE OF modality ON series WHEN old.modality != new.modality BEGIN
+	UPDATE study SET
+		modalities = ifnull((SELECT group_concat(modality, '\') FROM (SELECT DISTINCT modality FROM series WHERE study = new.study AND modality != '')), '')
+	WHERE id = new.study;
+END;
+CREATE TRIGGER instance_in AFTER INSERT ON instance BEGIN
+	UPDATE series SET instance_count = instance_count + 1 WHERE id = new.series;
+	UPDATE study SET instance_count = instance_count + 1, classes = CASE
+		WHEN instr('\' || classes || '\', '\' || new.class || '\') > 0 THEN classes
+		WHEN classes = '' THEN new.class ELSE classes || '\' || new.class END
+	WHERE id = (SELECT study FROM series WHERE id = new.series);
+END;
+CREATE TRIGGER instance_out AFTER DELETE ON instance BEGIN
+	UPDATE series SET instance_count = instance_count - 1 WHERE id = old.series;
+	UPDATE study SET instance_count = instance_count - 1,
+		classes = ifnull((SELECT group_concat(class, '\') FROM (SELECT DISTINCT i.class AS class FROM instance i JOIN series e ON e.id = i.series WHERE e.study = study.id)), '')
+	WHERE id = (SELECT study FROM series WHERE id = old.series);
+END;
+CREATE TRIGGER instance_edit AFTER UPDATE OF class ON instance WHEN old.class != new.class BEGIN
+	UPDATE study SET
+		classes = ifnull((SELECT group_concat(class, '\') FROM (SELECT DISTINCT i.class AS class FROM instance i JOIN series e ON e.id = i.series WHERE e.study = study.id)), '')
+	WHERE id = (SELECT study FROM series WHERE id = new.series);
+END;
+UPDATE series SET instance_count = (SELECT count(*) FROM instance WHERE series = series.id);
+UPDATE study SET series_count = (SELECT count(*) FROM series e WHERE e.study = study.id),
+	instance_count = ifnull((SELECT sum(instance_count) FROM series e WHERE e.study = study.id), 0),
+	modalities = ifnull((SELECT group_concat(modality, '\') FROM (SELECT DISTINCT modality FROM series e WHERE e.study = study.id AND modality != '')), ''),
+	classes = ifnull((SELECT group_concat(class, '\') FROM (SELECT DISTINCT i.class AS class FROM instance i JOIN series e ON e.id = i.series WHERE e.study = study.id)), '');
+`, fill: fillKeys}}
+
+func (a *Archive) migrate() error {
+	var version int
+	if err := a.write.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
+		return err
+	}
+	if version > len(migrations) {
+		return fmt.Errorf("%w: the index has version %d, this program knows %d", pipeline.ErrUnsupported, version, len(migrations))
+	}
+	for ; version < len(migrations); version++ {
+		if err := a.migrateOne(version); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Archive) migrateOne(version int) error {
+	ctx := context.Background()
+	tx, err := a.begin(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, migrations[version].sql)
+	if fill := migrations[version].fill; err == nil && fill != nil {
+		err = fill(ctx, tx)
+	}
+	if err == nil {
+		_, err = tx.ExecContext(ctx, "PRAGMA user_version = "+strconv.Itoa(version+1))
+	}
+	if err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+// fillKeys makes the columns of version 2 from the attributes that version 1 has kept.
+func fillKeys(ctx context.Context, tx writing) error {
+	err := eachKept(ctx, tx, "study", func(id int64, h pipeline.Dataset) error { return setStudy(ctx, tx, id, h) })
+	if err != nil {
+		return err
+	}
+	return eachKept(ctx, tx, "series", func(id int64, h pipeline.Dataset) error { return setSeries(ctx, tx, id, h) })
+}
+
+// eachKept calls f with the attributes of every row of a table, some thousand rows at a time.
+func eachKept(ctx context.Context, tx writing, table string, f func(id int64, h pipeline.Dataset) error) error {
+	for last := int64(0); ; {
+		ids, all, err := someKept(ctx, tx, table, last)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		for i, id := range ids {
+			h, err := decode(nil, all[i])
+			if err == nil {
+				err = f(id, h)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		last = ids[len(ids)-1]
+	}
+}
+
+func someKept(ctx context.Context, tx writing, table string, behind int64) (ids []int64, attrs []string, err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT id, attrs FROM "+table+" WHERE id > ? ORDER BY id LIMIT 4096", behind)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var one string
+		if err := rows.Scan(&id, &one); err != nil {
+			return nil, nil, err
+		}
+		ids, attrs = append(ids, id), append(attrs, one)
+	}
+	return ids, attrs, rows.Err()
+}
