@@ -68,32 +68,46 @@ func (s *Steps) Key(st *Study) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// Read chooses the image of a study that is to be read, decodes it and lets the model read it. An image that cannot be decoded
-// gives way to the next; the error is a *NoImageError when none is left. created becomes Reading.Created.
-func (s *Steps) Read(ctx context.Context, st *Study, created time.Time) (*Reading, *Image, error) {
+// Sight is the image of a study that is to be read, decoded.
+type Sight struct {
+	StudyInstanceUID string
+	Chosen           Chosen
+	Image            *Image
+	Refused          []Refusal // what else the study holds, and why that is not read
+}
+
+// Look chooses the image of a study that is to be read and decodes it. An image that cannot be decoded gives way to the next; the
+// error is a *NoImageError when none is left.
+func (s *Steps) Look(ctx context.Context, st *Study) (*Sight, error) {
 	chosen, refused := s.Select(st)
 	for i, c := range chosen {
 		img, err := s.Decode(ctx, c)
 		if ctx.Err() != nil {
-			return nil, nil, ctx.Err()
+			return nil, ctx.Err()
 		}
 		if err != nil {
 			refused = append(refused, Refusal{SOPInstanceUID: c.Instance.SOPInstanceUID, Reason: refusalReason(err), Detail: err.Error()})
 			continue
 		}
-		r, err := s.Model.Read(ctx, img)
-		if err != nil {
-			return nil, nil, fmt.Errorf("reading instance %s: %w", c.Instance.SOPInstanceUID, err)
-		}
 		for _, other := range chosen[i+1:] {
 			refused = append(refused, Refusal{SOPInstanceUID: other.Instance.SOPInstanceUID, Reason: "not-first",
 				Detail: "this model reads one image of a study, and another one comes first"})
 		}
-		r.StudyInstanceUID, r.Inputs, r.Refused = st.StudyInstanceUID, []InputRef{InputOf(c.Instance, c.Frame)}, refused
-		r.Created, r.Phantom = created.UTC().Truncate(time.Second), c.Instance.Header.IsPhantom()
-		return r, img, nil
+		return &Sight{StudyInstanceUID: st.StudyInstanceUID, Chosen: c, Image: img, Refused: refused}, nil
 	}
-	return nil, nil, &NoImageError{Refused: refused}
+	return nil, &NoImageError{Refused: refused}
+}
+
+// Read lets the model read what Look has found. created becomes Reading.Created.
+func (s *Steps) Read(ctx context.Context, seen *Sight, created time.Time) (*Reading, error) {
+	in := seen.Chosen.Instance
+	r, err := s.Model.Read(ctx, seen.Image)
+	if err != nil {
+		return nil, fmt.Errorf("reading instance %s: %w", in.SOPInstanceUID, err)
+	}
+	r.StudyInstanceUID, r.Inputs, r.Refused = seen.StudyInstanceUID, []InputRef{InputOf(in, seen.Chosen.Frame)}, seen.Refused
+	r.Created, r.Phantom = created.UTC().Truncate(time.Second), in.Header.IsPhantom()
+	return r, nil
 }
 
 func refusalReason(err error) string {

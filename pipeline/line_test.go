@@ -96,14 +96,16 @@ func (m *memory) UpdateRecord(_ context.Context, uid, key string, change func(*R
 	return r, nil
 }
 
-func (m *memory) PutDocument(_ context.Context, d Document) error {
+func (m *memory) PutDocuments(_ context.Context, docs []Document) []error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.step("document " + string(d.Kind)); err != nil {
-		return err
+	errs := make([]error, len(docs))
+	for i, d := range docs {
+		if errs[i] = m.step("document " + string(d.Kind)); errs[i] == nil {
+			m.documents[d.SOPInstanceUID] = d
+		}
 	}
-	m.documents[d.SOPInstanceUID] = d
-	return nil
+	return errs
 }
 
 func (m *memory) Document(_ context.Context, _ string, ref DocumentRef) (Document, error) {

@@ -50,8 +50,8 @@ type Archive interface {
 	Records(ctx context.Context, studyUID string) ([]Record, error)
 	// UpdateRecord changes one record, or makes it, as one step.
 	UpdateRecord(ctx context.Context, studyUID, key string, change func(*Record)) (Record, error)
-	// PutDocument stores a document beside the instances of its study.
-	PutDocument(ctx context.Context, d Document) error
+	// PutDocuments stores documents beside the instances of their study, in one step; it returns an error or nil for each.
+	PutDocuments(ctx context.Context, docs []Document) []error
 	// Document reads a stored document again.
 	Document(ctx context.Context, studyUID string, ref DocumentRef) (Document, error)
 	// PutPreview keeps the picture that the model saw (PNG).
@@ -97,6 +97,7 @@ type Line struct {
 	wake       chan struct{}
 	work       sync.WaitGroup
 	ctx        context.Context
+	ahead      ahead
 }
 
 // Run works until ctx ends; first it takes up what an earlier process left undone. It returns when the running study is either
@@ -120,6 +121,7 @@ func (l *Line) Run(ctx context.Context) error {
 		}
 		l.wait(uid, at.Add(l.Config.Quiet))
 	}
+	l.work.Go(func() { l.lookAhead(ctx) })
 	for range l.Config.Readers {
 		l.work.Go(func() {
 			for {
@@ -148,7 +150,10 @@ func settled(records []Record, received time.Time) bool {
 }
 
 // Stored tells the line that an instance of a study has arrived: its quiet time begins anew.
-func (l *Line) Stored(studyUID string) { l.wait(studyUID, l.Now().Add(l.Config.Quiet)) }
+func (l *Line) Stored(studyUID string) {
+	l.ahead.note(studyUID, l.Now(), l.Config.Quiet)
+	l.wait(studyUID, l.Now().Add(l.Config.Quiet))
+}
 
 // wait notes when a study is due. Before Run nothing needs to be noted: Run asks the archive.
 func (l *Line) wait(uid string, at time.Time) {
@@ -231,11 +236,12 @@ func (l *Line) study(ctx context.Context, uid string) {
 // process is the journey of a study: claim, read, write, store, deliver. Each step is on disk before the next begins, and a step
 // that is on disk is not done again. retry is how long to wait before another look; 0 is never.
 func (l *Line) process(ctx context.Context, uid string) (retry time.Duration, err error) {
-	completed := l.Now()
-	st, err := l.Archive.Study(ctx, uid)
+	completed, took := l.Now(), l.stopwatch(uid)
+	st, look, err := l.open(ctx, uid)
 	if err != nil {
 		return 0, err
 	}
+	took("load")
 	key := l.Steps.Key(st)
 	held, release, ok, err := l.Claims.Claim(ctx, key)
 	if err != nil {
@@ -249,7 +255,7 @@ func (l *Line) process(ctx context.Context, uid string) (retry time.Duration, er
 	if err != nil {
 		return 0, err
 	}
-	rec, err := l.read(held, st, key, records, completed)
+	rec, err := l.read(held, st, look, key, records, completed)
 	if err == nil && rec.Reading != nil && rec.State != StateReported {
 		rec, err = l.report(held, st, rec, records)
 	}
@@ -269,11 +275,13 @@ func (l *Line) process(ctx context.Context, uid string) (retry time.Duration, er
 }
 
 // read returns the record of the study's present set of images, reading them unless that has been done.
-func (l *Line) read(ctx context.Context, st *Study, key string, records []Record, completed time.Time) (Record, error) {
+func (l *Line) read(ctx context.Context, st *Study, look look, key string, records []Record, completed time.Time) (Record, error) {
 	if i := slices.IndexFunc(records, func(r Record) bool { return r.Key == key && r.Reading != nil }); i >= 0 {
 		return records[i], nil
 	}
-	reading, img, err := l.Steps.Read(ctx, st, completed)
+	took := l.stopwatch(st.StudyInstanceUID)
+	seen, err := look(ctx)
+	took("decode")
 	if none := (*NoImageError)(nil); errors.As(err, &none) {
 		l.Stats.Refused.Add(1)
 		l.Log.Info().Str("study", st.StudyInstanceUID).Interface("refused", none.Refused).Msg("no image of the study is read")
@@ -284,23 +292,34 @@ func (l *Line) read(ctx context.Context, st *Study, key string, records []Record
 	if err != nil {
 		return Record{}, err
 	}
+	shown := make(chan error, 1)
+	go func() { shown <- l.show(ctx, st.StudyInstanceUID, key, seen.Image) }()
+	reading, err := l.Steps.Read(ctx, seen, completed)
+	took("model")
+	if err := errors.Join(err, <-shown); err != nil {
+		return Record{}, err
+	}
+	took("preview")
 	reading.Revision = 1
 	for _, r := range records {
 		if r.Reading != nil {
 			reading.Revision = max(reading.Revision, r.Reading.Revision+1)
 		}
 	}
-	png, err := l.Steps.Model.Preview(img)
-	if err != nil {
-		return Record{}, err
-	}
-	if err := l.Archive.PutPreview(ctx, st.StudyInstanceUID, key, png); err != nil {
-		return Record{}, err
-	}
 	l.Stats.Read.Add(1)
+	defer took("record")
 	return l.Archive.UpdateRecord(ctx, st.StudyInstanceUID, key, func(r *Record) {
 		r.State, r.Reading, r.Refused, r.Error, r.Completed = StateRead, reading, reading.Refused, "", completed
 	})
+}
+
+// show keeps the picture that the model sees. It is kept before the record that speaks of it, and while the model reads.
+func (l *Line) show(ctx context.Context, studyUID, key string, img *Image) error {
+	png, err := l.Steps.Model.Preview(img)
+	if err != nil {
+		return err
+	}
+	return l.Archive.PutPreview(ctx, studyUID, key, png)
 }
 
 // report writes the documents of a reading into the archive.
@@ -308,14 +327,18 @@ func (l *Line) report(ctx context.Context, st *Study, rec Record, records []Reco
 	earlier := slices.DeleteFunc(slices.Clone(records), func(r Record) bool {
 		return r.Reading == nil || len(r.Documents) == 0 || r.Reading.Revision >= rec.Reading.Revision
 	})
+	took := l.stopwatch(st.StudyInstanceUID)
 	docs, err := l.Steps.Write(st, rec.Reading, earlier)
 	if err != nil {
 		return rec, fmt.Errorf("writing the documents: %w", err)
 	}
+	took("documents")
+	stored := l.Archive.PutDocuments(ctx, docs)
+	took("store")
 	var refs []DocumentRef
-	for _, d := range docs {
+	for i, d := range docs {
 		// A conflict is a document of an earlier attempt, written before an upgrade: it may have been delivered, so it stays.
-		if err := l.Archive.PutDocument(ctx, d); err != nil && !errors.Is(err, ErrConflict) {
+		if err := stored[i]; err != nil && !errors.Is(err, ErrConflict) {
 			return rec, fmt.Errorf("storing document %s: %w", d.SOPInstanceUID, err)
 		}
 		refs = append(refs, DocumentRef{Kind: d.Kind, SeriesInstanceUID: d.SeriesInstanceUID, SOPInstanceUID: d.SOPInstanceUID, SOPClassUID: d.SOPClassUID})

@@ -272,7 +272,7 @@ func TestStudy(t *testing.T) {
 		SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: object(t, "1.2.1", "1.2.1.9", "1.2.1.9.1")}
 	at = at.Add(time.Hour)
 	for range 2 { // a retry writes it again
-		if err := a.PutDocument(ctx, document); err != nil {
+		if err := a.PutDocuments(ctx, []pipeline.Document{document})[0]; err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -307,12 +307,22 @@ func TestStudy(t *testing.T) {
 	}
 	changed := document
 	changed.Bytes = object(t, "1.2.1", "1.2.1.9", "1.2.1.9.1", pipeline.TagPatientID, "P7")
-	if err := a.PutDocument(ctx, changed); !errors.Is(err, pipeline.ErrConflict) {
+	if err := a.PutDocuments(ctx, []pipeline.Document{changed})[0]; !errors.Is(err, pipeline.ErrConflict) {
 		t.Error(err)
 	}
 	changed.SOPInstanceUID = "1.2.1.9.2"
-	if err := a.PutDocument(ctx, changed); !errors.Is(err, pipeline.ErrInvalid) {
-		t.Error("a document whose bytes are another's was taken:", err)
+	other := document
+	other.SOPInstanceUID, other.Bytes = "1.2.1.9.3", object(t, "1.2.1", "1.2.1.9", "1.2.1.9.3")
+	errs := a.PutDocuments(ctx, []pipeline.Document{changed, other})
+	if !errors.Is(errs[0], pipeline.ErrInvalid) {
+		t.Error("a document whose bytes are another's was taken:", errs[0])
+	}
+	ref.SOPInstanceUID = other.SOPInstanceUID
+	if back, err := a.Document(ctx, "1.2.1", ref); errs[1] != nil || err != nil || !bytes.Equal(back.Bytes, other.Bytes) {
+		t.Error("the document beside a wrong one was not stored:", errs[1], err)
+	}
+	if errs := a.PutDocuments(ctx, []pipeline.Document{changed}); len(errs) != 1 || !errors.Is(errs[0], pipeline.ErrInvalid) {
+		t.Error(errs)
 	}
 	// The PACS sends our document back.
 	if o := store(t, a, otherMeta(document.Bytes))[0]; o.Err != nil || !o.Duplicate {
