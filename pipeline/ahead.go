@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -13,8 +14,8 @@ const maxLead = 5 * time.Second
 // look finds the image of a study that is to be read.
 type look func(context.Context) (*Sight, error)
 
-// ahead does the first steps of studies while their quiet time is still running: it loads the study and decodes its image. Another
-// instance of the study makes all of that void. There is never more than one image for each reader.
+// ahead does the first steps of studies while their quiet time is still running, or while they wait for a reader: it loads a study and
+// decodes its image. Another instance of the study makes all of that void. There is never more than one image for each reader.
 type ahead struct {
 	mu    sync.Mutex
 	early map[string]*early // by Study Instance UID
@@ -27,7 +28,7 @@ type early struct {
 	done  chan struct{} // nil until the work begins, closed at its end
 	study *Study        // nil where nothing came of it
 	seen  *Sight
-	err   error // of looking
+	err   error // a *NoImageError
 }
 
 // note plans to look at a study whose quiet time begins now: as late as half of it is over, so that a study that arrives piece by piece
@@ -113,7 +114,8 @@ func (l *Line) lookAhead(ctx context.Context) {
 	}
 }
 
-// lookAt loads a study and decodes its image. Where the archive fails nothing is kept: the reader will see that for himself.
+// lookAt loads a study and decodes its image. What is wrong with the study is kept; where something else fails nothing is, and the
+// reader tries again.
 func (l *Line) lookAt(ctx context.Context, uid string, e *early) {
 	took := l.stopwatch(uid)
 	st, err := l.Archive.Study(ctx, uid)
@@ -121,10 +123,10 @@ func (l *Line) lookAt(ctx context.Context, uid string, e *early) {
 	if err != nil {
 		return
 	}
-	e.seen, e.err = l.Steps.Look(ctx, st)
+	seen, err := l.Steps.Look(ctx, st)
 	took("decode ahead")
-	if ctx.Err() == nil {
-		e.study = st
+	if none := (*NoImageError)(nil); err == nil || errors.As(err, &none) {
+		e.study, e.seen, e.err = st, seen, err
 	}
 }
 

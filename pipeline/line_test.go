@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -242,7 +243,9 @@ func (b *bench) until(t *testing.T, study string, want State) Status {
 	}
 }
 
-func TestLineReadsAStudyOnceItIsComplete(t *testing.T) {
+func TestLineReadsAStudyOnceItIsComplete(t *testing.T) { synctest.Test(t, readsOnceComplete) }
+
+func readsOnceComplete(t *testing.T) {
 	b := newLine(t, newMemory())
 	b.start(t)
 	for i := range 4 { // the quiet time begins anew with each instance
