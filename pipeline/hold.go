@@ -64,6 +64,7 @@ func (l *Line) Hold(study string) (release func()) {
 	for _, a := range running {
 		<-a.ended
 	}
+	l.ahead.forget(study)
 	return func() {
 		l.holds.mu.Lock()
 		defer l.holds.mu.Unlock()

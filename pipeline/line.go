@@ -70,42 +70,62 @@ func (s *Steps) Key(st *Study) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// Read chooses the image of a study that is to be read, decodes it and lets the model read it. An image that can never be decoded
-// gives way to the next; the error is a *NoImageError when none is left. One that cannot be decoded now (the disk, a missing part)
-// fails the study. created becomes Reading.Created.
-func (s *Steps) Read(ctx context.Context, st *Study, created time.Time) (*Reading, *Image, error) {
+// Sight is the image of a study that is to be read, decoded.
+type Sight struct {
+	StudyInstanceUID string
+	Chosen           Chosen
+	Image            *Image
+	Refused          []Refusal // what comes before it or is not fit, and why that is not read
+	Rest             []Chosen  // what comes after it
+}
+
+// Look chooses the image of a study that is to be read and decodes it. An image that can never be decoded gives way to the next; the
+// error is a *NoImageError when none is left. One that cannot be decoded now (the disk, a missing part) fails the study.
+func (s *Steps) Look(ctx context.Context, st *Study) (*Sight, error) {
 	chosen, refused := s.Select(st)
+	return s.look(ctx, st.StudyInstanceUID, chosen, refused)
+}
+
+func (s *Steps) look(ctx context.Context, study string, chosen []Chosen, refused []Refusal) (*Sight, error) {
 	for i, c := range chosen {
 		img, err := s.Decode(ctx, c)
 		if ctx.Err() != nil {
-			return nil, nil, ctx.Err()
+			return nil, ctx.Err()
 		}
 		if err != nil && !final(err) {
-			return nil, nil, fmt.Errorf("decoding instance %s: %w", c.Instance.SOPInstanceUID, err)
+			return nil, fmt.Errorf("decoding instance %s: %w", c.Instance.SOPInstanceUID, err)
 		}
 		if err != nil {
 			refused = append(refused, Refusal{SOPInstanceUID: c.Instance.SOPInstanceUID, Reason: refusalReason(err), Detail: err.Error()})
 			continue
 		}
 		img.ViewUnknown = c.ViewUnknown
-		r, err := s.Model.Read(ctx, img)
-		if refusal := (Refusal{}); errors.As(err, &refusal) {
-			refused = append(refused, refusal)
-			continue
-		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("reading instance %s: %w", c.Instance.SOPInstanceUID, err)
-		}
-		for _, other := range chosen[i+1:] {
-			refused = append(refused, Refusal{SOPInstanceUID: other.Instance.SOPInstanceUID, Reason: "not-first",
-				Detail: "this model reads one image of a study, and another one comes first"})
-		}
-		r.StudyInstanceUID, r.Inputs, r.Refused = st.StudyInstanceUID, []InputRef{InputOf(c.Instance, c.Frame)}, refused
-		r.Inputs[0].ViewByModel = c.ViewUnknown
-		r.Created, r.Phantom = created.UTC().Truncate(time.Second), c.Instance.Header.IsPhantom()
-		return r, img, nil
+		return &Sight{study, c, img, refused, chosen[i+1:]}, nil
 	}
-	return nil, nil, &NoImageError{Refused: refused}
+	return nil, &NoImageError{Refused: refused}
+}
+
+// Read lets the model read what Look has found; where the model refuses the image, the next one takes its place. It returns what was
+// read beside the Reading. The error is a *NoImageError when no image is left. created becomes Reading.Created.
+func (s *Steps) Read(ctx context.Context, seen *Sight, created time.Time) (*Reading, *Sight, error) {
+	r, err := s.Model.Read(ctx, seen.Image)
+	for refusal := (Refusal{}); errors.As(err, &refusal); r, err = s.Model.Read(ctx, seen.Image) {
+		if seen, err = s.look(ctx, seen.StudyInstanceUID, seen.Rest, append(seen.Refused, refusal)); err != nil {
+			return nil, nil, err
+		}
+	}
+	in := seen.Chosen.Instance
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading instance %s: %w", in.SOPInstanceUID, err)
+	}
+	r.StudyInstanceUID, r.Inputs, r.Refused = seen.StudyInstanceUID, []InputRef{InputOf(in, seen.Chosen.Frame)}, seen.Refused
+	for _, other := range seen.Rest {
+		r.Refused = append(r.Refused, Refusal{SOPInstanceUID: other.Instance.SOPInstanceUID, Reason: "not-first",
+			Detail: "this model reads one image of a study, and another one comes first"})
+	}
+	r.Inputs[0].ViewByModel = seen.Chosen.ViewUnknown
+	r.Created, r.Phantom = created.UTC().Truncate(time.Second), in.Header.IsPhantom()
+	return r, seen, nil
 }
 
 func refusalReason(err error) string {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -114,17 +115,20 @@ func (m *memory) UpdateRecord(_ context.Context, uid, key string, change func(*R
 	return r, nil
 }
 
-func (m *memory) PutDocument(_ context.Context, d Document) error {
+func (m *memory) PutDocuments(_ context.Context, docs []Document) []error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.step("document " + string(d.Kind)); err != nil {
-		return err
+	errs := make([]error, len(docs))
+	for i, d := range docs {
+		errs[i] = m.step("document " + string(d.Kind))
+		if _, ok := m.documents[d.SOPInstanceUID]; ok && m.foreign {
+			errs[i] = fmt.Errorf("%w: not ours", ErrConflict)
+		}
+		if errs[i] == nil {
+			m.documents[d.SOPInstanceUID] = d
+		}
 	}
-	if _, ok := m.documents[d.SOPInstanceUID]; ok && m.foreign {
-		return fmt.Errorf("%w: not ours", ErrConflict)
-	}
-	m.documents[d.SOPInstanceUID] = d
-	return nil
+	return errs
 }
 
 func (m *memory) Document(_ context.Context, _ string, ref DocumentRef) (Document, error) {
@@ -273,7 +277,9 @@ func (b *bench) until(t *testing.T, study string, want State) Status {
 	}
 }
 
-func TestLineReadsAStudyOnceItIsComplete(t *testing.T) {
+func TestLineReadsAStudyOnceItIsComplete(t *testing.T) { synctest.Test(t, readsOnceComplete) }
+
+func readsOnceComplete(t *testing.T) {
 	b := newLine(t, newMemory())
 	b.start(t)
 	for i := range 4 { // the quiet time begins anew with each instance

@@ -50,9 +50,9 @@ type Archive interface {
 	Records(ctx context.Context, studyUID string) ([]Record, error)
 	// UpdateRecord changes one record, or makes it, as one step.
 	UpdateRecord(ctx context.Context, studyUID, key string, change func(*Record)) (Record, error)
-	// PutDocument stores a document beside the instances of its study. One of an earlier attempt stays; ErrConflict if anything else is
-	// under its UID.
-	PutDocument(ctx context.Context, d Document) error
+	// PutDocuments stores documents beside the instances of their study, in one step; it returns an error or nil for each. One of an
+	// earlier attempt stays; ErrConflict if anything else is under its UID.
+	PutDocuments(ctx context.Context, docs []Document) []error
 	// Document reads a stored document again.
 	Document(ctx context.Context, studyUID string, ref DocumentRef) (Document, error)
 	// PutPreview keeps the picture that the model saw (PNG).
@@ -96,6 +96,7 @@ type Line struct {
 	deliveries []queue // one for each of Destinations
 	holds      holds
 	work       sync.WaitGroup
+	ahead      ahead
 }
 
 // Run works until ctx ends; first it takes up what an earlier process left undone. It returns when the running study is either
@@ -116,6 +117,7 @@ func (l *Line) Run(ctx context.Context) error {
 		}
 		l.studies.put(uid, at.Add(l.Config.Quiet))
 	}
+	l.work.Go(func() { l.lookAhead(ctx) })
 	for range l.Config.Readers {
 		l.work.Go(func() {
 			for {
@@ -144,7 +146,10 @@ func settled(records []Record, received time.Time) bool {
 }
 
 // Stored tells the line that an instance of a study has arrived: its quiet time begins anew.
-func (l *Line) Stored(studyUID string) { l.studies.put(studyUID, l.Now().Add(l.Config.Quiet)) }
+func (l *Line) Stored(studyUID string) {
+	l.ahead.note(studyUID, l.Now(), l.Config.Quiet)
+	l.studies.put(studyUID, l.Now().Add(l.Config.Quiet))
+}
 
 // Again tells the line that instances were sent again which the archive has: a study that failed is tried again.
 func (l *Line) Again(studyUID string) {
@@ -176,8 +181,11 @@ func (l *Line) study(ctx context.Context, uid string) {
 	case ctx.Err() != nil: // the next process goes on
 	case !ok:
 		pause = heldPause
-	case err == nil, errors.Is(err, ErrNotFound): // reported, or deleted meanwhile
+	case err == nil:
 		l.studies.ended(uid)
+	case errors.Is(err, ErrNotFound):
+		l.studies.ended(uid)
+		l.Log.Warn().Str("study", uid).Err(err).Msg("the study, or a file of it, is gone: it was deleted, or its disk is failing")
 	case final(err):
 		l.studies.ended(uid)
 		l.Stats.Failed.Add(1)
@@ -196,11 +204,12 @@ func (l *Line) study(ctx context.Context, uid string) {
 // process is the journey of a study: claim, read, write, store, deliver. Each step is on disk before the next begins, and a step
 // that is on disk is not done again. wait is how long to wait for another process that reads the study.
 func (l *Line) process(ctx context.Context, uid string) (wait time.Duration, err error) {
-	completed := l.Now()
-	st, err := l.Archive.Study(ctx, uid)
+	completed, took := l.Now(), l.stopwatch(uid)
+	st, look, err := l.open(ctx, uid)
 	if err != nil {
 		return 0, err
 	}
+	took("load")
 	key := l.Steps.Key(st)
 	held, release, ok, err := l.Claims.Claim(ctx, key)
 	if err != nil {
@@ -214,7 +223,7 @@ func (l *Line) process(ctx context.Context, uid string) (wait time.Duration, err
 	if err != nil {
 		return 0, err
 	}
-	rec, err := l.read(held, st, key, records, completed)
+	rec, err := l.read(held, st, look, key, records, completed)
 	if err == nil && rec.Reading != nil && rec.State != StateReported {
 		rec, err = l.report(held, st, rec, records)
 	}
@@ -230,11 +239,18 @@ func (l *Line) process(ctx context.Context, uid string) (wait time.Duration, err
 }
 
 // read returns the record of the study's present set of images, reading them unless that has been done.
-func (l *Line) read(ctx context.Context, st *Study, key string, records []Record, completed time.Time) (Record, error) {
+func (l *Line) read(ctx context.Context, st *Study, look look, key string, records []Record, completed time.Time) (Record, error) {
 	if i := slices.IndexFunc(records, func(r Record) bool { return r.Key == key && r.Reading != nil }); i >= 0 {
 		return records[i], nil
 	}
-	reading, img, err := l.Steps.Read(ctx, st, completed)
+	took := l.stopwatch(st.StudyInstanceUID)
+	var reading *Reading
+	seen, err := look(ctx)
+	took("decode")
+	if err == nil {
+		reading, err = l.readAndShow(ctx, key, seen, completed)
+		took("model")
+	}
 	if none := (*NoImageError)(nil); errors.As(err, &none) {
 		l.Stats.Refused.Add(1)
 		l.Log.Info().Str("study", st.StudyInstanceUID).Interface("refused", none.Refused).Msg("no image of the study is read")
@@ -251,17 +267,34 @@ func (l *Line) read(ctx context.Context, st *Study, key string, records []Record
 			reading.Revision = max(reading.Revision, r.Reading.Revision+1)
 		}
 	}
-	png, err := l.Steps.Model.Preview(img)
-	if err != nil {
-		return Record{}, err
-	}
-	if err := l.Archive.PutPreview(ctx, st.StudyInstanceUID, key, png); err != nil {
-		return Record{}, err
-	}
 	l.Stats.Read.Add(1)
+	defer took("record")
 	return l.Archive.UpdateRecord(ctx, st.StudyInstanceUID, key, func(r *Record) {
 		r.State, r.Reading, r.Refused, r.Error, r.Completed = StateRead, reading, reading.Refused, "", completed
 	})
+}
+
+// readAndShow lets the model read, and keeps the picture that it sees meanwhile.
+func (l *Line) readAndShow(ctx context.Context, key string, seen *Sight, completed time.Time) (*Reading, error) {
+	shown := make(chan error, 1)
+	go func() { shown <- l.show(ctx, seen.StudyInstanceUID, key, seen.Image) }()
+	reading, read, err := l.Steps.Read(ctx, seen, completed)
+	if e := <-shown; err == nil {
+		err = e
+	}
+	if err == nil && read != seen {
+		err = l.show(ctx, seen.StudyInstanceUID, key, read.Image)
+	}
+	return reading, err
+}
+
+// show keeps the picture that the model sees.
+func (l *Line) show(ctx context.Context, studyUID, key string, img *Image) error {
+	png, err := l.Steps.Model.Preview(img)
+	if err != nil {
+		return err
+	}
+	return l.Archive.PutPreview(ctx, studyUID, key, png)
 }
 
 // report writes the documents of a reading into the archive.
@@ -269,13 +302,17 @@ func (l *Line) report(ctx context.Context, st *Study, rec Record, records []Reco
 	earlier := slices.DeleteFunc(slices.Clone(records), func(r Record) bool {
 		return r.Reading == nil || len(r.Documents) == 0 || r.Reading.Revision >= rec.Reading.Revision
 	})
+	took := l.stopwatch(st.StudyInstanceUID)
 	docs, err := l.Steps.Write(st, rec.Reading, earlier)
 	if err != nil {
 		return rec, fmt.Errorf("writing the documents: %w", err)
 	}
+	took("documents")
+	stored := l.Archive.PutDocuments(ctx, docs)
+	took("store")
 	var refs []DocumentRef
-	for _, d := range docs {
-		if err := l.Archive.PutDocument(ctx, d); err != nil {
+	for i, d := range docs {
+		if err := stored[i]; err != nil {
 			return rec, fmt.Errorf("storing document %s: %w", d.SOPInstanceUID, err)
 		}
 		refs = append(refs, DocumentRef{Kind: d.Kind, SeriesInstanceUID: d.SeriesInstanceUID, SOPInstanceUID: d.SOPInstanceUID, SOPClassUID: d.SOPClassUID})

@@ -189,7 +189,7 @@ func openImage(ctx context.Context, path string) (*pipeline.Image, error) {
 	if bytes.HasPrefix(b, []byte("\x89PNG")) || bytes.HasPrefix(b, []byte("\xff\xd8\xff")) {
 		return dicom.OpenPicture(b)
 	}
-	in, err := dicom.Open(b)
+	in, err := dicom.Peek(b)
 	if err != nil {
 		return nil, err
 	}

@@ -106,7 +106,11 @@ func (c reportCmd) Run(ctx context.Context, s streams) error {
 
 func (c reportCmd) study(ctx context.Context, eng *engine, st *pipeline.Study) (studyReport, []byte, []pipeline.Document, error) {
 	rep := studyReport{Schema: reportSchema, StudyInstanceUID: st.StudyInstanceUID, State: pipeline.StateFailed}
-	r, img, err := eng.steps.Read(ctx, st, time.Now())
+	seen, err := eng.steps.Look(ctx, st)
+	var r *pipeline.Reading
+	if err == nil {
+		r, seen, err = eng.steps.Read(ctx, seen, time.Now())
+	}
 	if none := (*pipeline.NoImageError)(nil); errors.As(err, &none) {
 		rep.State, rep.Refused = pipeline.StateRefused, none.Refused
 		return rep, nil, nil, err
@@ -120,7 +124,7 @@ func (c reportCmd) study(ctx context.Context, eng *engine, st *pipeline.Study) (
 		rep.Error = err.Error()
 		return rep, nil, nil, err
 	}
-	png, err := eng.steps.Model.Preview(img)
+	png, err := eng.steps.Model.Preview(seen.Image)
 	if err != nil {
 		return rep, nil, nil, err
 	}

@@ -44,7 +44,7 @@ func (c sendCmd) Run(ctx context.Context, s streams) error {
 			if err != nil {
 				return err
 			}
-			in, err := dicom.Open(b)
+			in, err := dicom.Peek(b)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s is not sent: %w", f, err))
 				continue

@@ -234,7 +234,7 @@ func TestFullDisk(t *testing.T) {
 		t.Error("what was kept before is gone:", got, err)
 	}
 	// The reserve is for the documents about what was accepted.
-	if err := a.PutDocument(context.Background(), pipeline.Document{Kind: pipeline.FindingsSR, StudyInstanceUID: "1.2", SeriesInstanceUID: "1.2.9",
+	if err := put(a, pipeline.Document{Kind: pipeline.FindingsSR, StudyInstanceUID: "1.2", SeriesInstanceUID: "1.2.9",
 		SOPInstanceUID: "1.2.9.1", SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: object(t, "1.2", "1.2.9", "1.2.9.1")}); err != nil {
 		t.Error(err)
 	}
@@ -280,7 +280,7 @@ func TestStudy(t *testing.T) {
 		SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: object(t, "1.2.1", "1.2.1.9", "1.2.1.9.1")}
 	at = at.Add(time.Hour)
 	for range 2 { // a retry writes it again
-		if err := a.PutDocument(ctx, document); err != nil {
+		if err := a.PutDocuments(ctx, []pipeline.Document{document})[0]; err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -315,22 +315,32 @@ func TestStudy(t *testing.T) {
 	}
 	changed := document
 	changed.Bytes = object(t, "1.2.1", "1.2.1.9", "1.2.1.9.1", pipeline.TagPatientID, "P7")
-	if err := a.PutDocument(ctx, changed); err != nil {
+	if err := put(a, changed); err != nil {
 		t.Error("an earlier attempt is in the way:", err)
 	}
 	if back, err = a.Document(ctx, "1.2.1", ref); err != nil || !bytes.Equal(back.Bytes, document.Bytes) {
 		t.Error("the document of an earlier attempt did not stay", err)
 	}
 	changed.SOPInstanceUID = "1.2.1.9.2"
-	if err := a.PutDocument(ctx, changed); !errors.Is(err, pipeline.ErrInvalid) {
-		t.Error("a document whose bytes are another's was taken:", err)
+	other := document
+	other.SOPInstanceUID, other.Bytes = "1.2.1.9.3", object(t, "1.2.1", "1.2.1.9", "1.2.1.9.3")
+	errs := a.PutDocuments(ctx, []pipeline.Document{changed, other})
+	if !errors.Is(errs[0], pipeline.ErrInvalid) {
+		t.Error("a document whose bytes are another's was taken:", errs[0])
+	}
+	ref.SOPInstanceUID = other.SOPInstanceUID
+	if back, err := a.Document(ctx, "1.2.1", ref); errs[1] != nil || err != nil || !bytes.Equal(back.Bytes, other.Bytes) {
+		t.Error("the document beside a wrong one was not stored:", errs[1], err)
+	}
+	if errs := a.PutDocuments(ctx, []pipeline.Document{changed}); len(errs) != 1 || !errors.Is(errs[0], pipeline.ErrInvalid) {
+		t.Error(errs)
 	}
 	// What came from outside under the UID of a document is none of ours, in this study or in another.
-	for i, foreign := range [][]byte{object(t, "1.2.1", "1.2.1.9", "1.2.1.9.3"), object(t, "1.2.2", "1.2.1.9", "1.2.1.9.4")} {
+	for i, foreign := range [][]byte{object(t, "1.2.1", "1.2.1.9", "1.2.1.9.5"), object(t, "1.2.2", "1.2.1.9", "1.2.1.9.6")} {
 		mustStore(t, a, foreign)
-		changed.SOPInstanceUID = fmt.Sprintf("1.2.1.9.%d", 3+i)
+		changed.SOPInstanceUID = fmt.Sprintf("1.2.1.9.%d", 5+i)
 		changed.Bytes = object(t, "1.2.1", "1.2.1.9", changed.SOPInstanceUID, pipeline.TagPatientID, "P7")
-		if err := a.PutDocument(ctx, changed); !errors.Is(err, pipeline.ErrConflict) || !strings.Contains(err.Error(), changed.SOPInstanceUID) {
+		if err := put(a, changed); !errors.Is(err, pipeline.ErrConflict) || !strings.Contains(err.Error(), changed.SOPInstanceUID) {
 			t.Errorf("a foreign object was taken for a document: %v", err)
 		}
 	}
@@ -384,4 +394,9 @@ func TestManyAtOnce(t *testing.T) {
 	if err != nil || len(got) != clients*each+1 {
 		t.Fatalf("%d instances, %v", len(got), err)
 	}
+}
+
+// put keeps one document.
+func put(a *archive.Archive, d pipeline.Document) error {
+	return a.PutDocuments(context.Background(), []pipeline.Document{d})[0]
 }

@@ -42,7 +42,7 @@ func TestDelete(t *testing.T) {
 		t.Helper()
 		mustStore(t, a, object(t, "1.2", "1.2.3", "1.2.3.4"), object(t, "1.2", "1.2.3", "1.2.3.5"), object(t, "1.2", "1.2.4", "1.2.4.1"), object(t, "1.3", "1.3.1", "1.3.1.1"))
 		for _, study := range []string{"1.2", "1.3"} {
-			if err := a.PutDocument(ctx, pipeline.Document{StudyInstanceUID: study, SeriesInstanceUID: study + ".9", SOPInstanceUID: study + ".9.1",
+			if err := put(a, pipeline.Document{StudyInstanceUID: study, SeriesInstanceUID: study + ".9", SOPInstanceUID: study + ".9.1",
 				SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: object(t, study, study+".9", study+".9.1")}); err != nil {
 				t.Fatal(err)
 			}

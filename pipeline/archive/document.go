@@ -10,20 +10,43 @@ import (
 	"chatxray/pipeline"
 )
 
-// PutDocument keeps a document of our own beside the instances of its study; when it returns nil the document survives a crash.
-// The same document again is no error, and neither is one of an earlier attempt that differs, written before an upgrade say: it may
-// have been delivered, so it stays. Anything else under its UID wraps pipeline.ErrConflict.
-func (a *Archive) PutDocument(ctx context.Context, d pipeline.Document) error {
+// PutDocuments keeps documents of our own beside the instances of their study, in one commit. It returns an error or nil for each; where
+// that is nil the document survives a crash. The same document again is no error, and neither is one of an earlier attempt that differs,
+// written before an upgrade say: it may have been delivered, so it stays. Anything else under its UID wraps pipeline.ErrConflict.
+func (a *Archive) PutDocuments(ctx context.Context, docs []pipeline.Document) []error {
+	errs := make([]error, len(docs))
+	var staged []*pipeline.Staged
+	var of []int // which document each of staged is
+	for i, d := range docs {
+		s, err := a.stageDocument(ctx, d)
+		if errs[i] = err; err == nil {
+			staged, of = append(staged, s), append(of, i)
+		}
+	}
+	if len(staged) == 0 {
+		return errs
+	}
+	for n, o := range a.commit(ctx, staged, true) {
+		errs[of[n]] = a.tolerated(ctx, docs[of[n]], o.Err)
+	}
+	return errs
+}
+
+func (a *Archive) stageDocument(ctx context.Context, d pipeline.Document) (*pipeline.Staged, error) {
 	s, err := a.stage(ctx, bytes.NewReader(d.Bytes), func(int64) error { return nil }) // the reserve is there for it
 	if err != nil {
-		return fmt.Errorf("document %s: %w", d.SOPInstanceUID, err)
+		return nil, fmt.Errorf("document %s: %w", d.SOPInstanceUID, err)
 	}
 	if in := s.Instance; in.StudyInstanceUID != d.StudyInstanceUID || in.SeriesInstanceUID != d.SeriesInstanceUID ||
 		in.SOPInstanceUID != d.SOPInstanceUID || in.SOPClassUID != d.SOPClassUID {
 		a.Discard(s)
-		return fmt.Errorf("%w: document %s says other UIDs than its bytes", pipeline.ErrInvalid, d.SOPInstanceUID)
+		return nil, fmt.Errorf("%w: document %s says other UIDs than its bytes", pipeline.ErrInvalid, d.SOPInstanceUID)
 	}
-	err = a.commit(ctx, []*pipeline.Staged{s}, true)[0].Err
+	return s, nil
+}
+
+// tolerated is nil for the conflict of a document with one of an earlier attempt.
+func (a *Archive) tolerated(ctx context.Context, d pipeline.Document, err error) error {
 	if !errors.Is(err, pipeline.ErrConflict) {
 		return err
 	}

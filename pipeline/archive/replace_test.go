@@ -64,7 +64,7 @@ func TestReplace(t *testing.T) {
 	// What it must not replace: one of our own documents.
 	document := pipeline.Document{StudyInstanceUID: "1.2.1", SeriesInstanceUID: "1.2.1.9", SOPInstanceUID: "1.2.1.9.1",
 		SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: object(t, "1.2.1", "1.2.1.9", "1.2.1.9.1")}
-	if err := a.PutDocument(ctx, document); err != nil {
+	if err := put(a, document); err != nil {
 		t.Fatal(err)
 	}
 	if o := store(t, a, object(t, "1.2.1", "1.2.1.9", "1.2.1.9.1", pipeline.TagPatientID, "P9"))[0]; o.Err == nil {

@@ -1,6 +1,7 @@
 package dicom
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 
@@ -89,10 +90,16 @@ func jpegStream(b []byte) (stream, error) {
 
 // endOfScan finds the marker behind entropy-coded data: not a stuffed byte, not a restart.
 func endOfScan(b []byte, i int) int {
-	for ; i+1 < len(b); i++ {
-		if b[i] == 0xFF && b[i+1] >= 0x80 && b[i+1] != 0xFF && (b[i+1] < 0xD0 || b[i+1] > 0xD7) {
+	for i < len(b) {
+		n := bytes.IndexByte(b[i:], 0xFF)
+		if n < 0 || i+n+1 == len(b) {
+			break
+		}
+		i += n
+		if m := b[i+1]; m >= 0x80 && m != 0xFF && (m < 0xD0 || m > 0xD7) {
 			return i
 		}
+		i++
 	}
 	return len(b)
 }

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"compress/flate"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -397,6 +399,33 @@ func TestOpenFile(t *testing.T) {
 		if failure := (*fs.PathError)(nil); !errors.As(err, &failure) || errors.Is(err, pipeline.ErrInvalid) {
 			t.Errorf("a file that cannot be read: %v", err)
 		}
+	}
+}
+
+// TestPeek sees what Open sees, but for the digest.
+func TestPeek(t *testing.T) {
+	b := object(dicom.ExplicitVRLittleEndian, nil)
+	whole, err := dicom.Open(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := dicom.Peek(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in.Digest != (pipeline.Digest{}) || whole.Digest == in.Digest {
+		t.Errorf("digest %v, and %v of Open", in.Digest, whole.Digest)
+	}
+	in.Digest = whole.Digest
+	if !reflect.DeepEqual(in, whole) {
+		t.Errorf("got %+v, Open %+v", in, whole)
+	}
+	nameless := object(dicom.ExplicitVRLittleEndian, attribute{pipeline.TagSOPClassUID: nil})
+	if _, err := dicom.Peek(nameless); !errors.Is(err, pipeline.ErrInvalid) {
+		t.Errorf("an object without a UID: %v", err)
+	}
+	if in, err := dicom.OpenAnonymous(nameless); err != nil || in.Digest != sha256.Sum256(nameless) {
+		t.Errorf("got %+v, %v", in, err)
 	}
 }
 

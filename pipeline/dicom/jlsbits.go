@@ -1,6 +1,9 @@
 package dicom
 
-import "math/bits"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // jlsBits reads the entropy-coded data of a JPEG-LS scan: the most significant bit first, one bit stuffed after each byte FF
 // (ISO 14495-1 section A.1 and annex C.2.1). At a marker the data ends; reading on gives zeros and sets over.
@@ -12,8 +15,18 @@ type jlsBits struct {
 	over  bool
 }
 
-// fill has at least 57 bits in the cache afterwards, or all that are left.
+// fill has at least 56 bits in the cache afterwards, or all that are left.
 func (r *jlsBits) fill() {
+	if r.n < 56 && len(r.in)-r.at >= 8 {
+		v := binary.BigEndian.Uint64(r.in[r.at:])
+		if v&(^v-0x0101010101010101)&0x8080808080808080 == 0 { // no byte is FF
+			whole := (63 - r.n) / 8
+			r.cache |= v >> (64 - 8*whole) << (64 - 8*whole) >> r.n
+			r.n += 8 * whole
+			r.at += whole
+			return
+		}
+	}
 	for r.n <= 56 {
 		if r.at >= len(r.in) {
 			return
@@ -81,9 +94,23 @@ func (r *jlsBits) zeros(most int) int {
 	}
 }
 
-// golomb reads a number in the limited Golomb code (section A.5.3).
-func (r *jlsBits) golomb(k, limit, qbpp int) int {
-	most := limit - qbpp - 1
+// golombHead decodes the number at the head of cache, in length bits, where it is coded with fewer than 32 zeros and whole.
+func golombHead(cache uint64, k int) (m, length int) {
+	z := 32 - bits.Len32(uint32(cache>>32))
+	rest := cache << ((z + 1) & 63)
+	return z<<(k&63) | int(rest>>1>>((63-k)&63)), z + 1 + k
+}
+
+// golomb reads a number in the limited Golomb code (section A.5.3): most zeros stand for a number that follows in qbpp bits.
+func (r *jlsBits) golomb(k, most, qbpp int) int {
+	if r.n < 40 {
+		r.fill()
+	}
+	if m, length := golombHead(r.cache, k); length <= r.n && r.cache >= 1<<(64-min(most, 32)) {
+		r.cache <<= length & 63
+		r.n -= length
+		return m
+	}
 	z := r.zeros(most)
 	switch {
 	case z < most:

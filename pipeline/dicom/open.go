@@ -14,7 +14,18 @@ import (
 // must not change it afterwards. Errors wrap pipeline.ErrInvalid (breaks the standard or our limits), ErrUnknown (a transfer
 // syntax that is not of the standard) or ErrNotImage (a DICOMDIR, which is no object).
 func Open(data []byte) (*pipeline.Instance, error) {
-	in, err := OpenAnonymous(data)
+	in, err := Peek(data)
+	if err != nil {
+		return nil, err
+	}
+	in.Digest = sha256.Sum256(data)
+	return in, nil
+}
+
+// Peek does what Open does for an object that is looked at or sent on, but neither stored nor read for a report: the Instance has no
+// Digest, which is most of what Open takes.
+func Peek(data []byte) (*pipeline.Instance, error) {
+	in, err := inMemory(data)
 	if err != nil {
 		return nil, err
 	}
@@ -27,12 +38,21 @@ func Open(data []byte) (*pipeline.Instance, error) {
 // OpenAnonymous does what Open does for an object that need not say which object it is: the Instance's UIDs are empty where the
 // object's are missing or wrong. It can be decoded and looked at; it must not be stored, read for a report or sent.
 func OpenAnonymous(data []byte) (*pipeline.Instance, error) {
+	in, err := inMemory(data)
+	if err != nil {
+		return nil, err
+	}
+	in.Digest = sha256.Sum256(data)
+	return in, nil
+}
+
+func inMemory(data []byte) (*pipeline.Instance, error) {
 	f, err := walk(memory(data), true)
 	if err != nil {
 		return nil, err
 	}
 	in := f.instance()
-	in.Data, in.Digest = data, sha256.Sum256(data)
+	in.Data = data
 	return in, nil
 }
 
