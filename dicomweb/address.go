@@ -2,11 +2,12 @@ package dicomweb
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 )
 
 // base is the URL of the DICOMweb root as the client reaches it: the configured one, else from Forwarded (RFC 7239), X-Forwarded-Proto,
-// -Host and -Prefix, else from the request itself.
+// -Host, -Port and -Prefix, else from the request itself.
 func (s *server) base(r *http.Request) string {
 	if s.BaseURL != "" {
 		return strings.TrimRight(s.BaseURL, "/")
@@ -20,7 +21,10 @@ func (s *server) base(r *http.Request) string {
 		return strings.TrimSpace(v)
 	}
 	proto, fhost := first("X-Forwarded-Proto"), first("X-Forwarded-Host")
-	for _, pair := range split(first("Forwarded"), ';') {
+	if port := first("X-Forwarded-Port"); isHost(fhost) && !hasPort(fhost) && isPort(port) && port != map[string]string{"http": "80", "https": "443"}[strings.ToLower(proto)] {
+		fhost += ":" + port
+	}
+	for _, pair := range split(first("Forwarded"), ';') { // the standard one counts more
 		name, value, _ := strings.Cut(pair, "=")
 		switch strings.ToLower(strings.TrimSpace(name)) {
 		case "proto":
@@ -46,3 +50,13 @@ const hostCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123
 func isHost(s string) bool { return s != "" && strings.Trim(s, hostCharacters) == "" }
 
 func isPath(s string) bool { return strings.Trim(s, hostCharacters+"/~") == "" }
+
+// hasPort tells whether a host has a port behind its name or bracketed address.
+func hasPort(host string) bool {
+	return strings.LastIndexByte(host, ':') > strings.LastIndexByte(host, ']')
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}

@@ -131,6 +131,14 @@ func TestAddress(t *testing.T) {
 		{[]string{"X-Forwarded-Proto", "https", "X-Forwarded-Host", "pacs.example:8443, inner"}, "https://pacs.example:8443/dicom-web"},
 		{[]string{"X-Forwarded-Proto", "https", "X-Forwarded-Host", "pacs.example", "X-Forwarded-Prefix", "/ai/"}, "https://pacs.example/ai/dicom-web"},
 		{[]string{"Forwarded", `for=192.0.2.1;proto=https;host="pacs.example:444", for=10.0.0.1;host=inner`}, "https://pacs.example:444/dicom-web"},
+		{[]string{"X-Forwarded-Proto", "https", "X-Forwarded-Host", "pacs.example", "X-Forwarded-Port", "8443"}, "https://pacs.example:8443/dicom-web"},
+		{[]string{"X-Forwarded-Proto", "https", "X-Forwarded-Host", "pacs.example", "X-Forwarded-Port", "443"}, "https://pacs.example/dicom-web"},
+		{[]string{"X-Forwarded-Proto", "https", "X-Forwarded-Host", "[2001:db8::1]", "X-Forwarded-Port", "444"}, "https://[2001:db8::1]:444/dicom-web"},
+		{[]string{"X-Forwarded-Host", "pacs.example:81", "X-Forwarded-Port", "82"}, "http://pacs.example:81/dicom-web"},
+		{[]string{"X-Forwarded-Host", "pacs.example", "X-Forwarded-Port", "99999"}, "http://pacs.example/dicom-web"},
+		{[]string{"Forwarded", "host=one.example;proto=https", "X-Forwarded-Host", "two.example", "X-Forwarded-Port", "82"}, "https://one.example/dicom-web"},
+		{[]string{"Forwarded", `for="[2001:db8::2]";host="[2001:db8::1]:8443";proto=HTTPS`}, "https://[2001:db8::1]:8443/dicom-web"},
+		{[]string{"X-Forwarded-Prefix", "/a/../..//b?c"}, "http://" + host + "/dicom-web"},
 		{[]string{"X-Forwarded-Host", `evil"/><script>`, "X-Forwarded-Proto", "javascript"}, "http://" + host + "/dicom-web"},
 	} {
 		m := s.get("/studies?limit=1", c.headers...).models(t)

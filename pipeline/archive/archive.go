@@ -49,11 +49,13 @@ type Archive struct {
 	opts Options
 	lock *os.File
 
-	read       *sql.DB
-	write      *sql.DB
-	statements map[string]*sql.Stmt // of write, by their text
-	columns    columns
-	wide       chan struct{} // one for each search that goes over much of the index
+	read        *sql.DB
+	write       *sql.DB
+	statements  map[string]*sql.Stmt // of write, by their text
+	columns     columns
+	loading     sync.WaitGroup // of columns
+	stopLoading func()
+	wide        chan struct{} // one for each search that goes over much of the index
 
 	requests chan *request
 	writing  sync.WaitGroup
@@ -140,6 +142,9 @@ func (a *Archive) start() error {
 		}
 	}
 	a.writing.Go(a.writer)
+	ctx, cancel := context.WithCancel(context.Background())
+	a.stopLoading = cancel
+	a.loading.Go(func() { _ = a.columns.follow(ctx, a.read) }) // a search that finds them missing tries again, and tells why
 	return nil
 }
 
@@ -165,6 +170,8 @@ func (a *Archive) Close() error {
 	a.closing.Unlock()
 	close(a.requests)
 	a.writing.Wait()
+	a.stopLoading()
+	a.loading.Wait()
 	err := a.closeIndex()
 	if err == nil {
 		err = writeDurably(a.path("clean"), nil)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -139,28 +140,88 @@ func (c *columns) match(f filter, offset, limit int) (ids []int64, total int) {
 			return nil, 0
 		}
 	}
-	for i := range c.ids {
-		if f.to != 0 && (c.dates[i] < f.from || c.dates[i] > f.to) || sets != nil && !sets[c.sets[i]] || len(names) > 0 && !c.named(i, names, f.every) {
-			continue
+	picked := make([]int, 0, columnBlock)
+	for start := 0; start < len(c.ids); start += columnBlock {
+		end := min(start+columnBlock, len(c.ids))
+		picked = picked[:0]
+		if f.to != 0 {
+			picked = within(picked[:end-start], c.dates[start:end], start, f.from, f.to)
+		} else {
+			for i := start; i < end; i++ {
+				picked = append(picked, i)
+			}
 		}
-		if total++; total > offset && len(ids) < limit {
-			ids = append(ids, c.ids[i])
+		if sets != nil {
+			picked = filtered(picked, func(i int) bool { return sets[c.sets[i]] })
+		}
+		if len(names) > 0 {
+			picked = c.named(picked, names, f.every)
+		}
+		before := total
+		if total += len(picked); total > offset && len(ids) < limit {
+			for _, i := range picked[max(0, offset-before):] {
+				if len(ids) == limit {
+					break
+				}
+				ids = append(ids, c.ids[i])
+			}
 		}
 	}
 	return ids, total
 }
 
-func (c *columns) named(i int, names []nameRange, every bool) bool {
-	for _, r := range names {
-		var k nameKey
-		if c.names[r.group] != nil {
-			k = c.names[r.group][i]
-		}
-		if (!k.less(r.low) && !r.high.less(k)) != every {
-			return !every
+// columnBlock is how many studies are looked at together, one column after the other.
+const columnBlock = 4096
+
+// within writes the places of the dates from one to another, counted from start, into picked. Whether a date is among them is in no
+// branch, which a processor would guess wrong as often as right: with dates in any order that makes it three times as fast.
+func within(picked []int, dates []uint32, start int, from, to uint32) []int {
+	if to < from {
+		return picked[:0]
+	}
+	n := 0
+	for i, d := range dates {
+		picked[n] = start + i
+		_, outside := bits.Sub64(uint64(to-from), uint64(d-from), 0)
+		n += int(1 - outside)
+	}
+	return picked[:n]
+}
+
+func filtered(picked []int, f func(int) bool) []int {
+	out := picked[:0]
+	for _, i := range picked {
+		if f(i) {
+			out = append(out, i)
 		}
 	}
-	return every
+	return out
+}
+
+// named keeps the studies whose names match.
+func (c *columns) named(picked []int, names []nameRange, every bool) []int {
+	if len(names) == 1 && c.names[names[0].group] != nil { // nearly always
+		r, all := names[0], c.names[names[0].group]
+		n := 0
+		for _, i := range picked { // as within does
+			picked[n] = i
+			_, outside := bits.Sub64(r.high.high-r.low.high, all[i].high-r.low.high, 0)
+			n += int(1 - outside)
+		}
+		return filtered(picked[:n], func(i int) bool { return !all[i].less(r.low) && !r.high.less(all[i]) })
+	}
+	return filtered(picked, func(i int) bool {
+		for _, r := range names {
+			var k nameKey
+			if c.names[r.group] != nil {
+				k = c.names[r.group][i]
+			}
+			if (!k.less(r.low) && !r.high.less(k)) != every {
+				return !every
+			}
+		}
+		return every
+	})
 }
 
 // setsOf tells of each set of modalities whether it passes.
@@ -195,7 +256,7 @@ func (c *columns) put(r columnRow) error {
 		if i, known = slices.BinarySearch(c.ids, r.id); !known {
 			return c.insert(i, r)
 		}
-		return c.set1(i, r)
+		return c.write(i, r)
 	}
 	return c.insert(i, r)
 }
@@ -209,10 +270,10 @@ func (c *columns) insert(i int, r columnRow) error {
 			c.names[g] = slices.Insert(c.names[g], i, nameKey{})
 		}
 	}
-	return c.set1(i, r)
+	return c.write(i, r)
 }
 
-func (c *columns) set1(i int, r columnRow) error {
+func (c *columns) write(i int, r columnRow) error {
 	date, _ := strconv.ParseUint(r.date, 10, 32)
 	c.dates[i] = uint32(date)
 	for g, name := range r.names {
@@ -355,7 +416,9 @@ const maxChanges = 10_000
 
 // prune removes the changes that columns has taken over, at times.
 func (c *columns) prune(ctx context.Context, tx writing) error {
-	c.mu.RLock()
+	if !c.mu.TryRLock() { // nobody who stores waits for who searches
+		return nil
+	}
 	seq, loaded := c.seq, c.loaded
 	c.mu.RUnlock()
 	if !loaded {

@@ -294,16 +294,26 @@ func fuzzyCondition(field int, value string) (c clause, ok bool, err error) {
 	if strings.ContainsAny(bare, "*?") {
 		return clause{}, false, nil
 	}
-	for _, alternatives := range spellings(bare) {
+	all := spellings(bare)
+	// The longest word is likely to be the rarest: its names are looked up, and the other words in each of them.
+	slices.SortStableFunc(all, func(a, b []string) int { return len(b[0]) - len(a[0]) })
+	for i, alternatives := range all {
 		var any1 []string
+		var args []any
 		for _, w := range alternatives {
-			any1 = append(any1, "(word >= ? AND word < ?)")
-			c.args = append(c.args, w, w+"\U0010FFFF")
+			any1 = append(any1, "(w.word >= ? AND w.word < ?)")
+			args = append(args, w, w+"\U0010FFFF")
 		}
-		if c.sql != "" {
-			c.sql += " AND "
+		one := "w.field = " + strconv.Itoa(field) + " AND (" + strings.Join(any1, " OR ") + ")"
+		c.args = append(c.args, args...)
+		if i == 0 {
+			c.sql = "s.id IN (SELECT w.study FROM name_word w WHERE " + one
+			continue
 		}
-		c.sql += "s.id IN (SELECT study FROM name_word WHERE field = " + strconv.Itoa(field) + " AND (" + strings.Join(any1, " OR ") + "))"
+		c.sql += " AND EXISTS (SELECT 1 FROM name_word v WHERE v.study = w.study AND " + strings.ReplaceAll(one, "w.", "v.") + ")"
+	}
+	if c.sql != "" {
+		c.sql += ")"
 	}
 	c.narrow = true
 	return c, c.sql != "", nil

@@ -72,6 +72,7 @@ ALTER TABLE series ADD COLUMN laterality TEXT NOT NULL DEFAULT '';
 ALTER TABLE series ADD COLUMN series_date TEXT NOT NULL DEFAULT '';
 ALTER TABLE series ADD COLUMN series_time TEXT NOT NULL DEFAULT '';
 ALTER TABLE instance ADD COLUMN version INTEGER NOT NULL DEFAULT 1; -- of the content; above 1 where it replaced another
+CREATE INDEX study_when ON study(study_date, study_time);
 -- The items of Request Attributes Sequence.
 CREATE TABLE request (
 	series INTEGER NOT NULL REFERENCES series(id) ON DELETE CASCADE,

@@ -27,7 +27,7 @@ func TestMigration(t *testing.T) {
 	}
 	must(migrations[0].sql)
 	must("PRAGMA user_version = 1")
-	const studies = 5000 // more than one piece of the migration
+	const studies = 4200 // more than one piece of the migration
 	must("BEGIN")
 	for i := 1; i <= studies; i++ {
 		var study, series pipeline.Dataset
@@ -65,7 +65,7 @@ func TestMigration(t *testing.T) {
 		{pipeline.StudyLevel, pipeline.Match{Tag: pipeline.TagPatientName, Value: "=が"}, studies},
 		{pipeline.StudyLevel, pipeline.Match{Tag: pipeline.TagPatientName, Value: "=か"}, 0},
 		{pipeline.StudyLevel, pipeline.Match{Tag: pipeline.TagModalitiesInStudy, Value: "DX"}, studies},
-		{pipeline.SeriesLevel, pipeline.Match{In: pipeline.TagRequestAttributesSequence, Tag: pipeline.TagScheduledProcedureStepID, Value: "S4711"}, 1},
+		{pipeline.SeriesLevel, pipeline.Match{In: pipeline.TagRequestAttributesSequence, Tag: pipeline.TagScheduledProcedureStepID, Value: "S4111"}, 1},
 	} {
 		n, err := a.Count(ctx, pipeline.Query{Level: c.level, Match: []pipeline.Match{c.match}})
 		if err != nil || n != c.want {
@@ -83,7 +83,7 @@ func TestMigration(t *testing.T) {
 	}
 	// What is deleted is counted no more, and found no more.
 	for _, table := range []string{"instance", "series", "study"} {
-		if _, err := a.write.Exec("DELETE FROM " + table + " WHERE id = 4711"); err != nil {
+		if _, err := a.write.Exec("DELETE FROM " + table + " WHERE id = 4111"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -91,7 +91,7 @@ func TestMigration(t *testing.T) {
 		t.Error(n, err)
 	}
 	var left int
-	if err := a.write.QueryRow("SELECT (SELECT count(*) FROM name_word WHERE study = 4711) + (SELECT count(*) FROM request WHERE series = 4711)").Scan(&left); err != nil || left != 0 {
+	if err := a.write.QueryRow("SELECT (SELECT count(*) FROM name_word WHERE study = 4111) + (SELECT count(*) FROM request WHERE series = 4111)").Scan(&left); err != nil || left != 0 {
 		t.Error(left, err)
 	}
 	// And a series or an instance that goes is taken off its study.

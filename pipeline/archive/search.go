@@ -13,14 +13,15 @@ import (
 )
 
 const (
-	maxSearch  = 15 * time.Second // of one search
-	maxCounted = 10_000           // results behind a page that are counted by SQL
-	maxAll     = 200              // results whose files are read for all attributes
-	maxOrder   = 8                // criteria of one search
+	maxSearch      = 15 * time.Second // of one search
+	maxCounted     = 10_000           // results behind a page that are counted
+	maxCountedWide = 100              // the same where no index finds them
+	maxAll         = 200              // results whose files are read for all attributes
+	maxOrder       = 8                // criteria of one search
 )
 
-// Search returns a page of what matches a query, in the asked order, then in the order of arrival: pages stay as they are when studies
-// arrive between them. A key that cannot be matched at the level or a value that is no value of the key is an error that wraps
+// Search returns a page of what matches a query, in the order of arrival: pages stay as they are when studies arrive between them. With
+// an order asked for, arrival decides where it leaves a choice, in the direction of the last criterion. A key that cannot be matched at the level or a value that is no value of the key is an error that wraps
 // pipeline.ErrInvalid; a search that takes too long, pipeline.ErrBusy.
 func (a *Archive) Search(ctx context.Context, q pipeline.Query) (pipeline.Found, error) {
 	if q.All && q.Level == pipeline.InstanceLevel && (q.Limit == 0 || q.Limit > maxAll) {
@@ -168,6 +169,7 @@ func orderBy(q pipeline.Query) (string, error) {
 		return "", fmt.Errorf("%w: more than %d criteria to sort by", pipeline.ErrInvalid, maxOrder)
 	}
 	var all []string
+	last := levels[q.Level].id
 	for _, o := range q.Order {
 		k, ok := keys[plainKey(o.Tag)]
 		column := ""
@@ -183,12 +185,14 @@ func orderBy(q pipeline.Query) (string, error) {
 		default:
 			column = k.columns[0]
 		}
+		last = levels[q.Level].id
 		if o.Descending {
-			column += " DESC"
+			column, last = column+" DESC", last+" DESC"
 		}
 		all = append(all, column)
 	}
-	return " ORDER BY " + strings.Join(append(all, levels[q.Level].id), ", "), nil
+	// In the direction of the last criterion, an index has this order.
+	return " ORDER BY " + strings.Join(append(all, last), ", "), nil
 }
 
 // levels holds, for each level, its row's id, the tables, and the columns that scanResult reads.
@@ -216,15 +220,17 @@ func (a *Archive) page(ctx context.Context, p *plan, found *pipeline.Found) ([]i
 		return ids, nil
 	}
 	l := levels[p.level]
-	ids, err := a.ids(ctx, "SELECT "+l.id+l.from+p.where()+p.order+" LIMIT ? OFFSET ?", append(slices.Clone(p.rest.args), p.limit+1, p.offset)...)
+	counted := maxCounted
+	if p.wide() {
+		counted = maxCountedWide
+	}
+	ids, err := a.ids(ctx, "SELECT "+l.id+l.from+p.where()+p.order+" LIMIT ? OFFSET ?", append(slices.Clone(p.rest.args), p.limit+counted, p.offset)...)
 	if err != nil || len(ids) <= p.limit {
 		return ids, err
 	}
-	seen := p.offset + p.limit
-	err = a.read.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1"+l.from+p.where()+" LIMIT ?)", append(slices.Clone(p.rest.args), seen+maxCounted)...).Scan(&found.Left)
-	found.Left -= seen
-	found.AtLeast = found.Left >= maxCounted
-	return ids[:p.limit], err
+	found.Left = len(ids) - p.limit
+	found.AtLeast = found.Left == counted
+	return ids[:p.limit], nil
 }
 
 // verified matches by SQL what columns let pass, some thousand at a time, until the page is full. Without found it goes through all.
