@@ -19,11 +19,12 @@ import (
 
 // orthanc is a real Orthanc with its DICOMweb plugin that knows our service as a server.
 type orthanc struct {
-	t    *testing.T
+	t    testing.TB
 	root string
+	pid  int
 }
 
-func startOrthanc(t *testing.T, ours string) orthanc {
+func startOrthanc(t testing.TB, ours string) orthanc {
 	t.Helper()
 	bin, err := exec.LookPath("Orthanc")
 	if err != nil {
@@ -65,7 +66,7 @@ func startOrthanc(t *testing.T, ours string) orthanc {
 			t.Logf("log of Orthanc:\n%s", log.String())
 		}
 	})
-	o := orthanc{t, fmt.Sprintf("http://127.0.0.1:%d", port)}
+	o := orthanc{t, fmt.Sprintf("http://127.0.0.1:%d", port), cmd.Process.Pid}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		if resp, err := http.Get(o.root + "/system"); err == nil {
 			resp.Body.Close()
