@@ -74,10 +74,10 @@ func (o orthanc) cpu() time.Duration {
 		o.t.Fatal(err)
 	}
 	_, fields, _ := strings.Cut(string(stat), ") ")
-	var user, system time.Duration
+	var user, system int
 	if f := strings.Fields(fields); len(f) > 12 {
 		_, _ = fmt.Sscan(f[11], &user)
 		_, _ = fmt.Sscan(f[12], &system)
 	}
-	return (user + system) * 10 * time.Millisecond
+	return time.Duration(user+system) * 10 * time.Millisecond
 }

@@ -50,12 +50,29 @@ func insertInto(table, first string, columns []string) string {
 // writing is a transaction of the index that knows the prepared statements.
 type writing struct {
 	*sql.Tx
-	statements map[string]*sql.Stmt
+	statements map[string]*sql.Stmt // of the index
+	own        map[string]*sql.Stmt // the same in this transaction, which closes them
+}
+
+// begin starts a transaction of the index.
+func (a *Archive) begin(ctx context.Context) (writing, error) {
+	tx, err := a.write.BeginTx(ctx, nil)
+	return writing{tx, a.statements, map[string]*sql.Stmt{}}, err
+}
+
+// statement is a prepared statement in this transaction; nil where the text has none.
+func (w writing) statement(ctx context.Context, text string) *sql.Stmt {
+	st := w.own[text]
+	if st == nil && w.statements[text] != nil {
+		st = w.StmtContext(ctx, w.statements[text])
+		w.own[text] = st
+	}
+	return st
 }
 
 func (w writing) exec(ctx context.Context, text string, args ...any) error {
-	if st := w.statements[text]; st != nil {
-		_, err := w.StmtContext(ctx, st).ExecContext(ctx, args...)
+	if st := w.statement(ctx, text); st != nil { //nolint:sqlclosecheck // the end of the transaction closes it
+		_, err := st.ExecContext(ctx, args...)
 		return err
 	}
 	_, err := w.ExecContext(ctx, text, args...)
@@ -63,16 +80,10 @@ func (w writing) exec(ctx context.Context, text string, args ...any) error {
 }
 
 func (w writing) row(ctx context.Context, text string, args ...any) *sql.Row {
-	if st := w.statements[text]; st != nil {
-		return w.StmtContext(ctx, st).QueryRowContext(ctx, args...)
+	if st := w.statement(ctx, text); st != nil { //nolint:sqlclosecheck // the end of the transaction closes it
+		return st.QueryRowContext(ctx, args...)
 	}
 	return w.QueryRowContext(ctx, text, args...)
-}
-
-// begin starts a transaction of the index.
-func (a *Archive) begin(ctx context.Context) (writing, error) {
-	tx, err := a.write.BeginTx(ctx, nil)
-	return writing{tx, a.statements}, err
 }
 
 // insert writes an entry with its series and study. The first instance of a study or series gives their attributes.

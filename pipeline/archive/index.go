@@ -32,7 +32,7 @@ func (a *Archive) openIndex() error {
 	}
 	a.statements = map[string]*sql.Stmt{}
 	for _, text := range prepared {
-		if a.statements[text], err = a.write.Prepare(text); err != nil {
+		if a.statements[text], err = a.write.Prepare(text); err != nil { //nolint:sqlclosecheck // closing the database closes it
 			a.write.Close()
 			return indexError(err)
 		}

@@ -184,21 +184,8 @@ func fillKeys(ctx context.Context, tx writing) error {
 // eachKept calls f with the attributes of every row of a table, some thousand rows at a time.
 func eachKept(ctx context.Context, tx writing, table string, f func(id int64, h pipeline.Dataset) error) error {
 	for last := int64(0); ; {
-		rows, err := tx.QueryContext(ctx, "SELECT id, attrs FROM "+table+" WHERE id > ? ORDER BY id LIMIT 4096", last)
-		if err != nil {
-			return err
-		}
-		var ids []int64
-		var all []string
-		for rows.Next() {
-			var id int64
-			var attrs string
-			if err := rows.Scan(&id, &attrs); err != nil {
-				return errors.Join(err, rows.Close())
-			}
-			ids, all = append(ids, id), append(all, attrs)
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil || len(ids) == 0 {
+		ids, all, err := someKept(ctx, tx, table, last)
+		if err != nil || len(ids) == 0 {
 			return err
 		}
 		for i, id := range ids {
@@ -212,4 +199,21 @@ func eachKept(ctx context.Context, tx writing, table string, f func(id int64, h 
 		}
 		last = ids[len(ids)-1]
 	}
+}
+
+func someKept(ctx context.Context, tx writing, table string, behind int64) (ids []int64, attrs []string, err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT id, attrs FROM "+table+" WHERE id > ? ORDER BY id LIMIT 4096", behind)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var one string
+		if err := rows.Scan(&id, &one); err != nil {
+			return nil, nil, err
+		}
+		ids, attrs = append(ids, id), append(attrs, one)
+	}
+	return ids, attrs, rows.Err()
 }

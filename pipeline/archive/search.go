@@ -172,7 +172,7 @@ func orderBy(q pipeline.Query) (string, error) {
 	last := levels[q.Level].id
 	for _, o := range q.Order {
 		k, ok := keys[plainKey(o.Tag)]
-		column := ""
+		var column string
 		switch {
 		case o.Tag == pipeline.TagNumberOfStudyRelatedInstances:
 			column = "s.instance_count"
