@@ -20,6 +20,7 @@ const (
 const (
 	maxOffset   = 1 << 40  // keeps a page number from overflowing
 	maxQuery    = 64 << 10 // bytes of a query
+	maxNames    = 200      // parameters; looking up a keyword that there is not takes a while
 	maxIncluded = 200      // attributes in includefield
 	maxNested   = 8        // sequences around an attribute
 )
@@ -34,6 +35,12 @@ func (s *server) query(level pipeline.Level, raw string) (q pipeline.Query, unkn
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return q, nil, fmt.Errorf("%w: the query cannot be read; its values must be percent-encoded", pipeline.ErrInvalid)
+	}
+	if len(values) > maxNames {
+		return q, nil, fmt.Errorf("%w: the query has %d parameters, more than %d", pipeline.ErrInvalid, len(values), maxNames)
+	}
+	if n := strings.Count(strings.Join(values["includefield"], ","), ","); n >= maxIncluded {
+		return q, nil, fmt.Errorf("%w: includefield has more than %d attributes", pipeline.ErrInvalid, maxIncluded)
 	}
 	names := make([]string, 0, len(values))
 	for name := range values {
@@ -50,10 +57,7 @@ func (s *server) query(level pipeline.Level, raw string) (q pipeline.Query, unkn
 		}
 	}
 	unknown = append(unknown, s.included(&q, values["includefield"])...)
-	switch {
-	case len(q.Include) > maxIncluded:
-		return q, nil, fmt.Errorf("%w: includefield has more than %d attributes", pipeline.ErrInvalid, maxIncluded)
-	case len(unknown) > 0 && s.UnknownKeys != unknownWarn:
+	if len(unknown) > 0 && s.UnknownKeys != unknownWarn {
 		more := ""
 		if len(unknown) > 20 {
 			unknown, more = unknown[:20], " and more"
@@ -126,6 +130,9 @@ func listable(t pipeline.Tag) bool {
 
 // ordered reads attributes with commas between, each with a minus before it for the other direction.
 func (s *server) ordered(q *pipeline.Query, value string) error {
+	if strings.Count(value, ",") >= maxNames {
+		return fmt.Errorf("orderby has more than %d attributes", maxNames)
+	}
 	for _, name := range strings.Split(value, ",") {
 		name, descending := strings.CutPrefix(strings.TrimSpace(name), "-")
 		t, ok := s.tag(strings.TrimPrefix(name, "+"))

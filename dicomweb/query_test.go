@@ -212,6 +212,8 @@ func TestSearchHostile(t *testing.T) {
 		{"a query of 100 kB", "/studies?PatientID=" + strings.Repeat("x", 100_000), http.StatusRequestURITooLong},
 		{"a query of megabytes", "/studies?PatientID=" + strings.Repeat("x", 3<<20), http.StatusRequestHeaderFieldsTooLarge},
 		{"thousands of keys", "/studies?" + many(5000, "k%d=1"), http.StatusBadRequest},
+		{"hundreds of names that mean nothing", "/studies?" + many(200, "k%d=1"), http.StatusBadRequest},
+		{"hundreds of fields that mean nothing", "/studies?includefield=" + strings.Repeat("Nothing,", 199), http.StatusBadRequest},
 		{"one key thousands of times", "/studies?" + many(3000, "PatientID=%d"), http.StatusBadRequest},
 		{"thousands of UIDs", "/studies?" + many(600, "StudyInstanceUID=1.2.%d"), http.StatusBadRequest},
 		{"thousands of fields", "/studies?includefield=" + strings.Repeat("00100010,", 5000), http.StatusBadRequest},

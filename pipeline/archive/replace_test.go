@@ -39,6 +39,15 @@ func TestReplace(t *testing.T) {
 	if len(after.Instances) != 2 || after.Instances[0].Digest == before.Instances[0].Digest || after.Instances[1].Digest != before.Instances[1].Digest {
 		t.Errorf("the set of inputs: %v", after.Instances)
 	}
+	steps := pipeline.Steps{Model: model{}, Select: func(st *pipeline.Study) (chosen []pipeline.Chosen, _ []pipeline.Refusal) {
+		for _, in := range st.Instances {
+			chosen = append(chosen, pipeline.Chosen{Instance: in})
+		}
+		return chosen, nil
+	}}
+	if steps.Key(before) == steps.Key(after) {
+		t.Error("the line would not read the study again")
+	}
 	old, err := dicom.OpenFile(before.Instances[0].Path)
 	if err != nil || old.Digest != before.Instances[0].Digest {
 		t.Error("who reads the old content is disturbed:", err)
@@ -93,6 +102,11 @@ func TestReplace(t *testing.T) {
 		t.Error(r, err)
 	}
 }
+
+// model only has a name.
+type model struct{ pipeline.Model }
+
+func (model) Ref() pipeline.ModelRef { return pipeline.ModelRef{Name: "none"} }
 
 func searchAll(t *testing.T, a *archive.Archive) (got []any) {
 	t.Helper()
