@@ -24,7 +24,7 @@ func (a *Archive) openIndex() error {
 	a.write.SetMaxOpenConns(1)
 	err = a.migrate()
 	if err == nil { // nothing is in memory yet
-		_, err = a.write.Exec("DELETE FROM study_change WHERE seq < (SELECT max(seq) FROM study_change)")
+		_, err = a.write.Exec("DELETE FROM study_change")
 	}
 	if err != nil {
 		a.write.Close()
