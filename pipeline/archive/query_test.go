@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -355,4 +356,38 @@ func TestBombs(t *testing.T) {
 	if _, err := a.Search(ended, pipeline.Query{}); !errors.Is(err, context.Canceled) {
 		t.Error("a client that has gone:", err)
 	}
+}
+
+// TestSearchWhileStudiesArrive: what has been stored is found at once, by whoever looks, and never less than before.
+func TestSearchWhileStudiesArrive(t *testing.T) {
+	a := open(t, t.TempDir(), archive.Options{})
+	var work sync.WaitGroup
+	done := make(chan struct{})
+	for range 3 {
+		work.Go(func() {
+			for before := 0; ; {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				r, err := a.Search(context.Background(), pipeline.Query{Limit: 5, Match: []pipeline.Match{match(pipeline.TagPatientName, "probe*"), match(pipeline.TagModalitiesInStudy, "DX")}})
+				n := len(r.Results) + r.Left
+				if err != nil || n < before {
+					t.Errorf("%d studies after %d, %v", n, before, err)
+					return
+				}
+				before = n
+			}
+		})
+	}
+	for i := range 60 {
+		study := fmt.Sprint("1.2.", i)
+		mustStore(t, a, object(t, study, study+".1", study+".1.1"))
+		if n, err := a.Count(context.Background(), pipeline.Query{Match: []pipeline.Match{match(pipeline.TagStudyDate, "20260102")}}); err != nil || n != i+1 {
+			t.Errorf("%d of %d studies, %v", n, i+1, err)
+		}
+	}
+	close(done)
+	work.Wait()
 }
