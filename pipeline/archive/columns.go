@@ -150,6 +150,12 @@ func (c *columns) follow(ctx context.Context, db *sql.DB) error {
 	}
 	if !c.loaded {
 		c.ids, c.dates, c.sets, c.names, c.set, c.codes = nil, nil, nil, [3][]nameKey{}, nil, map[string]int{}
+		var n int
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM study").Scan(&n); err != nil {
+			return err
+		}
+		n += n / 16 // without this, growing would leave more unused
+		c.ids, c.dates, c.sets = make([]int64, 0, n), make([]uint32, 0, n), make([]uint16, 0, n)
 		if err := c.take(ctx, tx, columnSelect+"ORDER BY id"); err != nil {
 			return err
 		}
