@@ -202,7 +202,7 @@ func TestBadSurroundings(t *testing.T) {
 		{"typo in the configuration", nil, []string{"serve", "--config", write("typo.yaml", "lissten: 127.0.0.1:0\n")}, 6, []string{"lissten", "typo.yaml"}},
 		{"configuration that is not there", nil, []string{"serve", "--config", filepath.Join(dir, "nothing.yaml")}, 6, []string{"nothing.yaml"}},
 		{"port in use", nil, []string{"serve", "--data", t.TempDir(), "--listen", strings.TrimPrefix(busy.root, "http://")}, 6, []string{"in use", "--listen"}},
-		{"open to the world", nil, []string{"serve", "--data", t.TempDir(), "--listen", "0.0.0.0:0"}, 6, []string{"dicomweb.tokens"}},
+		{"open to the world", nil, []string{"serve", "--data", t.TempDir(), "--listen", "0.0.0.0:0"}, 6, []string{"dicomweb.auth"}},
 		{"no such bundle", nil, []string{"report", "--bundle", "nothing-of-that-name", file}, 5, []string{"nothing-of-that-name"}},
 		{"bundle with a wrong hash", nil, []string{"report", "--bundle", wrongHash, file}, 5, []string{"adapter.onnx", "sha256"}},
 		{"bundle without a graph", nil, []string{"report", "--bundle", missing, file}, 5, []string{"vision.onnx"}},

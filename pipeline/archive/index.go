@@ -23,8 +23,10 @@ func (a *Archive) openIndex() error {
 	}
 	a.write.SetMaxOpenConns(1)
 	err = a.migrate()
-	if err == nil { // nothing is in memory yet
-		_, err = a.write.Exec("DELETE FROM study_change")
+	if err == nil { // nothing is in memory yet; what a full disk lets stay is pruned later
+		if _, err = a.write.Exec("DELETE FROM study_change"); errors.Is(indexError(err), pipeline.ErrFull) {
+			err = nil
+		}
 	}
 	if err != nil {
 		a.write.Close()
