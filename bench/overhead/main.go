@@ -143,7 +143,7 @@ func (o *options) print(rows []row) {
 			}
 		}
 	}
-	fmt.Printf("%d studies of each kind, quiet time %v, medians in ms; overhead is complete to SR stored without ONNX Runtime, model too\n\n", o.n, o.quiet)
+	fmt.Printf("%d studies of each kind, quiet time %v, medians in ms; overhead (complete to SR stored) and model are without ONNX Runtime\n\n", o.n, o.quiet)
 	fmt.Printf("| object | overhead | min | max | ONNX Runtime | %s |\n|%s\n", strings.Join(steps, " | "), strings.Repeat("---|", 5+len(steps)))
 	for _, r := range rows {
 		studies := r.studies
