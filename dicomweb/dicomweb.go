@@ -119,6 +119,15 @@ type Deps struct {
 	Readings Readings                                                    // how far a study has come; nil where nothing is read
 	Metrics  *prometheus.Registry                                        // nil makes one
 	Log      zerolog.Logger                                              // gets UIDs, never patient data
+	Imaging
+}
+
+// Imaging is how files are taken apart and put together; main hands pipeline/dicom in.
+type Imaging struct {
+	Object     func(in *pipeline.Instance) (Object, error) // opens the file of an instance
+	Transcodes func(from, to string) bool                  // whether one transfer syntax can be made of another
+	// Assemble writes a file of a data set; pixels, when there are any, are one fragment for each frame, or native words.
+	Assemble func(w io.Writer, ds pipeline.Dataset, syntaxUID string, pixels []io.Reader, lengths []int64) error
 }
 
 // Root is where the DICOMweb resources are.
@@ -130,6 +139,7 @@ type server struct {
 	store   Store
 	uploads chan struct{} // one for each running upload
 	metrics *metrics
+	gate    *gate
 }
 
 // New makes the handler of the service. The configuration must have passed Check.
@@ -137,7 +147,7 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 	if deps.Metrics == nil {
 		deps.Metrics = prometheus.NewRegistry()
 	}
-	s := &server{Config: cfg, Deps: deps, store: store, uploads: make(chan struct{}, cfg.MaxUploads)}
+	s := &server{Config: cfg, Deps: deps, store: store, uploads: make(chan struct{}, cfg.MaxUploads), gate: newGate()}
 	s.metrics = newMetrics(deps.Metrics, s)
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()
@@ -154,6 +164,8 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 	e.GET("/readyz", s.ready)
 	guarded := e.Group("", s.authenticate)
 	guarded.GET("/metrics", s.exposition)
+	guarded.GET("/wado", s.wadoURI)
+	guarded.HEAD("/wado", s.wadoURI)
 	s.routes(guarded.Group(Root))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p := r.URL.Path; len(p) > 1 && strings.HasSuffix(p, "/") {
@@ -175,11 +187,10 @@ func (s *server) routes(g *gin.RouterGroup) {
 	g.GET(study+"/instances", s.search(pipeline.InstanceLevel))
 	g.GET(series+"/instances", s.search(pipeline.InstanceLevel))
 
-	for _, level := range []string{study, series, instance} {
-		g.GET(level, s.retrieve)
-		g.GET(level+"/metadata", s.metadata)
+	for _, r := range s.retrieveRoutes() {
+		g.GET(r.path, r.handle)
+		g.HEAD(r.path, r.handle)
 	}
-	g.GET(instance+"/bulkdata/*path", s.bulkdata)
 	if s.Readings != nil {
 		g.GET(study+"/reading", s.reading)
 		g.GET(study+"/reading/image", s.readingImage)

@@ -51,7 +51,7 @@ type option func(*dicomweb.Config, *dicomweb.Deps, *archive.Options)
 func start(t testing.TB, options ...option) *service {
 	t.Helper()
 	s := &service{t: t, log: &logged{}}
-	cfg, deps, opts := dicomweb.Default(), dicomweb.Deps{Open: dicom.OpenFile, Lookup: dicom.Lookup}, archive.Options{}
+	cfg, deps, opts := dicomweb.Default(), dicomweb.Deps{Open: dicom.OpenFile, Lookup: dicom.Lookup, Imaging: imaging()}, archive.Options{}
 	deps.Log = zerolog.New(s.log)
 	for _, o := range options {
 		o(&cfg, &deps, &opts)
@@ -72,6 +72,15 @@ func start(t testing.TB, options ...option) *service {
 		}
 	})
 	return s
+}
+
+// imaging is what the product hands in, too.
+func imaging() dicomweb.Imaging {
+	return dicomweb.Imaging{
+		Object:     func(in *pipeline.Instance) (dicomweb.Object, error) { return dicom.OpenObject(in) },
+		Transcodes: dicom.Transcodes,
+		Assemble:   dicom.Assemble,
+	}
 }
 
 // object is a data set of the synthetic patient; each pair of edit is a tag and its text.

@@ -83,7 +83,8 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	countLine(metrics, &line.Stats)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
 		Open: dicom.OpenFile, Lookup: dicom.Lookup, Log: s.log, Metrics: metrics, Readings: readings{line, arch},
-		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
+		Checks:  map[string]func(context.Context) error{"redis": claims.Ping},
+		Imaging: imaging(),
 	})
 	port := listener.Addr().(*net.TCPAddr).Port
 	if c.PortFile != "" {
@@ -93,6 +94,15 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	s.log.Info().Str("url", "http://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
 	return work(ctx, s, listener, web, line, cfg.DICOMweb)
+}
+
+// imaging hands pipeline/dicom to the server.
+func imaging() dicomweb.Imaging {
+	return dicomweb.Imaging{
+		Object:     func(in *pipeline.Instance) (dicomweb.Object, error) { return dicom.OpenObject(in) },
+		Transcodes: dicom.Transcodes,
+		Assemble:   dicom.Assemble,
+	}
 }
 
 // work runs server and line until ctx ends or one of them fails, then stops both in order: uploads first, so that what they bring is
