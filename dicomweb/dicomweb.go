@@ -126,6 +126,7 @@ type Deps struct {
 type Imaging struct {
 	Object     func(in *pipeline.Instance) (Object, error) // opens the file of an instance
 	Transcodes func(from, to string) bool                  // whether one transfer syntax can be made of another
+	AllowsVR   func(t pipeline.Tag, vr string) bool        // whether an attribute may have a VR
 	// Assemble writes a file of a data set; pixels, when there are any, are one fragment for each frame, or native words.
 	Assemble func(w io.Writer, ds pipeline.Dataset, syntaxUID string, pixels []io.Reader, lengths []int64) error
 }

@@ -102,6 +102,7 @@ func imaging() dicomweb.Imaging {
 		Object:     func(in *pipeline.Instance) (dicomweb.Object, error) { return dicom.OpenObject(in) },
 		Transcodes: dicom.Transcodes,
 		Assemble:   dicom.Assemble,
+		AllowsVR:   dicom.AllowsVR,
 	}
 }
 
