@@ -283,20 +283,37 @@ func pictureFile(ctx context.Context, o Object, frame int, p picture, media stri
 	if err != nil {
 		return nil, err
 	}
+	if rows, ok := m.(rowed); ok && (media != "image/jpeg" || p.patient || p.technique) {
+		m = whole(rows)
+	}
 	annotate(m, o.Header(), p)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
-	switch media {
-	case "image/png":
+	switch gray, isGray := m.(*image.Gray); {
+	case media == "image/png":
 		err = (&png.Encoder{CompressionLevel: png.BestSpeed}).Encode(&b, m)
-	case "image/gif":
+	case media == "image/gif":
 		err = gif.Encode(&b, paletted(m), nil)
+	case isGray:
+		return encodeGray(grayRows{gray}, p.quality), nil
 	default:
+		if rows, ok := m.(rowed); ok {
+			return encodeGray(rows, p.quality), nil
+		}
 		err = jpeg.Encode(&b, m, &jpeg.Options{Quality: p.quality})
 	}
 	return b.Bytes(), err
+}
+
+// whole makes all rows of a picture.
+func whole(m rowed) *image.Gray {
+	out := image.NewGray(m.Bounds())
+	for y := range m.Bounds().Dy() {
+		m.Row(y, out.Pix[y*out.Stride:][:out.Stride])
+	}
+	return out
 }
 
 // paletted makes a gray picture one of 256 grays, which GIF has without loss.

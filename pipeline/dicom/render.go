@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"image"
+	"image/color"
 	"math"
+	"slices"
 
 	"chatxray/pipeline"
 )
@@ -12,7 +14,8 @@ import (
 // maxShown is the largest frame that is rendered, in samples: a picture is made in memory.
 const maxShown = 96 << 20
 
-// Render makes a picture of one frame, counted from 0: *image.Gray, or *image.RGBA of a colour image. Windows, LUTs, photometric
+// Render makes a picture of one frame, counted from 0: *image.Gray, *Rows where no pixels are put together, or *image.RGBA of a colour
+// image. Windows, LUTs, photometric
 // interpretation, padding and shutters are those of Decode, unless v names a window; the frame stays as it lies. A region is cut to what
 // the frame has; one that lies outside is invalid. Smaller pictures are the mean of the pixels that fall together, larger ones
 // are interpolated. Errors are those of Decode.
@@ -54,7 +57,7 @@ func (o *Object) Render(ctx context.Context, frame int, v pipeline.View) (image.
 		return nil, fmt.Errorf("frame %d: %w", frame+1, err)
 	}
 	if columns.plain && rows.plain {
-		return plainGray(m, columns, rows), nil
+		return &Rows{m, lookup8(m.LUT), columns, rows}, nil
 	}
 	return shrinkGray(m, columns, rows), nil
 }
@@ -144,32 +147,48 @@ func box(low, high float64, size int) taps {
 	return t
 }
 
-// plainGray looks every pixel up.
-func plainGray(m *pipeline.Image, columns, rows axis) *image.Gray {
-	lut := lookup8(m.LUT)
-	out := image.NewGray(image.Rect(0, 0, len(columns.out), len(rows.out)))
-	flip := columns.out[0].first > columns.from
-	left, right := max(columns.from, m.Left), min(columns.from+columns.size, m.Right)
-	for y, t := range rows.out {
-		if t.first < m.Top || t.first >= m.Bottom || left >= right {
-			continue
-		}
-		row := out.Pix[y*out.Stride:][:out.Stride]
-		into := row[left-columns.from : right-columns.from]
-		if m.Pix16 != nil {
-			look16(into, m.Pix16[t.first*m.Columns+left:], (*[1 << 16]uint8)(lut))
-		} else {
-			for i, p := range m.Pix8[t.first*m.Columns+left:][:len(into)] {
-				into[i] = lut[p]
-			}
-		}
-		if flip {
-			for i, j := 0, len(row)-1; i < j; i, j = i+1, j-1 {
-				row[i], row[j] = row[j], row[i]
-			}
+// Rows is a gray picture whose pixels are looked up when they are asked for: a large one is compressed without lying in memory.
+type Rows struct {
+	m             *pipeline.Image
+	lut           []uint8
+	columns, rows axis
+}
+
+// ColorModel implements image.Image.
+func (r *Rows) ColorModel() color.Model { return color.GrayModel }
+
+// Bounds implements image.Image.
+func (r *Rows) Bounds() image.Rectangle { return image.Rect(0, 0, len(r.columns.out), len(r.rows.out)) }
+
+// At implements image.Image.
+func (r *Rows) At(x, y int) color.Color {
+	row := make([]uint8, len(r.columns.out))
+	r.Row(y, row)
+	return color.Gray{Y: row[x]}
+}
+
+// Row writes the pixels of a row.
+func (r *Rows) Row(y int, into []uint8) {
+	m, at := r.m, r.rows.out[y].first
+	left, right := max(r.columns.from, m.Left), min(r.columns.from+r.columns.size, m.Right)
+	into = into[:len(r.columns.out)]
+	if at < m.Top || at >= m.Bottom || left >= right {
+		clear(into)
+		return
+	}
+	clear(into[:left-r.columns.from])
+	clear(into[right-r.columns.from:])
+	inside := into[left-r.columns.from : right-r.columns.from]
+	if m.Pix16 != nil {
+		look16(inside, m.Pix16[at*m.Columns+left:], (*[1 << 16]uint8)(r.lut))
+	} else {
+		for i, p := range m.Pix8[at*m.Columns+left:][:len(inside)] {
+			inside[i] = r.lut[p]
 		}
 	}
-	return out
+	if r.columns.out[0].first > r.columns.from {
+		slices.Reverse(into)
+	}
 }
 
 func look16(out []uint8, in []uint16, lut *[1 << 16]uint8) {
