@@ -123,6 +123,7 @@ func (e *jpegEncoder) tables(quality int) {
 		small := 2*t - 1
 		e.beyond[k] = ^(small | small<<32)
 	}
+	e.beyond[0] = 0 // the first coefficient goes its own way
 	assign := func(counts [16]byte, symbols []byte, set func(byte, huffman)) {
 		code, at := uint32(0), 0
 		for n, count := range counts {
@@ -162,10 +163,11 @@ func (e *jpegEncoder) pair(strip []uint8, stride int, both bool) {
 		row := strip[y*stride:][:16]
 		a, b := binary.LittleEndian.Uint64(row), binary.LittleEndian.Uint64(row[8:])
 		flat = flat && a == first && b == first
-		dct8(e.work[8*y:][:8], [8]int64{
-			int64(a&0xFF | b&0xFF<<32), int64(a>>8&0xFF | b>>8&0xFF<<32), int64(a>>16&0xFF | b>>16&0xFF<<32), int64(a>>24&0xFF | b>>24&0xFF<<32),
-			int64(a>>32&0xFF | b>>32&0xFF<<32), int64(a>>40&0xFF | b>>40&0xFF<<32), int64(a>>48&0xFF | b>>48&0xFF<<32), int64(a>>56 | b>>56<<32),
-		}, 1)
+		d := (*[8]int64)(e.work[8*y:])
+		d[0], d[1] = int64(a&0xFF|b&0xFF<<32), int64(a>>8&0xFF|b>>8&0xFF<<32)
+		d[2], d[3] = int64(a>>16&0xFF|b>>16&0xFF<<32), int64(a>>24&0xFF|b>>24&0xFF<<32)
+		d[4], d[5] = int64(a>>32&0xFF|b>>32&0xFF<<32), int64(a>>40&0xFF|b>>40&0xFF<<32)
+		d[6], d[7] = int64(a>>48&0xFF|b>>48&0xFF<<32), int64(a>>56|b>>56<<32)
 	}
 	const gray = 128 * 64 << (2 * dctBits) // what 128 in every pixel makes of the first coefficient
 	if flat {
@@ -177,24 +179,30 @@ func (e *jpegEncoder) pair(strip []uint8, stride int, both bool) {
 		return
 	}
 	w := &e.work
+	for y := range 8 {
+		dct8(w, 8*y, 1)
+	}
 	for x := range 8 {
-		dct8(w[x:], [8]int64{w[x], w[8+x], w[16+x], w[24+x], w[32+x], w[40+x], w[48+x], w[56+x]}, 8)
+		dct8(w, x, 8)
 	}
 	at, at2, value, value2 := &e.at[0], &e.at[1], &e.value[0], &e.value[1]
 	n, n2 := 0, 0
-	for k := 1; k < 64; k++ {
-		v := w[jpegZigzag[k]]
-		if (uint64(v)+e.bias[k])&e.beyond[k] == 0 {
+	for from := 0; from < 64; from += 8 {
+		var large uint64
+		for k := from; k < from+8; k++ {
+			large |= (uint64(w[jpegZigzag[k&63]&63]) + e.bias[k&63]) & e.beyond[k&63]
+		}
+		if large == 0 {
 			continue
 		}
-		low, high := halves(v)
-		if q := int32((low*e.scale[k] + 1<<47) >> 48); q != 0 {
+		for k := max(from, 1); k < from+8; k++ { // without branches, which nobody could predict
+			low, high := halves(w[jpegZigzag[k&63]&63])
+			q := int32((low*e.scale[k&63] + 1<<47) >> 48)
 			at[n&63], value[n&63] = uint8(k), q
-			n++
-		}
-		if q := int32((high*e.scale[k] + 1<<47) >> 48); q != 0 {
+			n += int(uint32(q|-q) >> 31)
+			q = int32((high*e.scale[k&63] + 1<<47) >> 48)
 			at2[n2&63], value2[n2&63] = uint8(k), q
-			n2++
+			n2 += int(uint32(q|-q) >> 31)
 		}
 	}
 	low, high := halves(w[0])
@@ -218,30 +226,33 @@ const (
 	f1306 = 334 // 1.306562965
 )
 
-// dct8 is the one-dimensional transformation of Arai, Agui and Nakajima. Its output has dctBits more bits than its input.
-func dct8(out []int64, d [8]int64, step int) {
-	s07, d07 := d[0]+d[7], d[0]-d[7]
-	s16, d16 := d[1]+d[6], d[1]-d[6]
-	s25, d25 := d[2]+d[5], d[2]-d[5]
-	s34, d34 := d[3]+d[4], d[3]-d[4]
+// dct8 is the one-dimensional transformation of Arai, Agui and Nakajima, of every step-th number from one on. What comes has dctBits more
+// bits than what went in.
+func dct8(w *[64]int64, at, step int) {
+	i0, i1, i2, i3 := at&63, (at+step)&63, (at+2*step)&63, (at+3*step)&63
+	i4, i5, i6, i7 := (at+4*step)&63, (at+5*step)&63, (at+6*step)&63, (at+7*step)&63
+	s07, d07 := w[i0]+w[i7], w[i0]-w[i7]
+	s16, d16 := w[i1]+w[i6], w[i1]-w[i6]
+	s25, d25 := w[i2]+w[i5], w[i2]-w[i5]
+	s34, d34 := w[i3]+w[i4], w[i3]-w[i4]
 
-	e0, e3 := s07+s34, s07-s34
+	e0, e3 := s07+s34, (s07-s34)<<dctBits
 	e1, e2 := s16+s25, s16-s25
-	z1 := (e2 + e3) * f0707
-	_ = out[7*step]
-	out[0] = (e0 + e1) << dctBits
-	out[4*step] = (e0 - e1) << dctBits
-	out[2*step] = e3<<dctBits + z1
-	out[6*step] = e3<<dctBits - z1
+	z1 := e2*f0707 + (s07-s34)*f0707
+	w[i0] = (e0 + e1) << dctBits
+	w[i4] = (e0 - e1) << dctBits
+	w[i2] = e3 + z1
+	w[i6] = e3 - z1
 
 	o0, o1, o2 := d34+d25, d25+d16, d16+d07
 	z5 := (o0 - o2) * f0382
 	z2, z4, z3 := o0*f0541+z5, o2*f1306+z5, o1*f0707
-	z11, z13 := d07<<dctBits+z3, d07<<dctBits-z3
-	out[5*step] = z13 + z2
-	out[3*step] = z13 - z2
-	out[step] = z11 + z4
-	out[7*step] = z11 - z4
+	d07 <<= dctBits
+	z11, z13 := d07+z3, d07-z3
+	w[i5] = z13 + z2
+	w[i3] = z13 - z2
+	w[i1] = z11 + z4
+	w[i7] = z11 - z4
 }
 
 // block writes the codes of one block: its first coefficient, and where the others are that are not zero.
