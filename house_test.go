@@ -83,6 +83,7 @@ var doors = []struct {
 }{
 	{"github.com/gin-gonic/", []string{"dicomweb"}},
 	{"github.com/gin-contrib/", []string{"dicomweb"}},
+	{"golang.org/x/image/", []string{"dicomweb"}},
 	{"github.com/redis/", []string{"pipeline/jobs"}},
 	{"github.com/alicebob/miniredis", []string{"pipeline/jobs"}},
 	{"github.com/yalue/onnxruntime_go", []string{"modelrt"}},

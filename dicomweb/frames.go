@@ -183,7 +183,7 @@ var uncompressed = []string{"1.2.840.10008.1.2", explicitLE, "1.2.840.10008.1.2.
 // nativeFrames finds uncompressed frames in their file, so that they need not be read before they are sent. It is false where frames
 // share bytes.
 func nativeFrames(o Object, list []int) (out []piece, ok bool) {
-	size, value := int64(1), io.ReadSeeker(nil)
+	size := int64(1)
 	for _, t := range []pipeline.Tag{pipeline.TagRows, pipeline.TagColumns, pipeline.TagSamplesPerPixel, pipeline.TagBitsAllocated} {
 		n, there := o.Header().Int(t)
 		if !there || n < 1 || n > 1<<16 {

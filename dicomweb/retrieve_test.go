@@ -1,6 +1,7 @@
 package dicomweb_test
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -9,8 +10,10 @@ import (
 	_ "image/gif"
 	_ "image/jpeg"
 	_ "image/png"
+	"io/fs"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -325,5 +328,76 @@ func TestConditions(t *testing.T) {
 	}
 	if _, err := time.Parse(http.TimeFormat, s.get(path).Header.Get("Last-Modified")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestZip: a study as one archive, with the bytes that were stored.
+func TestZip(t *testing.T) {
+	s := start(t)
+	want := map[string][]byte{}
+	for _, uid := range []string{"1.2.1.1.1", "1.2.1.1.2", "1.2.1.2.1"} {
+		d := object(t, "1.2.1", uid[:7], uid)
+		want[uid+".dcm"] = file(t, d)
+		s.store(d)
+	}
+	r := s.get("/studies/1.2.1", "Accept", "application/zip")
+	z, err := zip.NewReader(bytes.NewReader(r.body), int64(len(r.body)))
+	if err != nil || r.Header.Get("Content-Disposition") != `attachment; filename="1.2.1.zip"` {
+		t.Fatal(r.StatusCode, r.Header, err)
+	}
+	for _, f := range z.File {
+		b, err := fs.ReadFile(z, f.Name)
+		if err != nil || !bytes.Equal(b, want[path.Base(f.Name)]) {
+			t.Errorf("%s: %v", f.Name, err)
+		}
+		delete(want, path.Base(f.Name))
+	}
+	if len(want) > 0 {
+		t.Error("not in the archive:", len(want))
+	}
+}
+
+// TestDocuments: what is no image comes through untouched, and is shown as what it is.
+func TestDocuments(t *testing.T) {
+	s := start(t)
+	pdf := object(t, "1.2.1", "1.2.1.1", "1.2.1.1.1")
+	pdf.SetText(pipeline.TagSOPClassUID, "UI", "1.2.840.10008.5.1.4.1.1.104.1")
+	pdf.SetText(0x00420012, "LO", "application/pdf")
+	pdf.SetBytes(pipeline.TagEncapsulatedDocument, "OB", []byte("%PDF-1.4 synthetic"))
+	s.store(pdf)
+	const instance = "/studies/1.2.1/series/1.2.1.1/instances/1.2.1.1.1"
+	for accept, want := range map[string]string{"application/pdf": "application/pdf", "*/*": "application/pdf"} {
+		if r := s.get(instance+"/rendered", "Accept", accept); string(r.body) != "%PDF-1.4 synthetic" || r.Header.Get("Content-Type") != want {
+			t.Errorf("%s: %d %s", accept, r.StatusCode, r.body)
+		}
+	}
+	if r := s.get(instance+"/bulkdata/00420011", "Accept", "application/pdf"); string(r.body) != "%PDF-1.4 synthetic" {
+		t.Errorf("%d %s", r.StatusCode, r.body)
+	}
+	if r := s.get(instance+"/rendered", "Accept", "image/jpeg"); r.StatusCode != http.StatusNotAcceptable || !bytes.Contains(r.body, []byte("no pixel data")) {
+		t.Errorf("%d %s", r.StatusCode, r.body)
+	}
+	if r := s.get(instance + "/thumbnail"); r.StatusCode != http.StatusNotAcceptable {
+		t.Error(r.StatusCode)
+	}
+
+	report := object(t, "1.2.2", "1.2.2.1", "1.2.2.1.1")
+	code := func(text string) pipeline.Dataset {
+		var d pipeline.Dataset
+		d.SetText(pipeline.TagCodeMeaning, "LO", text)
+		return d
+	}
+	var item pipeline.Dataset
+	item.SetText(0x0040A040, "CS", "TEXT")
+	item.SetItems(0x0040A043, code("Finding"))
+	item.SetText(0x0040A160, "UT", "a <script> & more")
+	report.SetText(pipeline.TagSOPClassUID, "UI", "1.2.840.10008.5.1.4.1.1.88.11")
+	report.SetItems(0x0040A043, code("Imaging Report"))
+	report.SetItems(0x0040A730, item)
+	s.store(report)
+	r := s.get("/studies/1.2.2/series/1.2.2.1/instances/1.2.2.1.1/rendered", "Accept", "text/html")
+	if r.StatusCode != http.StatusOK || !bytes.Contains(r.body, []byte("<b>Finding</b> a &lt;script&gt; &amp; more")) || bytes.Contains(r.body, []byte("<script>")) ||
+		!strings.Contains(r.Header.Get("Content-Security-Policy"), "default-src 'none'") {
+		t.Errorf("%d %s", r.StatusCode, r.body)
 	}
 }

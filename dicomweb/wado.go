@@ -120,7 +120,6 @@ func (s *server) sendInstance(c *gin.Context, in *pipeline.Instance, d delivery,
 	b := &buffer{limit: maxBuffered}
 	switch _, err := file.WriteTo(b); {
 	case errors.Is(err, errLong):
-		b = nil
 		leave()
 		s.stream(c, labelled(mediaDICOM, actual), func(w io.Writer) error {
 			y, err := s.gate.yield(c.Request.Context())
@@ -255,9 +254,4 @@ func (s *server) sendZip(c *gin.Context, found []*pipeline.Instance, d delivery)
 		}
 		return z.Close()
 	})
-}
-
-// patient writes an answer and moves the deadline on before each write.
-func (s *server) patient(c *gin.Context) io.Writer {
-	return s.steady(c)
 }
