@@ -238,6 +238,13 @@ func TestOrthancCompressed(t *testing.T) {
 		if !bytes.Equal(r.body, b) {
 			t.Errorf("%s: %d, other bytes", filepath.Base(name), r.StatusCode)
 		}
+
+		// Orthanc asks for transfer-syntax=*, and so must get what it sent.
+		o.call("DELETE", "/instances/"+up.ID, nil)
+		o.call("POST", "/dicom-web/servers/chatxray/retrieve", map[string]any{"Resources": []map[string]string{{"Study": tags.StudyInstanceUID}}, "Synchronous": true})
+		if !bytes.Equal(o.call("GET", "/instances/"+up.ID+"/file", nil), b) {
+			t.Errorf("%s came back to Orthanc with other bytes", filepath.Base(name))
+		}
 	}
 	if tried == 0 {
 		t.Error("Orthanc forwarded none of the files")

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	maxModel = 64 << 20  // bytes of metadata in one request
+	maxModel = 32 << 20  // bytes of metadata in one part
 	maxValue = 256 << 20 // bytes of bulk data other than pixels, which are put together in memory
 )
 
@@ -86,6 +86,11 @@ func (s *spool) reader(p bulkPart) *io.SectionReader {
 // models is a request of metadata with bulk data (PS3.18 sections 10.5.1.1 and 8.7.3): one part of JSON, or parts of XML for one instance
 // each, and parts of bulk data with their Content-Location.
 func (u *upload) models(body io.Reader, m mediaType) error {
+	release, err := u.s.gate.hold(maxModel)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if m.name != mediaMulti {
 		b, err := limited(body, maxModel)
 		if err != nil {
@@ -234,6 +239,11 @@ func (u *upload) assemble(m *modelled, s *spool) (*os.File, error) {
 		if total += parts[0].size; len(parts) > 1 || total > maxValue {
 			return nil, fmt.Errorf("%w: %s: bulk data in several parts, or of more than %d bytes", errModel, path, maxValue)
 		}
+		release, err := u.s.gate.hold(int(parts[0].size))
+		if err != nil {
+			return nil, err
+		}
+		defer release()
 		b := make([]byte, parts[0].size)
 		if _, err := io.ReadFull(s.reader(parts[0]), b); err != nil {
 			return nil, err
