@@ -135,7 +135,6 @@ type Store interface {
 
 // Deps is what main hands in.
 type Deps struct {
-	Open     func(path string) (*pipeline.Instance, error)               // parses the header of a file; no digest is needed
 	Lookup   func(keyword string) (tag pipeline.Tag, vr string, ok bool) // the data dictionary
 	Checks   map[string]func(context.Context) error                      // what /readyz asks, by name
 	Readings Readings                                                    // how far a study has come; nil where nothing is read
@@ -145,6 +144,16 @@ type Deps struct {
 	Pages    fs.FS                                                       // the files of a web viewer; nil without one
 	Routes   func(gin.RoutesInfo)                                        // gets the routes; nil where nobody asks
 	Log      zerolog.Logger                                              // gets UIDs, never patient data
+	Imaging
+}
+
+// Imaging is how files are taken apart and put together; main hands pipeline/dicom in.
+type Imaging struct {
+	Object     func(in *pipeline.Instance) (Object, error) // opens the file of an instance
+	Transcodes func(from, to string) bool                  // whether one transfer syntax can be made of another
+	AllowsVR   func(t pipeline.Tag, vr string) bool        // whether an attribute may have a VR
+	// Assemble writes a file of a data set; pixels, when there are any, are one fragment for each frame, or native words.
+	Assemble func(w io.Writer, ds pipeline.Dataset, syntaxUID string, pixels []io.Reader, lengths []int64) error
 }
 
 // Root is where the DICOMweb resources are.
@@ -157,6 +166,7 @@ type server struct {
 	uploads chan struct{} // one for each running upload
 	clients *clients
 	metrics *metrics
+	gate    *gate
 }
 
 // New makes the handler of the service. The configuration must have passed Check.
@@ -182,7 +192,7 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 			return nil
 		}
 	}
-	s := &server{Config: cfg, Deps: deps, store: store, uploads: make(chan struct{}, cfg.MaxUploads), clients: newClients(cfg.Limits)}
+	s := &server{Config: cfg, Deps: deps, store: store, uploads: make(chan struct{}, cfg.MaxUploads), clients: newClients(cfg.Limits), gate: newGate()}
 	s.metrics = newMetrics(deps.Metrics, s)
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()

@@ -24,6 +24,8 @@ var (
 	errUnauthorized   = errors.New("unauthorized")
 	errForbidden      = errors.New("forbidden")
 	errTooMany        = errors.New("too many requests")
+	errModel          = errors.New("the metadata make no data set")
+	errNoBulk         = errors.New("a BulkDataURI of the metadata has no part with its Content-Location in the request")
 )
 
 // wire is the one table from errors to the wire: the HTTP status of a whole request, and the Failure Reason (0008,1197) of one instance
@@ -43,6 +45,8 @@ var wire = []struct {
 	{errUnauthorized, http.StatusUnauthorized, 0x0124, "not authorized"},
 	{errForbidden, http.StatusForbidden, 0x0124, "not authorized"},
 	{errTooMany, http.StatusTooManyRequests, 0xA700, "too many requests"},
+	{errModel, http.StatusBadRequest, 0xC000, "metadata make no data set"},
+	{errNoBulk, http.StatusBadRequest, 0xC000, "a BulkDataURI has no part in the request"},
 	{pipeline.ErrFull, http.StatusInsufficientStorage, 0xA700, "disk full"},
 	{pipeline.ErrBusy, http.StatusServiceUnavailable, 0xA700, "busy, try again"},
 	{pipeline.ErrConflict, http.StatusConflict, 0x0111, "SOP Instance UID is kept with other content; the first stays"},

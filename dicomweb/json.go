@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,29 +19,74 @@ const inlineLimit = 4096
 // Specific Character Set says that. bulk makes the BulkDataURI of a long binary value from its path (gggeeee[/item/ggggeeee...], items
 // from 1); nil writes every value in line.
 func appendJSON(b []byte, d pipeline.Dataset, bulk func(path string) string) []byte {
-	return appendItem(b, d, bulk, "")
+	return model{bulk: bulk}.appendItem(b, d, "")
 }
 
-func appendItem(b []byte, d pipeline.Dataset, bulk func(string) string, at string) []byte {
+// model is how a data set is written: bulk makes the BulkDataURI of a value; left are the values that the data set leaves out.
+type model struct {
+	bulk func(path string) string
+	left map[string][]pipeline.Bulk // by the path of the data set that they belong to: "", or ggggeeee/item/
+}
+
+// newModel sorts what a header leaves out.
+func newModel(left []pipeline.Bulk, bulk func(string) string) model {
+	m := model{bulk: bulk, left: map[string][]pipeline.Bulk{}}
+	for _, v := range left {
+		at := v.Path[:strings.LastIndexByte(v.Path, '/')+1]
+		m.left[at] = append(m.left[at], v)
+	}
+	for _, of := range m.left {
+		slices.SortFunc(of, func(a, b pipeline.Bulk) int { return strings.Compare(a.Path, b.Path) })
+	}
+	return m
+}
+
+// each visits the elements of a data set and what it leaves out, in the order of tags. Of one that is left out only e.Tag and e.VR
+// are set, and there is true.
+func (m model) each(d pipeline.Dataset, at string, visit func(e pipeline.Element, path string, there bool)) {
+	left := m.left[at]
+	for _, e := range d {
+		path := "" // nobody asks for it
+		if m.bulk != nil {
+			path = string(appendTag([]byte(at), e.Tag))
+		}
+		for len(left) > 0 && left[0].Path < path {
+			m.visitLeft(left[0], visit)
+			left = left[1:]
+		}
+		if e.Tag.Group() != 0x0002 {
+			visit(e, path, false)
+		}
+	}
+	for _, v := range left {
+		m.visitLeft(v, visit)
+	}
+}
+
+func (m model) visitLeft(v pipeline.Bulk, visit func(pipeline.Element, string, bool)) {
+	tag, err := strconv.ParseUint(v.Path[len(v.Path)-8:], 16, 32)
+	if err == nil && v.Length != 0 {
+		visit(pipeline.Element{Tag: pipeline.Tag(tag), VR: v.VR}, v.Path, true)
+	}
+}
+
+func (m model) appendItem(b []byte, d pipeline.Dataset, at string) []byte {
 	b = append(b, '{')
 	first := true
-	for _, e := range d {
-		if e.Tag.Group() == 0x0002 {
-			continue
-		}
+	m.each(d, at, func(e pipeline.Element, path string, there bool) {
 		if !first {
 			b = append(b, ',')
 		}
 		first = false
 		b = appendTag(append(b, '"'), e.Tag)
 		b = append(append(append(b, `":{"vr":"`...), vrOf(e)...), '"')
-		path := ""
-		if bulk != nil && (len(e.Bytes) > 0 || len(e.Items) > 0) {
-			path = string(appendTag([]byte(at), e.Tag))
+		if there {
+			b = appendString(append(b, `,"BulkDataURI":`...), m.bulk(path))
+		} else {
+			b = m.appendValue(b, e, path)
 		}
-		b = appendValue(b, e, bulk, path)
 		b = append(b, '}')
-	}
+	})
 	return append(b, '}')
 }
 
@@ -60,21 +106,21 @@ func vrOf(e pipeline.Element) string {
 	return e.VR
 }
 
-func appendValue(b []byte, e pipeline.Element, bulk func(string) string, path string) []byte {
+func (m model) appendValue(b []byte, e pipeline.Element, path string) []byte {
 	if e.Tag == pipeline.TagSpecificCharacterSet {
 		return append(b, `,"Value":["ISO_IR 192"]`...)
 	}
 	var n int
 	var one func(b []byte, i int) []byte
 	switch {
-	case len(e.Bytes) > inlineLimit && bulk != nil:
-		return append(appendString(append(b, `,"BulkDataURI":`...), bulk(path)), nil...)
+	case len(e.Bytes) > inlineLimit && m.bulk != nil:
+		return appendString(append(b, `,"BulkDataURI":`...), m.bulk(path))
 	case len(e.Bytes) > 0:
 		b = append(b, `,"InlineBinary":"`...)
 		return append(base64.StdEncoding.AppendEncode(b, e.Bytes), '"')
 	case len(e.Items) > 0:
 		n, one = len(e.Items), func(b []byte, i int) []byte {
-			return appendItem(b, e.Items[i], bulk, path+"/"+strconv.Itoa(i+1)+"/")
+			return m.appendItem(b, e.Items[i], path+"/"+strconv.Itoa(i+1)+"/")
 		}
 	case len(e.Ints) > 0:
 		n, one = len(e.Ints), func(b []byte, i int) []byte { return appendInt(b, e.VR, e.Ints[i]) }

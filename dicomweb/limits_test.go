@@ -240,7 +240,7 @@ func TestGracefulStop(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- dicomweb.Serve(ctx, l, dicomweb.New(cfg, a, dicomweb.Deps{Open: dicom.OpenHeader}), cfg)
+		ended <- dicomweb.Serve(ctx, l, dicomweb.New(cfg, a, dicomweb.Deps{Imaging: imaging()}), cfg)
 	}()
 	body := multipartOf("b", file(t, object(t, "1.2", "1.2.3", "1.2.3.4")))
 	pr, pw := io.Pipe()

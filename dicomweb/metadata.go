@@ -1,120 +1,126 @@
 package dicomweb
 
 import (
-	"bytes"
 	"fmt"
+	"io"
 	"mime/multipart"
-	"net/http"
 	"net/textproto"
-	"strconv"
-	"strings"
 
 	"github.com/gin-gonic/gin"
 
 	"chatxray/pipeline"
 )
 
-// metadata is WADO-RS metadata of a study, a series or an instance (PS3.18 section 10.4.1.1.2): the headers in the JSON model.
+// maxListed is how many instances' metadata are made in memory, which gives them a length and ranges.
+const maxListed = 256
+
+// metadata is WADO-RS metadata of a study, a series or an instance (PS3.18 section 10.4.1.1.2): the headers in the JSON model, or in
+// XML, one part each.
 func (s *server) metadata(c *gin.Context) {
-	if !acceptsJSON(c.Request.Header["Accept"]) {
-		s.refuse(c, fmt.Errorf("%w: metadata come as %s", errNotAcceptable, mediaJSON))
+	media, single, err := chooseModel(parseAccept(c.Request.Header["Accept"]), c.Param("instance") != "")
+	if err != nil {
+		s.refuse(c, err)
 		return
 	}
 	found, err := s.found(c)
+	if err != nil {
+		s.refuse(c, err)
+		return
+	}
+	at, _, err := modified(found)
 	if err != nil {
 		s.refuse(c, err)
 		return
 	}
 	base := s.base(c.Request)
-	for i, in := range found {
-		header, err := s.header(in)
-		if err != nil && i == 0 {
-			s.refuse(c, err)
-			return
-		}
-		if err != nil { // half a list must not look whole
-			_ = c.Error(err)
-			panic(http.ErrAbortHandler)
-		}
-		out := []byte{','}
-		if i == 0 {
-			c.Header("Content-Type", mediaJSON)
-			out[0] = '['
-		}
-		url := instanceURL(base, in)
-		out = appendJSON(out, header, func(path string) string { return url + "/bulkdata/" + path })
-		if i == len(found)-1 {
-			out = append(out, ']')
-		}
-		if _, err := c.Writer.Write(out); err != nil {
-			panic(http.ErrAbortHandler)
-		}
+	tag := entityTag(found, "metadata", media, fmt.Sprint(single), base)
+	if s.fresh(c, tag, at) {
+		return
+	}
+	write := func(w io.Writer) error { return s.writeJSON(w, found, base) }
+	switch {
+	case media == mediaXML && single:
+		write = func(w io.Writer) error { return s.writeModel(w, found[0], base, mediaXML) }
+	case media == mediaXML:
+		media = related(mediaXML, boundaryOf(tag))
+		write = func(w io.Writer) error { return s.writeXMLParts(w, found, base, boundaryOf(tag)) }
+	}
+	if len(found) > maxListed {
+		s.stream(c, media, write)
+		return
+	}
+	b := &buffer{limit: maxBuffered}
+	switch err := write(b); {
+	case err == errLong:
+		s.stream(c, media, write)
+	case err != nil:
+		s.refuse(c, err)
+	default:
+		s.content(c, media, at, &pieces{all: []piece{bytesPiece(b.Bytes())}})
 	}
 }
 
-// header parses the file of an instance again.
-func (s *server) header(in *pipeline.Instance) (pipeline.Dataset, error) {
-	opened, err := s.Open(in.Path)
-	if err != nil {
-		return nil, fmt.Errorf("instance %s: %w", in.SOPInstanceUID, err)
-	}
-	return opened.Header, nil
-}
-
-// bulkdata returns a value that metadata has named by its BulkDataURI.
-func (s *server) bulkdata(c *gin.Context) {
-	found, err := s.found(c)
-	if err != nil {
-		s.refuse(c, err)
-		return
-	}
-	header, err := s.header(found[0])
-	if err != nil {
-		s.refuse(c, err)
-		return
-	}
-	value, ok := valueAt(header, strings.Split(strings.Trim(c.Param("path"), "/"), "/"))
-	if !ok {
-		s.refuse(c, fmt.Errorf("%w: the instance has no binary value at this path", pipeline.ErrNotFound))
-		return
-	}
-	const octets = "application/octet-stream"
-	for _, m := range parseAccept(c.Request.Header["Accept"]) {
+// chooseModel chooses between JSON and XML. single: not in a multipart body.
+func chooseModel(accept []mediaType, one bool) (media string, single bool, err error) {
+	for _, m := range accept {
 		switch {
-		case m.matches(octets):
-			c.Data(http.StatusOK, octets, value)
-			return
-		case m.matches("multipart/related"):
-			var b bytes.Buffer
-			w := multipart.NewWriter(&b)
-			part, _ := w.CreatePart(textproto.MIMEHeader{"Content-Type": {octets}}) // a buffer does not fail
-			_, _ = part.Write(value)
-			_ = w.Close()
-			c.Data(http.StatusOK, `multipart/related; type="`+octets+`"; boundary=`+w.Boundary(), b.Bytes())
-			return
+		case m.matches(mediaJSON), m.matches("application/json"):
+			return mediaJSON, true, nil
+		case m.q > 0 && m.name == mediaMulti && (m.params["type"] == mediaXML || m.params["type"] == ""), m.name == "multipart/*" && m.q > 0:
+			return mediaXML, false, nil
+		case m.matches(mediaXML) && one:
+			return mediaXML, true, nil
 		}
 	}
-	s.refuse(c, fmt.Errorf("%w: bulk data come as %s", errNotAcceptable, octets))
+	return "", false, fmt.Errorf(`%w: metadata come as %s, or as multipart/related; type="%s"`, errNotAcceptable, mediaJSON, mediaXML)
 }
 
-// valueAt finds a binary value by the path that appendJSON gives it.
-func valueAt(d pipeline.Dataset, path []string) ([]byte, bool) {
-	for {
-		n, err := strconv.ParseUint(path[0], 16, 32)
-		if err != nil {
-			return nil, false
+func (s *server) writeJSON(w io.Writer, found []*pipeline.Instance, base string) error {
+	between := "["
+	for _, in := range found {
+		if _, err := io.WriteString(w, between); err != nil {
+			return err
 		}
-		e, ok := d.Get(pipeline.Tag(n))
-		if !ok || len(path) == 2 {
-			return nil, false
+		if err := s.writeModel(w, in, base, mediaJSON); err != nil {
+			return err
 		}
-		if len(path) == 1 {
-			return e.Bytes, len(e.Bytes) > 0
-		}
-		item, err := strconv.Atoi(path[1])
-		if err != nil || item < 1 || item > len(e.Items) {
-			return nil, false
-		}
-		d, path = e.Items[item-1], path[2:]
+		between = ","
 	}
+	_, err := io.WriteString(w, "]")
+	return err
+}
+
+func (s *server) writeXMLParts(w io.Writer, found []*pipeline.Instance, base, boundary string) error {
+	mw := multipart.NewWriter(w)
+	if err := mw.SetBoundary(boundary); err != nil {
+		return err
+	}
+	for _, in := range found {
+		part, err := mw.CreatePart(textproto.MIMEHeader{"Content-Type": {mediaXML}, "Content-Location": {instanceURL(base, in) + "/metadata"}})
+		if err != nil {
+			return err
+		}
+		if err := s.writeModel(part, in, base, mediaXML); err != nil {
+			return err
+		}
+	}
+	return mw.Close()
+}
+
+// writeModel writes the header of one instance. It is there in full before the first byte goes out.
+func (s *server) writeModel(w io.Writer, in *pipeline.Instance, base, media string) error {
+	o, err := s.open(in)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	m := newModel(o.Left(), func(path string) string { return instanceURL(base, in) + "/bulkdata/" + path })
+	var out []byte
+	if media == mediaXML {
+		out = m.appendXML(nil, o.Header())
+	} else {
+		out = m.appendItem(nil, o.Header(), "")
+	}
+	_, err = w.Write(out)
+	return err
 }

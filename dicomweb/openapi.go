@@ -21,6 +21,7 @@ var pathParameters = map[string]object{
 	"study":    uidSchema("Study Instance UID"),
 	"series":   uidSchema("Series Instance UID"),
 	"instance": uidSchema("SOP Instance UID"),
+	"frames":   {"type": "string", "pattern": "^[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*$", "description": "Frame numbers from 1, with commas between"},
 	"path":     {"type": "string", "pattern": "^[0-9A-Fa-f]{8}(/[1-9][0-9]{0,5}/[0-9A-Fa-f]{8})*$", "description": "Tag, and for a value inside sequences item number and tag again"},
 }
 

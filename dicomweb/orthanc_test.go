@@ -235,9 +235,16 @@ func TestOrthancCompressed(t *testing.T) {
 		if err := json.Unmarshal(o.call("GET", "/instances/"+up.ID+"/simplified-tags", nil), &tags); err != nil {
 			t.Fatal(err)
 		}
-		r := s.get("/studies/"+tags.StudyInstanceUID+"/series/"+tags.SeriesInstanceUID+"/instances/"+tags.SOPInstanceUID, "Accept", "application/dicom")
+		r := s.get("/studies/"+tags.StudyInstanceUID+"/series/"+tags.SeriesInstanceUID+"/instances/"+tags.SOPInstanceUID, "Accept", "application/dicom; transfer-syntax=*")
 		if !bytes.Equal(r.body, b) {
 			t.Errorf("%s: %d, other bytes", filepath.Base(name), r.StatusCode)
+		}
+
+		// Orthanc asks for transfer-syntax=*, and so must get what it sent.
+		o.call("DELETE", "/instances/"+up.ID, nil)
+		o.call("POST", "/dicom-web/servers/chatxray/retrieve", map[string]any{"Resources": []map[string]string{{"Study": tags.StudyInstanceUID}}, "Synchronous": true})
+		if !bytes.Equal(o.call("GET", "/instances/"+up.ID+"/file", nil), b) {
+			t.Errorf("%s came back to Orthanc with other bytes", filepath.Base(name))
 		}
 	}
 	if tried == 0 {

@@ -86,15 +86,9 @@ func (s *server) table() []route {
 		{"POST", studiesPath, RoleStore, "Store instances (STOW-RS)", nil, asInstance, asModels, storeStatuses, s.stow},
 		{"POST", studyPath, RoleStore, "Store instances of one study (STOW-RS)", nil, asInstance, asModels, storeStatuses, s.stow},
 
-		{"GET", studyPath, RoleRead, "Retrieve a study (WADO-RS)", nil, nil, asDICOM, nil, s.retrieve},
-		{"GET", seriesPath, RoleRead, "Retrieve a series (WADO-RS)", nil, nil, asDICOM, nil, s.retrieve},
-		{"GET", instancePath, RoleRead, "Retrieve an instance (WADO-RS)", nil, nil, asInstance, nil, s.retrieve},
-		{"GET", studyPath + "/metadata", RoleRead, "Retrieve the metadata of a study (WADO-RS)", nil, nil, asModel, nil, s.metadata},
-		{"GET", seriesPath + "/metadata", RoleRead, "Retrieve the metadata of a series (WADO-RS)", nil, nil, asModel, nil, s.metadata},
-		{"GET", instancePath + "/metadata", RoleRead, "Retrieve the metadata of an instance (WADO-RS)", nil, nil, asModel, nil, s.metadata},
-		{"GET", instancePath + "/bulkdata/*path", RoleRead, "Retrieve a binary value that metadata name (WADO-RS)", nil, nil,
-			[]string{"application/octet-stream", `multipart/related; type="application/octet-stream"`}, nil, s.bulkdata},
+		{"GET", "/wado", RoleRead, "Retrieve an instance (WADO-URI)", uriQuery, nil, append([]string{mediaDICOM}, pictures...), nil, s.wadoURI},
 	}
+	t = append(t, s.retrieveRoutes()...)
 	for _, l := range []struct {
 		path, what string
 		level      pipeline.Level

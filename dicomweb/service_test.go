@@ -52,7 +52,7 @@ type option func(*dicomweb.Config, *dicomweb.Deps, *archive.Options)
 func start(t testing.TB, options ...option) *service {
 	t.Helper()
 	s := &service{t: t, log: &logged{}}
-	cfg, deps, opts := dicomweb.Default(), dicomweb.Deps{Open: dicom.OpenHeader, Lookup: dicom.Lookup}, archive.Options{}
+	cfg, deps, opts := dicomweb.Default(), dicomweb.Deps{Lookup: dicom.Lookup, Imaging: imaging()}, archive.Options{}
 	deps.Log = zerolog.New(s.log)
 	for _, o := range options {
 		o(&cfg, &deps, &opts)
@@ -87,6 +87,16 @@ func start(t testing.TB, options ...option) *service {
 // host is where the service listens.
 func (s *service) host() string {
 	return strings.TrimSuffix(strings.TrimPrefix(s.root, "http://"), dicomweb.Root)
+}
+
+// imaging is what the product hands in, too.
+func imaging() dicomweb.Imaging {
+	return dicomweb.Imaging{
+		Object:     func(in *pipeline.Instance) (dicomweb.Object, error) { return dicom.OpenObject(in) },
+		Transcodes: dicom.Transcodes,
+		Assemble:   dicom.Assemble,
+		AllowsVR:   dicom.AllowsVR,
+	}
 }
 
 // object is a data set of the synthetic patient; each pair of edit is a tag and its text.

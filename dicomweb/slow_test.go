@@ -29,7 +29,7 @@ func served(t *testing.T, cfg dicomweb.Config) (address string, a *archive.Archi
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- dicomweb.Serve(ctx, l, dicomweb.New(cfg, a, dicomweb.Deps{Open: dicom.OpenFile, Lookup: dicom.Lookup}), cfg)
+		ended <- dicomweb.Serve(ctx, l, dicomweb.New(cfg, a, dicomweb.Deps{Lookup: dicom.Lookup}), cfg)
 	}()
 	t.Cleanup(func() {
 		cancel()

@@ -91,8 +91,10 @@ func (u *upload) receive(c *gin.Context) error {
 		err = u.single(body)
 	case m.name == "multipart/related" && (m.params["type"] == "application/dicom" || m.params["type"] == ""):
 		err = u.multipart(body, m)
+	case isModel(m):
+		err = u.models(body, m)
 	default:
-		return fmt.Errorf(`%w: this service stores multipart/related; type="application/dicom" and application/dicom`, errMediaType)
+		return fmt.Errorf(`%w: this service stores application/dicom, %s and %s, each alone or in multipart/related with its type`, errMediaType, mediaJSON, mediaXML)
 	}
 	if body.err != nil { // whatever it led to
 		return body.err

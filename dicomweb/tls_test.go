@@ -119,7 +119,7 @@ func startSecure(t *testing.T, cfg dicomweb.Config) *secure {
 	s := &secure{url: "https://localhost:" + portOf(l) + dicomweb.Root, archive: a, log: &logged{},
 		stop: func() error { cancel(); err := <-ended; ended <- err; return err }}
 	go func() {
-		ended <- dicomweb.Serve(ctx, dicomweb.Secure{Listener: l, Config: conf}, dicomweb.New(cfg, a, dicomweb.Deps{Open: dicom.OpenFile, Lookup: dicom.Lookup, Guard: guard, Log: zerolog.New(s.log)}), cfg)
+		ended <- dicomweb.Serve(ctx, dicomweb.Secure{Listener: l, Config: conf}, dicomweb.New(cfg, a, dicomweb.Deps{Lookup: dicom.Lookup, Guard: guard, Log: zerolog.New(s.log)}), cfg)
 	}()
 	t.Cleanup(func() {
 		_ = s.stop()

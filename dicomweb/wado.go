@@ -1,39 +1,57 @@
 package dicomweb
 
 import (
+	"archive/zip"
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
-	"net/http"
 	"net/textproto"
 	"os"
-	"slices"
 	"strconv"
-	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
 	"chatxray/pipeline"
 )
 
-// retrieve is WADO-RS for a study, a series or an instance (PS3.18 section 10.4): the files as they were stored.
+// retrieve is WADO-RS for a study, a series or an instance (PS3.18 section 10.4).
 func (s *server) retrieve(c *gin.Context) {
 	found, err := s.found(c)
 	if err != nil {
 		s.refuse(c, err)
 		return
 	}
-	single, err := chooseDICOM(parseAccept(c.Request.Header["Accept"]), found, c.Param("instance") != "")
+	d, err := s.chooseDICOM(parseAccept(c.Request.Header["Accept"]), found, c.Param("instance") != "")
 	if err != nil {
 		s.refuse(c, err)
 		return
 	}
-	if single {
-		s.sendFile(c, found[0])
+	at, sizes, err := modified(found)
+	if err != nil {
+		s.refuse(c, err)
 		return
 	}
-	s.sendFiles(c, found)
+	base := s.base(c.Request)
+	tag := entityTag(found, "dicom", fmt.Sprint(d), base)
+	convert := false
+	for _, in := range found {
+		convert = convert || s.target(d, in) != asStored
+	}
+	switch {
+	case d.single:
+		s.sendInstance(c, found[0], d, at, sizes[0])
+	case s.fresh(c, tag, at):
+	case d.zip:
+		s.sendZip(c, found, d)
+	case !convert:
+		s.content(c, related(mediaDICOM, boundaryOf(tag)), at, filePieces(found, sizes, base, boundaryOf(tag)))
+	default:
+		s.sendConverted(c, found, d, base, tag)
+	}
 }
 
 // found returns the instances that the path names.
@@ -45,110 +63,195 @@ func (s *server) found(c *gin.Context) ([]*pipeline.Instance, error) {
 	return s.store.Instances(c.Request.Context(), study, series, sop)
 }
 
-// chooseDICOM chooses between application/dicom (single) and multipart/related of it, and checks that the stored transfer syntaxes are
-// among those asked for. Without a transfer-syntax parameter the files come as they are stored.
-func chooseDICOM(accept []mediaType, found []*pipeline.Instance, one bool) (single bool, err error) {
-	var syntaxes []string
-	for _, m := range accept {
-		multi := m.name == "*/*" || m.name == "*" || m.name == "multipart/*" ||
-			m.name == "multipart/related" && slices.Contains([]string{"", "application/dicom", "*/*", "application/*"}, m.params["type"])
-		alone := m.name == "application/dicom" || m.name == "application/*"
-		if m.q == 0 || !multi && !alone {
-			continue
-		}
-		if ts := m.params["transfer-syntax"]; ts != "" && ts != "*" && slices.ContainsFunc(found, func(in *pipeline.Instance) bool { return in.TransferSyntaxUID != ts }) {
-			syntaxes = append(syntaxes, printable(ts))
-			continue
-		}
-		return alone && one, nil
+// filePieces is a multipart body of files as they are stored.
+func filePieces(found []*pipeline.Instance, sizes []int64, base, boundary string) *pieces {
+	p := new(pieces)
+	for i, in := range found {
+		p.all = append(p.all, bytesPiece(partHead(boundary, i == 0, labelled(mediaDICOM, in.TransferSyntaxUID), instanceURL(base, in))),
+			piece{path: in.Path, size: sizes[i]})
 	}
-	if len(syntaxes) > 0 {
-		return false, fmt.Errorf("%w: what is stored has the transfer syntax %s, and this service does not convert it to %s; ask for transfer-syntax=*",
-			errNotAcceptable, strings.Join(storedSyntaxes(found), ", "), strings.Join(syntaxes, ", "))
-	}
-	return false, fmt.Errorf(`%w: instances come as multipart/related; type="application/dicom", one alone as application/dicom too`, errNotAcceptable)
+	p.all = append(p.all, bytesPiece([]byte("\r\n--"+boundary+"--\r\n")))
+	return p
 }
 
-func storedSyntaxes(found []*pipeline.Instance) []string {
-	var out []string
-	for _, in := range found {
-		if !slices.Contains(out, in.TransferSyntaxUID) {
-			out = append(out, in.TransferSyntaxUID)
-		}
+// partHead is what stands before the content of a part.
+func partHead(boundary string, first bool, media, location string) []byte {
+	b := []byte("\r\n--" + boundary + "\r\n")
+	if first {
+		b = b[2:]
 	}
-	return out
+	b = append(b, "Content-Type: "+media+"\r\n"...)
+	if location != "" {
+		b = append(b, "Content-Location: "+location+"\r\n"...)
+	}
+	return append(b, "\r\n"...)
 }
 
-func partType(in *pipeline.Instance) string {
-	return "application/dicom; transfer-syntax=" + in.TransferSyntaxUID
-}
+// maxBuffered is the largest converted instance that is made in memory, which gives it a length and ranges.
+const maxBuffered = 64 << 20
 
-func (s *server) sendFile(c *gin.Context, in *pipeline.Instance) {
-	f, size, err := openStored(in)
+// sendInstance answers with one instance as application/dicom.
+func (s *server) sendInstance(c *gin.Context, in *pipeline.Instance, d delivery, at time.Time, size int64) {
+	target := s.target(d, in)
+	tag := entityTag([]*pipeline.Instance{in}, "instance", target)
+	if s.fresh(c, tag, at) {
+		return
+	}
+	if target == asStored {
+		s.content(c, labelled(mediaDICOM, in.TransferSyntaxUID), at, &pieces{all: []piece{{path: in.Path, size: size}}})
+		return
+	}
+	leave, err := s.gate.enter(c.Request.Context())
 	if err != nil {
 		s.refuse(c, err)
 		return
+	}
+	defer leave()
+	o, file, actual, err := s.converted(c.Request.Context(), in, target, d.strict)
+	if err != nil {
+		s.refuse(c, err)
+		return
+	}
+	defer o.Close()
+	if actual == asStored {
+		s.content(c, labelled(mediaDICOM, in.TransferSyntaxUID), at, &pieces{all: []piece{{path: in.Path, size: size}}})
+		return
+	}
+	b := &buffer{limit: maxBuffered}
+	switch _, err := file.WriteTo(b); {
+	case errors.Is(err, errLong):
+		leave()
+		s.stream(c, labelled(mediaDICOM, actual), func(w io.Writer) error {
+			y, err := s.gate.yield(c.Request.Context())
+			if err != nil {
+				return err
+			}
+			defer y.close()
+			y.w = w
+			_, err = file.WriteTo(y)
+			return err
+		})
+	case err != nil:
+		s.refuse(c, unable(in, err))
+	default:
+		leave()
+		release, err := s.gate.hold(b.Len())
+		if err != nil {
+			s.refuse(c, err)
+			return
+		}
+		defer release()
+		s.content(c, labelled(mediaDICOM, actual), at, &pieces{all: []piece{bytesPiece(b.Bytes())}})
+	}
+}
+
+// buffer is memory up to a bound.
+type buffer struct {
+	bytes.Buffer
+	limit int
+}
+
+var errLong = errors.New("longer than is held in memory")
+
+// Write implements io.Writer.
+func (b *buffer) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > b.limit {
+		return 0, errLong
+	}
+	return b.Buffer.Write(p)
+}
+
+// converted prepares an instance for another syntax. Where the client did not ask for it and it cannot be done, actual is asStored.
+func (s *server) converted(ctx context.Context, in *pipeline.Instance, target string, strict bool) (o Object, file io.WriterTo, actual string, err error) {
+	if o, err = s.open(in); err != nil {
+		return nil, nil, "", err
+	}
+	if file, actual, err = o.Transcode(ctx, target); err == nil {
+		return o, file, actual, nil
+	}
+	if ctx.Err() == nil && !strict {
+		s.Log.Warn().Str("instance", in.SOPInstanceUID).Str("to", target).Err(err).Msg("not converted; it is sent as it is stored")
+		return o, nil, asStored, nil
+	}
+	o.Close()
+	return nil, nil, "", unable(in, err)
+}
+
+// sendConverted streams several instances, converting where that is asked. What fails before the first byte is an error; later the
+// connection is cut, because a closed multipart body would say that nothing is missing.
+func (s *server) sendConverted(c *gin.Context, found []*pipeline.Instance, d delivery, base, tag string) {
+	s.stream(c, related(mediaDICOM, boundaryOf(tag)), func(w io.Writer) error {
+		mw := multipart.NewWriter(w)
+		if err := mw.SetBoundary(boundaryOf(tag)); err != nil {
+			return err
+		}
+		for _, in := range found {
+			err := s.sendAs(c.Request.Context(), in, d, func(syntax string) (io.Writer, error) {
+				return mw.CreatePart(textproto.MIMEHeader{"Content-Type": {labelled(mediaDICOM, syntax)}, "Content-Location": {instanceURL(base, in)}})
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return mw.Close()
+	})
+}
+
+// sendAs writes one instance, converted where that is asked, to where part says.
+func (s *server) sendAs(ctx context.Context, in *pipeline.Instance, d delivery, part func(syntax string) (io.Writer, error)) error {
+	if target := s.target(d, in); target != asStored {
+		y, err := s.gate.yield(ctx)
+		if err != nil {
+			return err
+		}
+		defer y.close()
+		o, file, actual, err := s.converted(ctx, in, target, d.strict)
+		if err != nil {
+			return err
+		}
+		defer o.Close()
+		if actual != asStored {
+			if y.w, err = part(actual); err == nil {
+				_, err = file.WriteTo(y)
+			}
+			return err
+		}
+		y.leave()
+	}
+	f, err := os.Open(in.Path)
+	if errors.Is(err, os.ErrNotExist) {
+		return errGone(in)
+	}
+	if err != nil {
+		return fmt.Errorf("instance %s cannot be read: %w", in.SOPInstanceUID, err)
 	}
 	defer f.Close()
-	c.Header("Content-Type", partType(in))
-	c.Header("Content-Length", strconv.FormatInt(size, 10))
-	c.Status(http.StatusOK)
-	if _, err := io.Copy(c.Writer, f); err != nil {
-		_ = c.Error(fmt.Errorf("%w: the client went away", errBroken))
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// sendFiles streams several files. One that cannot be opened before the first byte is an error; later the connection is cut, because a
-// closed multipart body would say that nothing is missing.
-func (s *server) sendFiles(c *gin.Context, found []*pipeline.Instance) {
-	first, _, err := openStored(found[0])
-	if err != nil {
-		s.refuse(c, err)
-		return
-	}
-	w := multipart.NewWriter(c.Writer)
-	c.Header("Content-Type", `multipart/related; type="application/dicom"; boundary=`+w.Boundary())
-	c.Status(http.StatusOK)
-	for i, in := range found {
-		f := first
-		if i > 0 {
-			f, _, err = openStored(in)
-		}
-		if err == nil {
-			err = sendPart(w, in, instanceURL(s.base(c.Request), in), f)
-			f.Close()
-		}
-		if err != nil {
-			_ = c.Error(err)
-			panic(http.ErrAbortHandler)
-		}
-	}
-	if err := w.Close(); err != nil {
-		panic(http.ErrAbortHandler)
-	}
-}
-
-func sendPart(w *multipart.Writer, in *pipeline.Instance, location string, r io.Reader) error {
-	part, err := w.CreatePart(textproto.MIMEHeader{"Content-Type": {partType(in)}, "Content-Location": {location}})
+	w, err := part(in.TransferSyntaxUID)
 	if err == nil {
-		_, err = io.Copy(part, r)
+		_, err = io.Copy(w, f)
 	}
 	return err
 }
 
-func openStored(in *pipeline.Instance) (*os.File, int64, error) {
-	f, err := os.Open(in.Path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, 0, fmt.Errorf("%w: the file of instance %s is gone from the archive", pipeline.ErrNotFound, in.SOPInstanceUID)
-	}
-	if err != nil {
-		return nil, 0, fmt.Errorf("instance %s cannot be opened: %w", in.SOPInstanceUID, err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
+// sendZip streams files as one archive: number of the series and of the instance in the order of arrival, and the instance's UID.
+func (s *server) sendZip(c *gin.Context, found []*pipeline.Instance, d delivery) {
+	c.Header("Content-Disposition", `attachment; filename="`+found[0].StudyInstanceUID+`.zip"`)
+	s.stream(c, mediaZip, func(w io.Writer) error {
+		z := zip.NewWriter(w)
+		series := map[string]int{}
+		for _, in := range found {
+			n, known := series[in.SeriesInstanceUID]
+			if !known {
+				n = len(series) + 1
+				series[in.SeriesInstanceUID] = n
+			}
+			err := s.sendAs(c.Request.Context(), in, d, func(string) (io.Writer, error) {
+				return z.CreateHeader(&zip.FileHeader{Name: "series" + strconv.Itoa(n) + "/" + in.SOPInstanceUID + ".dcm", Method: zip.Store})
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return z.Close()
+	})
 }

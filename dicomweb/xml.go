@@ -12,26 +12,30 @@ import (
 )
 
 // appendXML writes a data set as Native DICOM Model (PS3.19 annex A.1), for clients that do not know JSON.
-func appendXML(b []byte, d pipeline.Dataset) []byte {
+func appendXML(b []byte, d pipeline.Dataset) []byte { return model{}.appendXML(b, d) }
+
+func (m model) appendXML(b []byte, d pipeline.Dataset) []byte {
 	w := bytes.NewBuffer(b)
-	w.WriteString(xml.Header + `<NativeDicomModel xml:space="preserve">`)
-	writeXML(w, d)
+	w.WriteString(xml.Header + `<NativeDicomModel xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM" xml:space="preserve">`)
+	m.writeXML(w, d, "")
 	w.WriteString(`</NativeDicomModel>`)
 	return w.Bytes()
 }
 
-func writeXML(w *bytes.Buffer, d pipeline.Dataset) {
-	for _, e := range d {
-		if e.Tag.Group() == 0x0002 {
-			continue
-		}
+func (m model) writeXML(w *bytes.Buffer, d pipeline.Dataset, at string) {
+	m.each(d, at, func(e pipeline.Element, path string, there bool) {
 		fmt.Fprintf(w, `<DicomAttribute tag="%08X" vr="%s">`, uint32(e.Tag), vrOf(e))
 		for i, item := range e.Items {
 			fmt.Fprintf(w, `<Item number="%d">`, i+1)
-			writeXML(w, item)
+			m.writeXML(w, item, path+"/"+strconv.Itoa(i+1)+"/")
 			w.WriteString(`</Item>`)
 		}
-		if len(e.Bytes) > 0 {
+		switch {
+		case there, len(e.Bytes) > inlineLimit && m.bulk != nil:
+			w.WriteString(`<BulkData uri="`)
+			_ = xml.EscapeText(w, []byte(m.bulk(path)))
+			w.WriteString(`"/>`)
+		case len(e.Bytes) > 0:
 			w.WriteString(`<InlineBinary>` + base64.StdEncoding.EncodeToString(e.Bytes) + `</InlineBinary>`)
 		}
 		for i, v := range textValues(e) {
@@ -44,7 +48,7 @@ func writeXML(w *bytes.Buffer, d pipeline.Dataset) {
 			w.WriteString(`</Value>`)
 		}
 		w.WriteString(`</DicomAttribute>`)
-	}
+	})
 }
 
 // textValues are the values of an element that is neither a sequence nor binary.

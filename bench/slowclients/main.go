@@ -61,7 +61,7 @@ func serve(dir string) error {
 	go func() { _, _ = io.Copy(io.Discard, os.Stdin); cancel() }() // ends with its parent
 	cfg := dicomweb.Default()
 	cfg.Drain = time.Second
-	_ = dicomweb.Serve(ctx, l, dicomweb.New(cfg, a, dicomweb.Deps{Open: dicom.OpenFile, Lookup: dicom.Lookup, Log: zerolog.Nop()}), cfg)
+	_ = dicomweb.Serve(ctx, l, dicomweb.New(cfg, a, dicomweb.Deps{Lookup: dicom.Lookup, Log: zerolog.Nop()}), cfg)
 	return nil
 }
 

@@ -93,9 +93,10 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	metrics := prometheus.NewRegistry()
 	countLine(metrics, line)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
-		Open: dicom.OpenHeader, Lookup: dicom.Lookup, Log: s.log, Metrics: metrics, Readings: readings{line, arch},
+		Lookup: dicom.Lookup, Log: s.log, Metrics: metrics, Readings: readings{line, arch},
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
-		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
+		Imaging: imaging(),
+		Checks:  map[string]func(context.Context) error{"redis": claims.Ping},
 	})
 	port := listener.Addr().(*net.TCPAddr).Port
 	if c.PortFile != "" {
@@ -116,8 +117,18 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 // archiveOptions are those of an archive that tells the log what needs a look.
 func archiveOptions(s streams, cfg archive.Config) archive.Options {
 	o := cfg.Options(func(what, path string, err error) { s.log.Warn().Str("file", path).Err(err).Msg(what) })
-	o.Header = dicom.ReadHeader
+	o.Header = dicom.OpenHeader
 	return o
+}
+
+// imaging hands pipeline/dicom to the server.
+func imaging() dicomweb.Imaging {
+	return dicomweb.Imaging{
+		Object:     func(in *pipeline.Instance) (dicomweb.Object, error) { return dicom.OpenObject(in) },
+		Transcodes: dicom.Transcodes,
+		Assemble:   dicom.Assemble,
+		AllowsVR:   dicom.AllowsVR,
+	}
 }
 
 // work runs server and line until ctx ends or one of them fails, then stops both in order: uploads first, so that what they bring is

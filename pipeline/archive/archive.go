@@ -31,13 +31,13 @@ type Opener func(path string) (*pipeline.Instance, error)
 
 // Options of an archive. The zero value is usable.
 type Options struct {
-	Reserve   int64                                       // bytes of disk that stay free; 0 is DefaultReserve, below 0 none
-	FreeSpace func(dir string) (int64, error)             // bytes free for us; nil asks the operating system
-	Now       func() time.Time                            // nil is time.Now
-	Warn      func(what string, path string, err error)   // something at start needs a look; nil drops it. No patient data comes in.
-	Replace   bool                                        // other content under a UID that is kept replaces it; else it is a conflict
-	Header    func(path string) (pipeline.Dataset, error) // reads the attributes of a file without summing it up; nil takes the Opener
-	Progress  func(instances int)                         // how many files Rebuild has entered so far; nil drops it
+	Reserve   int64                                     // bytes of disk that stay free; 0 is DefaultReserve, below 0 none
+	FreeSpace func(dir string) (int64, error)           // bytes free for us; nil asks the operating system
+	Now       func() time.Time                          // nil is time.Now
+	Warn      func(what string, path string, err error) // something at start needs a look; nil drops it. No patient data comes in.
+	Replace   bool                                      // other content under a UID that is kept replaces it; else it is a conflict
+	Header    Opener                                    // reads the header of a file without summing it up; nil takes the Opener
+	Progress  func(instances int)                       // how many files Rebuild has entered so far; nil drops it
 }
 
 // DefaultReserve is the disk space that stays free, 256 MB.

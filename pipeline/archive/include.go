@@ -99,10 +99,11 @@ func (a *Archive) firstHeader(ctx context.Context, level pipeline.Level, id int6
 }
 
 func (a *Archive) header(path string) (pipeline.Dataset, error) {
+	open := a.open
 	if a.opts.Header != nil {
-		return a.opts.Header(path)
+		open = a.opts.Header
 	}
-	in, err := a.open(path)
+	in, err := open(path)
 	if err != nil {
 		return nil, err
 	}

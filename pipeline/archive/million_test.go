@@ -56,7 +56,7 @@ func BenchmarkMillion(b *testing.B) {
 	}
 	runtime.GC()
 	b.Logf("%d studies: open and first search %.2f s, memory of the process %d MB, before %d MB", n, time.Since(start).Seconds(), rss(), before)
-	web := httptest.NewServer(dicomweb.New(dicomweb.Default(), a, dicomweb.Deps{Open: dicom.OpenFile, Lookup: dicom.Lookup}))
+	web := httptest.NewServer(dicomweb.New(dicomweb.Default(), a, dicomweb.Deps{Lookup: dicom.Lookup}))
 	defer web.Close()
 	for _, q := range queries(n) {
 		b.Run(q.name, func(b *testing.B) {

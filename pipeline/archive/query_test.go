@@ -147,7 +147,7 @@ func TestSequenceMatching(t *testing.T) {
 func TestInclude(t *testing.T) {
 	dir := t.TempDir()
 	reads := 0
-	a := open(t, dir, archive.Options{Header: func(path string) (pipeline.Dataset, error) { reads++; return dicom.ReadHeader(path) }})
+	a := open(t, dir, archive.Options{Header: func(path string) (*pipeline.Instance, error) { reads++; return dicom.OpenHeader(path) }})
 	mustStore(t, a, requested(t, "1.2.1", "HOSPITAL", "S1", "P1"))
 	one := func(q pipeline.Query) pipeline.Dataset {
 		t.Helper()

@@ -38,6 +38,16 @@ func Keyword(t pipeline.Tag) (keyword, vr string, ok bool) {
 	return i.Keyword, vr, true
 }
 
+// AllowsVR tells whether an attribute may have a VR: one of the dictionary's, or UN. What the dictionary does not know may have any VR of
+// the standard.
+func AllowsVR(t pipeline.Tag, vr string) bool {
+	if vrOf(vr).form == formNone {
+		return false
+	}
+	i, ok := info(t)
+	return !ok || len(i.VRs) == 0 || vr == "UN" || slices.Contains(i.VRs, vr) || vrOf(i.VRs[0]).form == formNone
+}
+
 // info is the library's entry for a tag, or for the first of its repeating groups (PS3.5 section 7.6).
 func info(t pipeline.Tag) (tag.Info, bool) {
 	g := t.Group()

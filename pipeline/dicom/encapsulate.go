@@ -72,6 +72,33 @@ func (p *Pixels) interleaved() *Pixels {
 	return &out
 }
 
+// wholeWords returns the frame with bits that mean nothing in its 16-bit words set as encoders want them: zero, or the sign. Where
+// samples do not begin at bit 0, all bits up to High Bit count as stored.
+func (p *Pixels) wholeWords() *Pixels {
+	out := *p
+	out.BitsStored = p.HighBit + 1
+	if p.BitsAllocated != 16 || out.BitsStored == 16 {
+		return &out
+	}
+	shift := 16 - out.BitsStored
+	copied := false
+	for i := 0; i+1 < len(p.Data); i += 2 {
+		w := binary.LittleEndian.Uint16(out.Data[i:])
+		right := w << shift >> shift
+		if p.Signed {
+			right = uint16(int16(w<<shift) >> shift)
+		}
+		if right == w {
+			continue
+		}
+		if !copied { // Data may be a part of the file in memory
+			out.Data, copied = bytes.Clone(p.Data), true
+		}
+		binary.LittleEndian.PutUint16(out.Data[i:], right)
+	}
+	return &out
+}
+
 // nativeElement writes the element of uncompressed pixels. The bytes of OW words are swapped in big endian; implicit VR is OW.
 func nativeElement(e pipeline.Element, enc coding) []byte {
 	b := e.Bytes

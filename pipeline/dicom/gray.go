@@ -163,15 +163,9 @@ func colourLookup(f wordFormat) []float32 {
 
 // paletteLookup is the lookup of a PALETTE COLOR image: the luminance of each colour (PS3.3 section C.7.6.3.1.5).
 func paletteLookup(h pipeline.Dataset, f wordFormat) ([]float32, error) {
-	var colours [3]*table
-	for i, tags := range [][2]pipeline.Tag{
-		{pipeline.TagRedPaletteColorLookupTableDescriptor, pipeline.TagRedPaletteColorLookupTableData},
-		{pipeline.TagGreenPaletteColorLookupTableDescriptor, pipeline.TagGreenPaletteColorLookupTableData},
-		{pipeline.TagBluePaletteColorLookupTableDescriptor, pipeline.TagBluePaletteColorLookupTableData},
-	} {
-		if colours[i] = readTable(h, tags[0], tags[1], f.signed); colours[i] == nil {
-			return nil, fmt.Errorf("%w palette: %v or %v is absent or empty (segmented palettes cannot be read)", pipeline.ErrUnsupported, tags[0], tags[1])
-		}
+	colours, err := palette(h, f.signed)
+	if err != nil {
+		return nil, err
 	}
 	values := make([]float32, 1<<f.stored)
 	for i := range values {

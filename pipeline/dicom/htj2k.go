@@ -11,11 +11,11 @@ func init() {
 	openJPH := codecDecode("DecodeHtJpeg2000", jpeg2000Stream)
 	register(syntax{
 		Syntax: Syntax{UID: HTJ2KLossless, Name: "High-Throughput JPEG 2000 Image Compression (Lossless Only)", NeedsCodecs: true},
-		decode: openJPH, encode: codecEncode("EncodeHtJpeg2000", nil),
+		decode: openJPH, encode: colour8(codecEncode("EncodeHtJpeg2000", nil)),
 	})
 	register(syntax{
 		Syntax: Syntax{UID: HTJ2KLosslessRPCL, Name: "High-Throughput JPEG 2000 with RPCL Options Image Compression (Lossless Only)", NeedsCodecs: true},
-		decode: openJPH, encode: codecEncode("EncodeHtJpeg2000", map[string]uint64{"ProgressionOrder": 2}),
+		decode: openJPH, encode: colour8(codecEncode("EncodeHtJpeg2000", map[string]uint64{"ProgressionOrder": 2})),
 	})
 	register(syntax{
 		Syntax: Syntax{UID: HTJ2K, Name: "High-Throughput JPEG 2000 Image Compression", NeedsCodecs: true},

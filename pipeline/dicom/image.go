@@ -15,15 +15,15 @@ func Decode(ctx context.Context, in *pipeline.Instance, frame int) (*pipeline.Im
 	if err != nil {
 		return nil, err
 	}
-	m, err := develop(in, frame, px)
+	m, err := develop(in, frame, px, nil)
 	if err != nil {
 		return nil, fmt.Errorf("frame %d of instance %s: %w", frame+1, in.SOPInstanceUID, err)
 	}
 	return m, nil
 }
 
-// develop makes an Image of stored pixels and the header they came with.
-func develop(in *pipeline.Instance, frame int, px *Pixels) (*pipeline.Image, error) {
+// develop makes an Image of stored pixels and the header they came with. chosen, if any, stands in for the object's VOI transformation.
+func develop(in *pipeline.Instance, frame int, px *Pixels, chosen voi) (*pipeline.Image, error) {
 	w, err := grayWords(px)
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func develop(in *pipeline.Instance, frame int, px *Pixels) (*pipeline.Image, err
 			return nil, err
 		}
 	case px.Photometric == "MONOCHROME1" || px.Photometric == "MONOCHROME2":
-		m.LUT = grayLookup(in.Header, frame, w.format, px.Photometric, func() []uint32 { return census(m, w.format.words) })
+		m.LUT = grayLookup(in.Header, frame, w.format, px.Photometric, chosen, func() []uint32 { return census(m, w.format.words) })
 	default:
 		return nil, fmt.Errorf("%w photometric interpretation %q of an image with one sample a pixel", pipeline.ErrUnsupported, px.Photometric)
 	}

@@ -26,7 +26,7 @@ func frame(columns int, words ...uint16) *Pixels {
 
 func developed(t *testing.T, px *Pixels, h pipeline.Dataset) *pipeline.Image {
 	t.Helper()
-	m, err := develop(&pipeline.Instance{SOPInstanceUID: "1.2.3", Header: h}, 0, px)
+	m, err := develop(&pipeline.Instance{SOPInstanceUID: "1.2.3", Header: h}, 0, px, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestDevelopRefuses(t *testing.T) {
 	} {
 		px := frame(2, 1, 2, 3, 4)
 		c.spoil(px)
-		if _, err := develop(&pipeline.Instance{}, 0, px); !errors.Is(err, c.want) {
+		if _, err := develop(&pipeline.Instance{}, 0, px, nil); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
@@ -203,7 +203,7 @@ func FuzzLUT(f *testing.F) {
 		if kind&0x20 != 0 {
 			h.SetItems(pipeline.TagVOILUTSequence, table)
 		}
-		m, err := develop(&pipeline.Instance{Header: h}, 0, px)
+		m, err := develop(&pipeline.Instance{Header: h}, 0, px, nil)
 		if err != nil {
 			return
 		}

@@ -3,6 +3,9 @@ package dicom
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
+
+	"chatxray/pipeline"
 )
 
 // The JPEG 2000 transfer syntaxes, part 1 (PS3.5 annex A.4.4), decoded by OpenJPEG.
@@ -14,12 +17,22 @@ const (
 func init() {
 	register(syntax{
 		Syntax: Syntax{UID: JPEG2000Lossless, Name: "JPEG 2000 Image Compression (Lossless Only)", NeedsCodecs: true},
-		decode: decodeJPEG2000, encode: codecEncode("EncodeJpeg2000", nil),
+		decode: decodeJPEG2000, encode: colour8(codecEncode("EncodeJpeg2000", nil)),
 	})
 	register(syntax{
 		Syntax: Syntax{UID: JPEG2000, Name: "JPEG 2000 Image Compression", NeedsCodecs: true},
 		decode: decodeJPEG2000,
 	})
+}
+
+// colour8 keeps an encoder of the module from colour of more than 8 bits: what it makes of that does not decode to the same samples.
+func colour8(encode func(context.Context, *Pixels) ([]byte, error)) func(context.Context, *Pixels) ([]byte, error) {
+	return func(ctx context.Context, p *Pixels) ([]byte, error) {
+		if p.SamplesPerPixel > 1 && p.BitsAllocated > 8 {
+			return nil, fmt.Errorf("%w image: colour of %d bits is not compressed with JPEG 2000", pipeline.ErrUnsupported, p.BitsAllocated)
+		}
+		return encode(ctx, p)
+	}
 }
 
 var openJPEG = codecDecode("DecodeJpeg2000", jpeg2000Stream)

@@ -270,14 +270,17 @@ func paddingOf(h pipeline.Dataset, signed bool) padding {
 func (p padding) has(v float64) bool { return v >= p.from && v <= p.to }
 
 // grayLookup returns the lookup of a MONOCHROME image. census counts the raw words of a grid of pixels; it is called only where the
-// object has no VOI transformation.
-func grayLookup(h pipeline.Dataset, frame int, f wordFormat, photometric string, census func() []uint32) []float32 {
+// object has no VOI transformation. chosen, if any, stands in for the object's own.
+func grayLookup(h pipeline.Dataset, frame int, f wordFormat, photometric string, chosen voi, census func() []uint32) []float32 {
 	mod, pad, invert := modalityOf(h, frame, f.signed), paddingOf(h, f.signed), inverted(h, photometric)
 	output := make([]float64, 1<<f.stored)
 	for i := range output {
 		output[i] = mod.value(f.value(i))
 	}
-	transform := voiOf(h, frame, slices.Min(output) < 0)
+	transform := chosen
+	if transform == nil {
+		transform = voiOf(h, frame, slices.Min(output) < 0)
+	}
 	if transform == nil {
 		transform = automatic(f, pad, output, census)
 	}

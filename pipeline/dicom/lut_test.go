@@ -127,7 +127,7 @@ func TestGrayLookup(t *testing.T) {
 			map[int]float64{9: 0, 10: 0.75, 11: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			lut := grayLookup(c.header, c.frame, c.format, c.photometric, noCensus)
+			lut := grayLookup(c.header, c.frame, c.format, c.photometric, nil, noCensus)
 			if len(lut) != c.format.words {
 				t.Fatalf("%d entries for %d words", len(lut), c.format.words)
 			}
@@ -163,7 +163,7 @@ func TestAutomaticWindow(t *testing.T) {
 		{"one value", nil, counts(1000, 500), map[int]float64{0: 0, 4095: 1}},
 		{"nothing", nil, counts(), map[int]float64{0: 0, 4095: 1}},
 	} {
-		lut := grayLookup(c.header, 0, format16(12, false), "MONOCHROME2", c.census)
+		lut := grayLookup(c.header, 0, format16(12, false), "MONOCHROME2", nil, c.census)
 		for word, want := range c.want {
 			if got := float64(lut[word]); math.Abs(got-want) > 1e-6 {
 				t.Errorf("%s: word %d is %v, want %v", c.name, word, got, want)
@@ -295,7 +295,7 @@ func TestLookupEqualsPydicom(t *testing.T) {
 	}
 	var worst float64
 	for i, c := range cases {
-		lut := grayLookup(c.ours, 0, c.format, c.Header["PhotometricInterpretation"].(string), noCensus)
+		lut := grayLookup(c.ours, 0, c.format, c.Header["PhotometricInterpretation"].(string), nil, noCensus)
 		for j, v := range c.Values {
 			off := math.Abs(float64(lut[uint16(v)]) - want[i][j])
 			if worst = max(worst, off); off > 2e-6 {

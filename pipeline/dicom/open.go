@@ -116,6 +116,10 @@ type walked struct {
 	src    *source // holds the data set; not the file where that is deflated
 	pixels pixelData
 	header pipeline.Dataset // where it was kept
+	left   []pipeline.Bulk  // the same
+	places []int64          // in src, one for each of left
+	begin  int64            // of the data set in src
+	meta   pipeline.Dataset
 }
 
 // walk goes through a file. With keep it makes the header, without it only finds the pixels.
@@ -146,12 +150,13 @@ func walk(src *source, keep bool) (*walked, error) {
 		}
 		f.src, off = memory(set), 0
 	}
+	f.begin, f.meta = off, meta
 	w := newWalker(f.src, keep)
 	ds, _, err := w.dataset(off, f.src.size, false, scope{enc: f.syntax.enc})
 	if err != nil {
 		return nil, err
 	}
-	f.pixels = w.pixels
+	f.pixels, f.left, f.places = w.pixels, w.left, w.places
 	if err := f.check(); err != nil || !keep {
 		return f, err
 	}

@@ -75,23 +75,32 @@ func newFrames(src *source, in *pipeline.Instance, file io.Closer) (*Frames, err
 	if err != nil {
 		return nil, err
 	}
+	f, err := framesOf(w, in.Header)
+	if err != nil {
+		return nil, err
+	}
+	f.file = file
+	return f, nil
+}
+
+// framesOf compares the pixels of a walked file with what its header says about them.
+func framesOf(w *walked, header pipeline.Dataset) (*Frames, error) {
 	switch w.pixels.tag {
 	case 0:
 		return nil, fmt.Errorf("%w: the object holds no pixel data", pipeline.ErrNotImage)
 	case pipeline.TagFloatPixelData, pipeline.TagDoubleFloatPixelData:
 		return nil, fmt.Errorf("%w: the object holds floating point pixels (a parametric map), no stored pixel values", pipeline.ErrNotImage)
 	}
-	l, err := newLayout(in.Header)
+	l, err := newLayout(header)
 	if err != nil {
 		return nil, err
 	}
-	f := &Frames{walked: w, layout: l, file: file}
 	if !w.pixels.encap {
 		if need := (l.storedBits()*int64(l.frames) + 7) / 8; need > w.pixels.value.length {
 			return nil, fmt.Errorf("%w image: Pixel Data has %d bytes, %d frames of %d x %d need %d", pipeline.ErrInvalid, w.pixels.value.length, l.frames, l.rows, l.columns, need)
 		}
 	}
-	return f, nil
+	return &Frames{walked: w, layout: l}, nil
 }
 
 // Len is the number of frames that the header declares, at least 1.
@@ -120,11 +129,7 @@ func (f *Frames) Frame(ctx context.Context, frame int) (*Pixels, error) {
 	if s.decode == nil {
 		return nil, fmt.Errorf("%w transfer syntax %s (%s): its pixels cannot be decoded here; convert the object to Explicit VR Little Endian", pipeline.ErrUnsupported, s.UID, s.Name)
 	}
-	spans, err := f.walked.pixels.frameFragments(frame, f.layout.frames, f.codestreams)
-	if err != nil {
-		return nil, err
-	}
-	data, err := f.join(spans)
+	data, err := f.codestream(frame)
 	if err != nil {
 		return nil, err
 	}

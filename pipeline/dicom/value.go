@@ -87,8 +87,11 @@ func (w *walker) unknown(e *pipeline.Element, h head, s *scope) (bool, error) {
 	case vr == "UN" || int(h.length)%info.size != 0:
 		return false, nil
 	case info.form == formItems:
+		in.tag = h.tag
+		n := len(w.left)
 		items, _, err := w.sequence(h.value, h.value+int64(h.length), false, in)
 		if err != nil {
+			w.left, w.places = w.left[:n], w.places[:n]
 			return false, nil // its bytes are kept
 		}
 		e.VR, e.Items = vr, items

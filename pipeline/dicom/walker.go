@@ -70,6 +70,15 @@ type walker struct {
 	fragments int
 	signed    bool // Pixel Representation of the outermost data set: settles "US or SS" in implicit VR
 	pixels    pixelData
+	left      []pipeline.Bulk // what the header leaves out, where keep is set
+	places    []int64         // where each of left begins
+	trail     []step          // the items around the data set that is being read
+}
+
+// step is one item on the way to a nested data set.
+type step struct {
+	tag  pipeline.Tag
+	item int // from 1
 }
 
 // scope is what holds for one data set: its encoding, its text, how deep it lies.
@@ -77,6 +86,7 @@ type scope struct {
 	enc   coding
 	text  charset
 	depth int
+	tag   pipeline.Tag // of the sequence
 }
 
 func newWalker(src *source, keep bool) *walker {
@@ -187,6 +197,9 @@ func (w *walker) dataset(off, end int64, open bool, s scope) (pipeline.Dataset, 
 			return nil, 0, w.bad(off, "more than %d attributes", maxElements)
 		}
 		e, next, bulk, err := w.element(h, end, &s)
+		if err == nil && bulk && w.keep {
+			err = w.leave(h)
+		}
 		if err != nil {
 			return nil, 0, err
 		}
@@ -290,7 +303,7 @@ func (w *walker) element(h head, end int64, s *scope) (e pipeline.Element, next 
 			if h.vr == "UN" { // PS3.5 section 6.2.2, note 4
 				in.enc = coding{implicit: true}
 			}
-			e.VR = "SQ"
+			e.VR, in.tag = "SQ", h.tag
 			e.Items, next, err = w.sequence(h.value, end, true, in)
 			return e, next, false, err
 		}
@@ -301,7 +314,9 @@ func (w *walker) element(h head, end int64, s *scope) (e pipeline.Element, next 
 	}
 	next = h.value + int64(h.length)
 	if form == formItems {
-		e.Items, _, err = w.sequence(h.value, next, false, *s)
+		in := *s
+		in.tag = h.tag
+		e.Items, _, err = w.sequence(h.value, next, false, in)
 		return e, next, false, err
 	}
 	if s.depth == 0 && h.tag.Group() == groupPixels {
@@ -317,6 +332,26 @@ func (w *walker) element(h head, end int64, s *scope) (e pipeline.Element, next 
 	}
 	err = w.value(&e, h, s)
 	return e, next, false, err
+}
+
+// leave notes a value that is not for the header. Offset tables and padding belong to the file's form, not to the object.
+func (w *walker) leave(h head) error {
+	switch h.tag {
+	case tagPadding, pipeline.TagExtendedOffsetTable, pipeline.TagExtendedOffsetTableLengths:
+		return nil
+	}
+	path := ""
+	for _, t := range w.trail {
+		path += fmt.Sprintf("%08X/%d/", uint32(t.tag), t.item)
+	}
+	path += fmt.Sprintf("%08X", uint32(h.tag))
+	length := int64(h.length)
+	if h.length == undefined {
+		length = -1
+	}
+	w.left = append(w.left, pipeline.Bulk{Path: path, VR: h.vr, Length: length})
+	w.places = append(w.places, h.value)
+	return w.spend(h.value, elementCost+int64(len(path)))
 }
 
 // isBulk tells whether a value is for its object only and never for the header.
@@ -335,8 +370,11 @@ func (w *walker) sequence(off, end int64, open bool, s scope) ([]pipeline.Datase
 	if s.depth++; s.depth > maxDepth {
 		return nil, 0, w.bad(off, "sequences are nested more than %d deep", maxDepth)
 	}
+	w.trail = append(w.trail, step{tag: s.tag})
+	defer func() { w.trail = w.trail[:len(w.trail)-1] }()
 	var items []pipeline.Dataset
 	for off < end {
+		w.trail[len(w.trail)-1].item++
 		h, err := w.head(off, end, s.enc)
 		switch {
 		case err != nil:

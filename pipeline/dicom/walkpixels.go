@@ -8,12 +8,14 @@ type span struct{ off, length int64 }
 // pixelData is where the pixels of an object are. At most one of them is there.
 type pixelData struct {
 	tag       pipeline.Tag // 0: none
-	value     span         // native
-	word      int          // bytes of one word of its VR
-	fragments []span       // encapsulated, without the offset table
-	first     int64        // position of the first fragment's item: offset tables count from here
-	table     []byte       // Basic Offset Table
+	vr        string
+	value     span   // native
+	word      int    // bytes of one word of its VR
+	fragments []span // encapsulated, without the offset table
+	first     int64  // position of the first fragment's item: offset tables count from here
+	table     []byte // Basic Offset Table
 	encap     bool
+	end       int64 // behind the whole element
 	// Extended Offset Table and its lengths (PS3.3 section C.7.6.3.1.8), 8 bytes each, little endian.
 	extended, extendedLengths []byte
 }
@@ -27,6 +29,7 @@ func (w *walker) found(h head) (bool, error) {
 			return true, w.bad(h.value, "%v is a second pixel data attribute", h.tag)
 		}
 		w.pixels.tag, w.pixels.value, w.pixels.word = h.tag, span{h.value, int64(h.length)}, vrOf(h.vr).size
+		w.pixels.vr, w.pixels.end = h.vr, h.value+int64(h.length)
 		return true, nil
 	case pipeline.TagExtendedOffsetTable:
 		w.pixels.extended, err = w.offsets(h)
@@ -58,7 +61,7 @@ func (w *walker) encapsulated(h head, end int64, depth int) (int64, error) {
 			return 0, err
 		case f.tag == tagSequenceEnd:
 			if top {
-				w.pixels.tag, w.pixels.encap = h.tag, true
+				w.pixels.tag, w.pixels.vr, w.pixels.encap, w.pixels.end = h.tag, h.vr, true, f.value
 			}
 			return f.value, nil
 		case f.tag != tagItem:
