@@ -102,11 +102,15 @@ func raw(t *testing.T, s *service, request string, more ...string) string {
 	defer conn.Close()
 	var said strings.Builder
 	br := bufio.NewReader(conn)
-	for _, part := range append([]string{request}, more...) {
+	for i, part := range append([]string{request}, more...) {
 		if _, err := io.WriteString(conn, strings.ReplaceAll(part, "HOST", host)); err != nil {
 			return said.String()
 		}
-		_ = conn.SetReadDeadline(time.Now().Add(700 * time.Millisecond))
+		patience := 700 * time.Millisecond
+		if i == len(more) && strings.Contains(request, "Connection: close") {
+			patience = 30 * time.Second
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
 		b, _ := io.ReadAll(br)
 		said.Write(b)
 	}
@@ -117,7 +121,7 @@ func raw(t *testing.T, s *service, request string, more ...string) string {
 func TestExpectContinue(t *testing.T) {
 	s := start(t)
 	body := multipartOf("b", file(t, object(t, "1.2", "1.2.3", "1.2.3.4")))
-	head := "POST /dicom-web/studies HTTP/1.1\r\nHost: HOST\r\nContent-Type: " + related("b") + "\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+	head := "POST /dicom-web/studies HTTP/1.1\r\nHost: HOST\r\nContent-Type: " + related("b") + "\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
 	said := raw(t, s, fmt.Sprintf(head, len(body)), string(body))
 	if !strings.HasPrefix(said, "HTTP/1.1 100 Continue\r\n") || !strings.Contains(said, "HTTP/1.1 200 OK") {
 		t.Error(said)
