@@ -30,7 +30,9 @@ COPY --from=build /src/bundles /usr/share/chatxray/bundles
 COPY --from=build /src/LICENSE /src/THIRD_PARTY_NOTICES.md /usr/share/chatxray/
 COPY <<EOF /etc/chatxray/config.yaml
 dicomweb:
-  tokens: ["env:CHATXRAY_TOKEN"]
+  auth:
+    tokens:
+      - {name: token, token: "env:CHATXRAY_TOKEN", roles: [store, read]}
 EOF
 
 FROM nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04 AS cuda

@@ -83,6 +83,8 @@ var doors = []struct {
 }{
 	{"github.com/gin-gonic/", []string{"dicomweb"}},
 	{"github.com/gin-contrib/", []string{"dicomweb"}},
+	{"github.com/coreos/go-oidc", []string{"dicomweb"}},
+	{"golang.org/x/crypto", []string{"dicomweb"}},
 	{"github.com/redis/", []string{"pipeline/jobs"}},
 	{"github.com/alicebob/miniredis", []string{"pipeline/jobs"}},
 	{"github.com/yalue/onnxruntime_go", []string{"modelrt"}},

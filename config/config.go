@@ -44,7 +44,7 @@ func Default() Config {
 		DICOMweb: dicomweb.Default(), Archive: archive.DefaultConfig(), Jobs: jobs.Default(), Line: pipeline.DefaultLine()}
 }
 
-// Parse reads a configuration file over the defaults. Its error shows the line that is wrong.
+// Parse reads a configuration file over the defaults. Its error names the line that is wrong, and does not show it: secrets may stand there.
 func Parse(b []byte) (Config, error) {
 	c := Default()
 	if len(bytes.TrimSpace(b)) == 0 {
@@ -52,7 +52,7 @@ func Parse(b []byte) (Config, error) {
 	}
 	d := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict(), yaml.DisallowUnknownField())
 	if err := d.Decode(&c); err != nil {
-		return c, fmt.Errorf("%w: %s", pipeline.ErrInvalid, strings.TrimSpace(yaml.FormatError(err, false, true)))
+		return c, fmt.Errorf("%w: %s", pipeline.ErrInvalid, strings.TrimSpace(yaml.FormatError(err, false, false)))
 	}
 	return c, nil
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -24,22 +26,28 @@ import (
 
 // Config is the section "dicomweb" of the configuration file.
 type Config struct {
-	BaseURL     string            `yaml:"base_url"`     // what clients reach /dicom-web by, when no header says it: https://pacs.example/dicom-web
-	Tokens      []pipeline.Secret `yaml:"tokens"`       // bearer tokens; none means that everybody may
-	Unguarded   bool              `yaml:"open"`         // listen beyond loopback without tokens
-	MaxBody     int64             `yaml:"max_body"`     // bytes of one request, after unpacking
-	MaxInstance int64             `yaml:"max_instance"` // bytes of one instance
-	MaxParts    int               `yaml:"max_parts"`    // instances of one request
-	MaxUploads  int               `yaml:"max_uploads"`  // requests that store at the same time
-	MaxResults  int               `yaml:"max_results"`  // results of one search
-	Idle        time.Duration     `yaml:"idle"`         // an upload or a download that stands still for this long is cut off
-	Drain       time.Duration     `yaml:"drain"`        // running requests may take this long to finish when the service stops
+	BaseURL     string        `yaml:"base_url"` // what clients reach /dicom-web by, when no header says it: https://pacs.example/dicom-web
+	Auth        Auth          `yaml:"auth"`
+	Unguarded   bool          `yaml:"open"` // listen beyond loopback without authentication
+	TLS         TLS           `yaml:"tls"`
+	CORS        CORS          `yaml:"cors"`
+	Limits      Limits        `yaml:"limits"`
+	Proxies     []string      `yaml:"trusted_proxies"` // addresses and networks whose X-Forwarded-For names the client
+	Delete      bool          `yaml:"delete"`          // DELETE of studies, series and instances, for the role admin
+	Viewer      string        `yaml:"viewer"`          // folder of a web viewer to serve at /
+	MaxBody     int64         `yaml:"max_body"`        // bytes of one request, after unpacking
+	MaxInstance int64         `yaml:"max_instance"`    // bytes of one instance
+	MaxParts    int           `yaml:"max_parts"`       // instances of one request
+	MaxUploads  int           `yaml:"max_uploads"`     // requests that store at the same time
+	MaxResults  int           `yaml:"max_results"`     // results of one search
+	Idle        time.Duration `yaml:"idle"`            // an upload or a download that stands still for this long is cut off
+	Drain       time.Duration `yaml:"drain"`           // running requests may take this long to finish when the service stops
 }
 
 // Default returns what suits a radiology department's PACS.
 func Default() Config {
 	return Config{MaxBody: 8 << 30, MaxInstance: 1 << 30, MaxParts: 5000, MaxUploads: 1024, MaxResults: 1000,
-		Idle: 60 * time.Second, Drain: 60 * time.Second}
+		Idle: 60 * time.Second, Drain: 60 * time.Second, Auth: Auth{OIDC: OIDC{Claim: "roles", Skew: 30 * time.Second}}}
 }
 
 // Check returns what is wrong with the configuration.
@@ -50,10 +58,16 @@ func (c Config) Check() error {
 			errs = append(errs, errors.New("dicomweb.base_url: not an http(s) URL like https://pacs.example/dicom-web"))
 		}
 	}
-	for i, t := range c.Tokens {
-		if len(t.Reveal()) < 16 {
-			errs = append(errs, fmt.Errorf("dicomweb.tokens: number %d has fewer than 16 characters", i+1))
+	errs = append(errs, c.Auth.check(), c.TLS.check(len(c.Auth.Certificates) > 0), c.CORS.check(), c.Limits.check())
+	for _, p := range c.Proxies {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			if _, err := netip.ParseAddr(p); err != nil {
+				errs = append(errs, fmt.Errorf("dicomweb.trusted_proxies: %q is neither an address nor a network like 10.0.0.0/8", printable(p)))
+			}
 		}
+	}
+	if c.Delete && c.Unguarded && !c.Auth.Any() {
+		errs = append(errs, errors.New("dicomweb.delete: with dicomweb.open nobody would have the role admin; set dicomweb.auth"))
 	}
 	for _, n := range []struct {
 		name       string
@@ -70,9 +84,9 @@ func (c Config) Check() error {
 	return errors.Join(errs...)
 }
 
-// CheckListen refuses an address that others than this machine can reach when nobody has to show a token.
+// CheckListen refuses an address that others than this machine can reach when nobody has to show who it is.
 func (c Config) CheckListen(address string) error {
-	if len(c.Tokens) > 0 || c.Unguarded {
+	if c.Auth.Any() || c.Unguarded {
 		return nil
 	}
 	host, _, err := net.SplitHostPort(address)
@@ -82,7 +96,7 @@ func (c Config) CheckListen(address string) error {
 	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("%w: %s can be reached from other machines and nobody would have to authenticate; listen on 127.0.0.1, set dicomweb.tokens, or set dicomweb.open: true when a proxy in front does it", pipeline.ErrInvalid, address)
+	return fmt.Errorf("%w: %s can be reached from other machines and nobody would have to authenticate; listen on 127.0.0.1, set dicomweb.auth, or set dicomweb.open: true when a proxy in front does it", pipeline.ErrInvalid, address)
 }
 
 // Receiver keeps what is uploaded. See pipeline.Staged and pipeline.Outcome.
@@ -118,6 +132,10 @@ type Deps struct {
 	Checks   map[string]func(context.Context) error                      // what /readyz asks, by name
 	Readings Readings                                                    // how far a study has come; nil where nothing is read
 	Metrics  *prometheus.Registry                                        // nil makes one
+	Guard    *Guard                                                      // tells who sends a request; nil where everybody may
+	Deleter  Deleter                                                     // nil where nothing can be deleted
+	Pages    fs.FS                                                       // the files of a web viewer; nil without one
+	Routes   func(gin.RoutesInfo)                                        // gets the routes; nil where nobody asks
 	Log      zerolog.Logger                                              // gets UIDs, never patient data
 }
 
@@ -129,6 +147,7 @@ type server struct {
 	Deps
 	store   Store
 	uploads chan struct{} // one for each running upload
+	clients *clients
 	metrics *metrics
 }
 
@@ -137,53 +156,47 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 	if deps.Metrics == nil {
 		deps.Metrics = prometheus.NewRegistry()
 	}
-	s := &server{Config: cfg, Deps: deps, store: store, uploads: make(chan struct{}, cfg.MaxUploads)}
+	if deps.Guard == nil {
+		if cfg.Auth.Any() {
+			panic("dicomweb: a service with authentication needs its guard")
+		}
+		deps.Guard, _ = NewGuard(cfg, deps.Log) // opens nothing
+	}
+	if deps.Guard.issuer != nil {
+		deps.Checks = maps.Clone(deps.Checks)
+		if deps.Checks == nil {
+			deps.Checks = map[string]func(context.Context) error{}
+		}
+		deps.Checks["oidc"] = deps.Guard.Check
+	}
+	s := &server{Config: cfg, Deps: deps, store: store, uploads: make(chan struct{}, cfg.MaxUploads), clients: newClients(cfg.Limits)}
 	s.metrics = newMetrics(deps.Metrics, s)
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()
 	e.HandleMethodNotAllowed = true
 	e.RedirectTrailingSlash = false
-	e.Use(s.access, s.recovered)
-	e.NoRoute(func(c *gin.Context) {
+	_ = e.SetTrustedProxies(cfg.Proxies) // checked
+	e.Use(s.access, s.recovered, s.cors)
+	e.NoRoute(s.viewer, func(c *gin.Context) {
 		c.JSON(http.StatusNotFound, gin.H{"error": "there is no such resource; see docs/dicomweb.md"})
 	})
 	e.NoMethod(func(c *gin.Context) {
+		if c.Request.Method == http.MethodOptions { // gin has set Allow
+			c.Status(http.StatusNoContent)
+			return
+		}
 		c.JSON(http.StatusMethodNotAllowed, gin.H{"error": "this resource does not know the method"})
 	})
-	e.GET("/healthz", s.health)
-	e.GET("/readyz", s.ready)
-	guarded := e.Group("", s.authenticate)
-	guarded.GET("/metrics", s.exposition)
-	s.routes(guarded.Group(Root))
+	s.register(e)
+	if deps.Routes != nil {
+		deps.Routes(e.Routes())
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p := r.URL.Path; len(p) > 1 && strings.HasSuffix(p, "/") {
 			r.URL.Path, r.URL.RawPath = strings.TrimRight(p, "/"), ""
 		}
 		e.ServeHTTP(w, r)
 	})
-}
-
-func (s *server) routes(g *gin.RouterGroup) {
-	const study, series, instance = "/studies/:study", "/studies/:study/series/:series", "/studies/:study/series/:series/instances/:instance"
-	g.POST("/studies", s.stow)
-	g.POST(study, s.stow)
-
-	g.GET("/studies", s.search(pipeline.StudyLevel))
-	g.GET("/series", s.search(pipeline.SeriesLevel))
-	g.GET("/instances", s.search(pipeline.InstanceLevel))
-	g.GET(study+"/series", s.search(pipeline.SeriesLevel))
-	g.GET(study+"/instances", s.search(pipeline.InstanceLevel))
-	g.GET(series+"/instances", s.search(pipeline.InstanceLevel))
-
-	for _, level := range []string{study, series, instance} {
-		g.GET(level, s.retrieve)
-		g.GET(level+"/metadata", s.metadata)
-	}
-	g.GET(instance+"/bulkdata/*path", s.bulkdata)
-	if s.Readings != nil {
-		g.GET(study+"/reading", s.reading)
-		g.GET(study+"/reading/image", s.readingImage)
-	}
 }
 
 // recovered turns a panic into a 500 whose cause is in the log only.

@@ -21,6 +21,8 @@ var (
 	errMediaType      = errors.New("media type not supported")
 	errBroken         = errors.New("the upload broke off")
 	errUnauthorized   = errors.New("unauthorized")
+	errForbidden      = errors.New("forbidden")
+	errTooMany        = errors.New("too many requests")
 )
 
 // wire is the one table from errors to the wire: the HTTP status of a whole request, and the Failure Reason (0008,1197) of one instance
@@ -37,6 +39,8 @@ var wire = []struct {
 	{errNotAcceptable, http.StatusNotAcceptable, 0x0110, "not acceptable"},
 	{errMediaType, http.StatusUnsupportedMediaType, 0xC000, "not application/dicom"},
 	{errUnauthorized, http.StatusUnauthorized, 0x0124, "not authorized"},
+	{errForbidden, http.StatusForbidden, 0x0124, "not authorized"},
+	{errTooMany, http.StatusTooManyRequests, 0xA700, "too many requests"},
 	{pipeline.ErrFull, http.StatusInsufficientStorage, 0xA700, "disk full"},
 	{pipeline.ErrBusy, http.StatusServiceUnavailable, 0xA700, "busy, try again"},
 	{pipeline.ErrConflict, http.StatusConflict, 0x0111, "SOP Instance UID is kept with other content; the first stays"},
@@ -85,9 +89,7 @@ func (s *server) refuse(c *gin.Context, err error) {
 	if status == http.StatusServiceUnavailable {
 		c.Header("Retry-After", retryAfter)
 	}
-	if status == http.StatusUnauthorized {
-		c.Header("WWW-Authenticate", `Bearer realm="chatxray"`)
-	}
+	s.deny(c, err)
 	_ = c.Error(err) // for the access log
 	c.Abort()
 	c.JSON(status, gin.H{"error": text})

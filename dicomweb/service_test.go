@@ -60,6 +60,9 @@ func start(t testing.TB, options ...option) *service {
 		t.Fatal(err)
 	}
 	var err error
+	if deps.Guard, err = dicomweb.NewGuard(cfg, deps.Log); err != nil {
+		t.Fatal(err)
+	}
 	if s.archive, err = archive.Open(t.TempDir(), dicom.OpenFile, opts); err != nil {
 		t.Fatal(err)
 	}

@@ -189,37 +189,6 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
-func TestTokens(t *testing.T) {
-	s := start(t, func(c *dicomweb.Config, _ *dicomweb.Deps, _ *archive.Options) {
-		c.Tokens = []pipeline.Secret{"0123456789abcdef", "fedcba9876543210"}
-	})
-	for header, status := range map[string]int{"": 401, "Bearer wrong": 401, "Basic fedcba9876543210": 401, "Bearer fedcba9876543210": 200, "bearer 0123456789abcdef": 200} {
-		if r := s.get("/studies", "Authorization", header); r.StatusCode != status || status == 401 && r.Header.Get("WWW-Authenticate") == "" {
-			t.Errorf("%q: %d", header, r.StatusCode)
-		}
-	}
-	if strings.Contains(s.log.String(), "fedcba") {
-		t.Error("a token is in the log")
-	}
-}
-
-func TestListen(t *testing.T) {
-	guarded := dicomweb.Config{Tokens: []pipeline.Secret{"0123456789abcdef"}}
-	for _, c := range []struct {
-		cfg     dicomweb.Config
-		address string
-		ok      bool
-	}{
-		{dicomweb.Config{}, "127.0.0.1:8080", true}, {dicomweb.Config{}, "[::1]:8080", true}, {dicomweb.Config{}, "localhost:0", true},
-		{dicomweb.Config{}, "0.0.0.0:8080", false}, {dicomweb.Config{}, ":8080", false}, {dicomweb.Config{}, "10.1.2.3:80", false},
-		{dicomweb.Config{}, "nonsense", false}, {guarded, ":8080", true}, {dicomweb.Config{Unguarded: true}, ":8080", true},
-	} {
-		if err := c.cfg.CheckListen(c.address); (err == nil) != c.ok {
-			t.Errorf("%s: %v", c.address, err)
-		}
-	}
-}
-
 func TestHealth(t *testing.T) {
 	broken := errors.New("the model is not loaded")
 	s := start(t, func(_ *dicomweb.Config, d *dicomweb.Deps, _ *archive.Options) {

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"sync/atomic"
@@ -30,7 +31,10 @@ func (l *Line) deliver(rec Record) {
 			continue
 		}
 		l.work.Go(func() {
-			l.deliverTo(l.ctx, rec, to)
+			if ctx, end, ok := l.begin(l.ctx, rec.StudyInstanceUID); ok {
+				l.deliverTo(ctx, rec, to)
+				end()
+			}
 			l.mu.Lock()
 			delete(l.delivering, key)
 			l.mu.Unlock()
@@ -47,7 +51,8 @@ func (l *Line) deliverTo(ctx context.Context, rec Record, to Destination) {
 		if ctx.Err() != nil {
 			return
 		}
-		dead := err != nil && (to.Permanent(err) || l.Now().Sub(began) > l.Config.GiveUp)
+		dead := err != nil && (to.Permanent(err) || errors.Is(err, ErrNotFound) || // a document that was deleted
+			l.Now().Sub(began) > l.Config.GiveUp)
 		if _, uerr := l.Archive.UpdateRecord(ctx, rec.StudyInstanceUID, rec.Key, func(r *Record) {
 			if r.Deliveries == nil {
 				r.Deliveries = map[string]*Delivery{}

@@ -94,6 +94,8 @@ type Line struct {
 	due        map[string]time.Time // when the quiet time of a study ends
 	reading    map[string]bool
 	delivering map[string]bool
+	held       map[string]int // studies that are let alone
+	active     map[*activity]bool
 	wake       chan struct{}
 	work       sync.WaitGroup
 	ctx        context.Context
@@ -175,7 +177,7 @@ func (l *Line) next(ctx context.Context) (uid string, ok bool) {
 		l.mu.Lock()
 		var first time.Time
 		for u, at := range l.due {
-			if !l.reading[u] && (uid == "" || at.Before(first)) {
+			if !l.reading[u] && l.held[u] == 0 && (uid == "" || at.Before(first)) {
 				uid, first = u, at
 			}
 		}
@@ -206,14 +208,27 @@ func (l *Line) next(ctx context.Context) (uid string, ok bool) {
 
 // study does one complete study and keeps the books around it.
 func (l *Line) study(ctx context.Context, uid string) {
-	l.Stats.Reading.Add(1)
-	retry, err := l.process(ctx, uid)
-	l.Stats.Reading.Add(-1)
+	var retry time.Duration
+	var err error
+	free, end, ok := l.begin(ctx, uid)
+	if ok {
+		l.Stats.Reading.Add(1)
+		retry, err = l.process(free, uid)
+		l.Stats.Reading.Add(-1)
+		ok = free.Err() == nil
+		end()
+	}
 	l.mu.Lock()
 	delete(l.reading, uid)
 	due, again := l.due[uid]
 	l.mu.Unlock()
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
+		return
+	case !ok: // held: looked at again afterwards
+		l.wait(uid, l.Now())
+		return
+	case errors.Is(err, ErrNotFound): // deleted meanwhile
 		return
 	}
 	if err != nil {

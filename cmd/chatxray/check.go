@@ -56,6 +56,9 @@ func (c doctorCmd) Run(ctx context.Context, s streams) error {
 	cfg, err := serveCmd{Config: c.Config, modelFlags: c.modelFlags}.config()
 	tell("configuration", err, "good")
 	if err == nil {
+		door, err := openDoor(cfg.DICOMweb, s.log)
+		tell("listen", errors.Join(err, cfg.DICOMweb.CheckListen(cfg.Listen)), door.describe(ctx, cfg))
+		door.Close()
 		if runtime, err := startRuntime(s.log, cfg.Model.Wanted()); err != nil {
 			tell("ONNX Runtime", err, "")
 		} else {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -26,6 +27,7 @@ type serveCmd struct {
 	Config   string `short:"c" help:"Configuration file (config/example.yaml has every key)." placeholder:"FILE"`
 	Listen   string `help:"Address to listen on; port 0 takes a free one. Default: 127.0.0.1:8080." placeholder:"ADDR"`
 	Data     string `help:"Folder of the archive. Default: chatxray-data." placeholder:"DIR"`
+	Viewer   string `help:"Folder of a web viewer (index.html of OHIF's dist) to serve at /." placeholder:"DIR"`
 	PortFile string `help:"Write the port to this file when listening." placeholder:"FILE"`
 }
 
@@ -50,6 +52,11 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		return fmt.Errorf("%w: listen: %w; is another service running there? Choose another address with --listen", errConfig, err)
 	}
 	defer listener.Close()
+	door, err := openDoor(cfg.DICOMweb, s.log)
+	if err != nil {
+		return err
+	}
+	defer door.Close()
 	eng, err := startEngine(ctx, s, cfg)
 	if err != nil {
 		return err
@@ -83,6 +90,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	countLine(metrics, &line.Stats)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
 		Open: dicom.OpenFile, Lookup: dicom.Lookup, Log: s.log, Metrics: metrics, Readings: readings{line, arch},
+		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
 		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
 	})
 	port := listener.Addr().(*net.TCPAddr).Port
@@ -91,7 +99,10 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 			return err
 		}
 	}
-	s.log.Info().Str("url", "http://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
+	log.SetFlags(0)
+	log.SetOutput(s.log) // what net/http has to say, failed handshakes above all
+	listener, scheme := door.listen(listener)
+	s.log.Info().Str("url", scheme+"://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
 	return work(ctx, s, listener, web, line, cfg.DICOMweb)
 }
 
@@ -133,6 +144,9 @@ func (c serveCmd) config() (config.Config, error) {
 	}
 	if c.Data != "" {
 		cfg.Data = c.Data
+	}
+	if c.Viewer != "" {
+		cfg.DICOMweb.Viewer = c.Viewer
 	}
 	cfg.Model = c.over(cfg.Model)
 	if err := cfg.Check(); err != nil {

@@ -4,6 +4,7 @@
 //	DIR/instances/STUDY/SERIES/SOP.dcm   received, byte for byte
 //	DIR/documents/STUDY/SERIES/SOP.dcm   written by this product
 //	DIR/records/STUDY/KEY.json, KEY.png  what the line knows of a reading, what the model saw
+//	DIR/deleting/                        deletions under way; finished at start
 //	DIR/incoming/                        uploads under way; emptied at start
 //	DIR/index.db                         SQLite, WAL
 //	DIR/lock, DIR/clean                  one process at a time; the last one stopped in order
@@ -50,6 +51,7 @@ type Archive struct {
 	write *sql.DB
 
 	requests chan *request
+	placing  sync.Mutex // one commit or one deletion at a time
 	writing  sync.WaitGroup
 	closing  sync.RWMutex // held for reading while a request is handed over
 	closed   bool

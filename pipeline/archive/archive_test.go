@@ -24,6 +24,9 @@ import (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("ARCHIVE_CHILD"); dir != "" {
+		if os.Getenv("ARCHIVE_DELETES") != "" {
+			deletingChild(dir)
+		}
 		child(dir)
 		return
 	}

@@ -95,7 +95,9 @@ func (a *Archive) writer() {
 			}
 		}
 		g := grouped{a: a, dirs: map[string]bool{}}
+		a.placing.Lock()
 		g.keep(context.Background(), group)
+		a.placing.Unlock()
 		for _, r := range group {
 			close(r.done)
 		}

@@ -36,6 +36,9 @@ var errSecondFile = fmt.Errorf("%w: another file of the same SOP Instance UID is
 
 // recover gives every file that has no index entry one and returns how many there were. A file whose name and content disagree is left out.
 func (a *Archive) recover(ctx context.Context) (n int, err error) {
+	if err := a.finishDeletions(ctx); err != nil {
+		return 0, err
+	}
 	var batch []entry
 	inBatch := map[string]bool{}
 	flush := func() error {

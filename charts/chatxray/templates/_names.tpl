@@ -33,16 +33,35 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{/* The configuration file: the values' config, with the secrets taken from the environment. */}}
+{{- define "chatxray.scheme" -}}
+{{- if or .Values.tls.existingSecret (dig "dicomweb" "tls" "certificate" "" .Values.config) -}}https{{- else -}}http{{- end -}}
+{{- end -}}
+
+{{/* The configuration file: the values' config, with the secrets taken from the environment and from mounted files. */}}
 {{- define "chatxray.config" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $web := deepCopy (default dict $config.dicomweb) -}}
+{{- $auth := deepCopy (default dict $web.auth) -}}
 {{- if .Values.auth.existingSecret -}}
-{{- $_ := set $web "tokens" (append (default list $web.tokens) "env:CHATXRAY_TOKEN") -}}
-{{- $_ := set $config "dicomweb" $web -}}
-{{- else if not (or $web.tokens $web.open) -}}
-{{- fail "nobody could reach the service: name the Secret with its token in auth.existingSecret, or set config.dicomweb.open: true because something in front of it authenticates" -}}
+{{- $token := dict "name" "chart" "token" "env:CHATXRAY_TOKEN" "roles" .Values.auth.roles -}}
+{{- $_ := set $auth "tokens" (append (default list $auth.tokens) $token) -}}
 {{- end -}}
+{{- if .Values.auth.htpasswd.existingSecret -}}
+{{- $_ := set $auth "htpasswd" (dict "file" "/etc/chatxray-auth/htpasswd" "roles" .Values.auth.htpasswd.roles) -}}
+{{- end -}}
+{{- if .Values.tls.existingSecret -}}
+{{- $tls := dict "certificate" "/etc/chatxray-tls/tls.crt" "key" "/etc/chatxray-tls/tls.key" -}}
+{{- if $auth.certificates -}}
+{{- $_ := set $tls "client_ca" "/etc/chatxray-tls/ca.crt" -}}
+{{- end -}}
+{{- $_ := set $web "tls" $tls -}}
+{{- end -}}
+{{- if $auth -}}
+{{- $_ := set $web "auth" $auth -}}
+{{- else if not $web.open -}}
+{{- fail "nobody could reach the service: name the Secret with its token in auth.existingSecret, set config.dicomweb.auth, or set config.dicomweb.open: true because something in front of it authenticates" -}}
+{{- end -}}
+{{- $_ := set $config "dicomweb" $web -}}
 {{- if .Values.redis.existingSecret -}}
 {{- $jobs := deepCopy (default dict $config.jobs) -}}
 {{- $_ := set $jobs "redis" "env:CHATXRAY_REDIS_URL" -}}

@@ -1,0 +1,182 @@
+package archive
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"chatxray/pipeline"
+)
+
+// deletion is what Delete has been told to remove: a study, a series or an instance. It lies in the folder deleting, durably, before the
+// first file goes, and is finished after a crash: what is asked for goes wholly or not at all.
+type deletion struct {
+	Study    string `json:"study"`
+	Series   string `json:"series,omitempty"`
+	Instance string `json:"instance,omitempty"`
+}
+
+const deletingDir = "deleting"
+
+// fileTrees are the folders whose second level is a Study Instance UID, and what lies below it a series and an instance.
+var fileTrees = []string{instancesDir, documentsDir}
+
+// Delete removes a study, a series ("" for all) or one instance ("" for all) with its files and index entries, received ones and documents
+// of our own alike; with the last instance of a study go its records and pictures. It returns how many instances that were and whether
+// anything of the study is left. When it returns without an error, nothing of them comes back after a crash. The error wraps
+// pipeline.ErrNotFound where there is nothing; after another one, some files may be gone already: ask again.
+func (a *Archive) Delete(ctx context.Context, study, series, sop string) (n int, left bool, err error) {
+	for _, uid := range []string{study, series, sop} {
+		if uid != "" && !pipeline.ValidUID(uid) {
+			return 0, false, fmt.Errorf("%w: what is to be deleted is not named by UIDs", pipeline.ErrInvalid)
+		}
+	}
+	if study == "" || series == "" && sop != "" {
+		return 0, false, fmt.Errorf("%w: a deletion needs the UIDs from the study down", pipeline.ErrInvalid)
+	}
+	a.closing.RLock()
+	defer a.closing.RUnlock()
+	if a.closed {
+		return 0, false, fmt.Errorf("%w: the archive is being closed", pipeline.ErrBusy)
+	}
+	a.placing.Lock() // no commit meanwhile: what is stored again afterwards stays
+	defer a.placing.Unlock()
+	found, err := a.Instances(ctx, study, series, sop)
+	if err != nil {
+		return 0, false, err
+	}
+	d := deletion{study, series, sop}
+	note, err := a.noteDeletion(d)
+	if err != nil {
+		return 0, false, fmt.Errorf("a deletion in study %s cannot be noted: %w", study, full(err))
+	}
+	left, err = a.carryOut(context.WithoutCancel(ctx), d)
+	err = errors.Join(err, os.Remove(note), syncDir(filepath.Dir(note)))
+	if err != nil {
+		return 0, false, fmt.Errorf("a deletion in study %s was not finished, ask again: %w", study, indexError(err))
+	}
+	return len(found), left, nil
+}
+
+// noteDeletion makes a deletion something that a start after a crash finishes.
+func (a *Archive) noteDeletion(d deletion) (path string, err error) {
+	changed, err := makeDirs(a.dir, deletingDir)
+	if err != nil {
+		return "", err
+	}
+	for _, dir := range changed {
+		if err := syncDir(dir); err != nil {
+			return "", err
+		}
+	}
+	b, err := json.Marshal(d)
+	if err != nil {
+		return "", err
+	}
+	path = a.path(deletingDir, "one.json") // placing is held: there is only one at a time
+	return path, writeDurably(path, b)
+}
+
+// finishDeletions carries out what a crash has interrupted.
+func (a *Archive) finishDeletions(ctx context.Context) error {
+	files, err := os.ReadDir(a.path(deletingDir))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, f := range files {
+		path := a.path(deletingDir, f.Name())
+		if strings.HasSuffix(f.Name(), ".json") {
+			var d deletion
+			b, rerr := os.ReadFile(path)
+			if rerr == nil {
+				rerr = json.Unmarshal(b, &d)
+			}
+			if rerr != nil || !pipeline.ValidUID(d.Study) || d.Series != "" && !pipeline.ValidUID(d.Series) || d.Instance != "" && !pipeline.ValidUID(d.Instance) {
+				return fmt.Errorf("%w: the note %s of an interrupted deletion cannot be read", pipeline.ErrInvalid, path)
+			}
+			if _, err := a.carryOut(ctx, d); err != nil {
+				return fmt.Errorf("an interrupted deletion in study %s cannot be finished: %w", d.Study, indexError(err))
+			}
+		}
+		err = errors.Join(err, os.Remove(path)) // else a note that was never finished
+	}
+	return errors.Join(err, syncDir(a.path(deletingDir)))
+}
+
+// carryOut removes files first, then index entries: while a file is there an entry leads to it, so that a failure can be asked for again. It
+// may be repeated.
+func (a *Archive) carryOut(ctx context.Context, d deletion) (left bool, err error) {
+	for _, tree := range fileTrees {
+		if err := removeBelow(a.path(tree), d); err != nil {
+			return true, err
+		}
+	}
+	if left, err = a.removeEntries(ctx, d); err != nil || left {
+		return left, err
+	}
+	a.records.Lock()
+	defer a.records.Unlock()
+	if err := os.RemoveAll(a.path(recordsDir, d.Study)); err != nil {
+		return false, err
+	}
+	return false, syncDir(a.path(recordsDir))
+}
+
+// removeBelow removes what a deletion names below one tree, and the folders that are empty then, durably.
+func removeBelow(root string, d deletion) error {
+	parts := []string{d.Study}
+	switch {
+	case d.Instance != "":
+		parts = append(parts, d.Series, d.Instance+".dcm")
+	case d.Series != "":
+		parts = append(parts, d.Series)
+	}
+	if err := os.RemoveAll(filepath.Join(root, filepath.Join(parts...))); err != nil {
+		return err
+	}
+	for up := len(parts) - 1; up >= 0; up-- {
+		dir := filepath.Join(root, filepath.Join(parts[:up]...))
+		if err := syncDir(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if up == 0 {
+			break
+		}
+		if left, err := os.ReadDir(dir); err == nil && len(left) == 0 {
+			if err := os.Remove(dir); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// removeEntries removes the index entries of a deletion, and series and study with their last instance; left tells whether the study has
+// another one.
+func (a *Archive) removeEntries(ctx context.Context, d deletion) (left bool, err error) {
+	tx, err := a.write.BeginTx(ctx, nil)
+	if err != nil {
+		return false, err
+	}
+	defer tx.Rollback()
+	for _, q := range []string{
+		`DELETE FROM instance WHERE (?3 = '' OR uid = ?3) AND series IN
+			(SELECT e.id FROM series e JOIN study s ON s.id = e.study WHERE s.uid = ?1 AND (?2 = '' OR e.uid = ?2))`,
+		`DELETE FROM series WHERE study = (SELECT id FROM study WHERE uid = ?1) AND (?2 = ?2 AND ?3 = ?3)
+			AND NOT EXISTS (SELECT 1 FROM instance i WHERE i.series = series.id)`,
+		`DELETE FROM study WHERE uid = ?1 AND (?2 = ?2 AND ?3 = ?3) AND NOT EXISTS (SELECT 1 FROM series e WHERE e.study = study.id)`,
+	} {
+		if _, err := tx.ExecContext(ctx, q, d.Study, d.Series, d.Instance); err != nil {
+			return false, err
+		}
+	}
+	var studies int
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM study WHERE uid = ?`, d.Study).Scan(&studies); err != nil {
+		return false, err
+	}
+	return studies > 0, tx.Commit()
+}
