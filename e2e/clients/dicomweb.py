@@ -111,7 +111,7 @@ def _():
 
 @operation("search studies with fields and fuzzy matching")
 def _():
-    found = client.search_for_studies(fuzzymatching=True, fields=["StudyDescription", "00100020"], search_filters={"PatientName": "Yamada"})
+    found = client.search_for_studies(fuzzymatching=True, fields=["StudyDescription", "00100020"], search_filters={"PatientName": "yamada^tarou"})
     same([pydicom.Dataset.from_json(f).PatientID for f in found], ["B"])
 
 
