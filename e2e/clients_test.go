@@ -76,6 +76,7 @@ type operation struct {
 
 // The routes that operations need.
 const (
+	countRoute    = "/studies/count" // came with fuzzy matching
 	frameRoute    = "/frames/{frames}"
 	renderedRoute = "/instances/{instance}/rendered"
 	framesDrawn   = "/frames/{frames}/rendered"
@@ -174,6 +175,7 @@ func TestDicomwebClientPython(t *testing.T) {
 		{"search studies by date, modality and tag", ""},
 		{"search studies by a list of UIDs", ""},
 		{"search studies with fields and fuzzy matching", ""},
+		{"search studies by a fuzzy name", countRoute},
 		{"search with limit and offset", ""},
 		{"search series", ""},
 		{"search instances", ""},

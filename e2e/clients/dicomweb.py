@@ -115,6 +115,12 @@ def _():
     same([pydicom.Dataset.from_json(f).PatientID for f in found], ["B"])
 
 
+@operation("search studies by a fuzzy name")
+def _():
+    same(uids(client.search_for_studies(fuzzymatching=True, search_filters={"PatientName": "Muller"})), [study_a])
+    same(uids(client.search_for_studies(fuzzymatching=True, search_filters={"PatientName": "tarou"})), [study_b])
+
+
 @operation("search with limit and offset")
 def _():
     pages = [uids(client.search_for_studies(limit=1, offset=i)) for i in range(3)]
