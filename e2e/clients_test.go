@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // software asks scripts/clients.sh for the folder of pinned software of others, and skips the test where it cannot be had.
@@ -47,12 +49,14 @@ var fetched = func() func(string) (string, error) {
 	}
 }()
 
-// script is one of e2e/clients with the program that runs it.
+// script is one of e2e/clients with the program that runs it. It is ended after minutes, when something hangs.
 func script(t *testing.T, name string) *exec.Cmd {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	t.Cleanup(cancel)
 	file := filepath.Join(root, "e2e", "clients", name)
 	if filepath.Ext(name) == ".py" {
-		return exec.Command(filepath.Join(software(t, "python"), "bin", "python"), file)
+		return exec.CommandContext(ctx, filepath.Join(software(t, "python"), "bin", "python"), file)
 	}
 	modules := software(t, "node")
 	node, err := exec.LookPath("node")
@@ -63,7 +67,7 @@ func script(t *testing.T, name string) *exec.Cmd {
 	if err != nil {
 		t.Skip("Chromium is not installed (Debian package chromium)")
 	}
-	cmd := exec.Command(node, file)
+	cmd := exec.CommandContext(ctx, node, file)
 	cmd.Env = append(os.Environ(), "CLIENTS="+modules, "CHROMIUM="+chromium)
 	return cmd
 }
@@ -139,11 +143,11 @@ func said(t *testing.T, s *service, cmd *exec.Cmd, table []operation) (other []m
 }
 
 // objects has pydicom write what the clients store and returns the path of their manifest.
-func objects(t *testing.T, prefix string) string {
+func objects(t *testing.T, prefix string, args ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	cmd := script(t, "objects.py")
-	cmd.Args = append(cmd.Args, dir, prefix)
+	cmd.Args = append(append(cmd.Args, dir, prefix), args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -1,7 +1,7 @@
 """Writes the objects that the DICOMweb clients store, and manifest.json, which says what is in them. Made by pydicom, so that nothing of
 the product has a say in them.
 
-    objects.py FOLDER PREFIX    PREFIX begins every UID
+    objects.py FOLDER PREFIX [large]    PREFIX begins every UID; large adds an object of 8.4 MB, which the manifest does not describe
 """
 
 import base64
@@ -47,7 +47,7 @@ def patient(d, charset, name, identifier):
     return d
 
 
-def main(folder, prefix):
+def main(folder, prefix, large=""):
     folder = pathlib.Path(folder)
     a, b = f"{prefix}.1", f"{prefix}.2"
     objects = {
@@ -70,6 +70,9 @@ def main(folder, prefix):
             "rows": d.Rows, "columns": d.Columns, "frames": [base64.b64encode(f).decode() for f in native],
         }
     manifest["a1"]["bulk"] = base64.b64encode(objects["a1"][0x00991001].value).decode()
+    if large:
+        d = patient(image(CR, f"{prefix}.3", f"{prefix}.3.1", 1, rows=2048, columns=2048), "ISO_IR 192", "Large^One", "C")
+        d.save_as(folder / "large.dcm", enforce_file_format=True)
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
