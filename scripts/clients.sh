@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 ohif=3.13.2
-ohif_sum=sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA==
+ohif_sum=5997719a9986eeba85816f5924b71b82bdd70ad2e2d4a0cd3e831a798e4f3deea3e06e1f8c48e393271933a0ba664d85f3b04ac457e9abe8dde715d907d13c10
 
 # The tests ask at the same time: one of them fetches, the others wait.
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/chatxray/clients
@@ -50,8 +50,8 @@ ohif() {
     rm -rf "$dir"
     mkdir "$dir"
     npm pack "@ohif/app@$ohif" --pack-destination "$dir" --ignore-scripts --loglevel=error >/dev/null
-    sum=sha512-$(openssl dgst -sha512 -binary "$dir"/*.tgz | openssl base64 -A)
-    [ "$sum" = "$ohif_sum" ] || { echo "clients.sh: OHIF $ohif has the digest $sum, want $ohif_sum" >&2; exit 1; }
+    sum=$(sha512sum "$dir"/*.tgz | cut -d' ' -f1)
+    [ "$sum" = "$ohif_sum" ] || { echo "clients.sh: OHIF $ohif has the sha512 $sum, want $ohif_sum" >&2; exit 1; }
     tar -xzf "$dir"/*.tgz -C "$dir" --strip-components=2 package/dist
     rm "$dir"/*.tgz
     touch "$dir/.complete"
