@@ -232,7 +232,9 @@ func TestOrthancCompressed(t *testing.T) {
 		if err := json.Unmarshal(o.call("GET", "/instances/"+up.ID+"/simplified-tags", nil), &tags); err != nil {
 			t.Fatal(err)
 		}
-		o.call("POST", "/dicom-web/servers/chatxray/stow", map[string]any{"Resources": []string{up.ID}, "Synchronous": true})
+		if state, details := o.forward(up.ID); state != "Success" {
+			t.Fatalf("%s: Orthanc's job ends with %s: %s", filepath.Base(name), state, details)
+		}
 		tried++
 		found := o.call("POST", "/dicom-web/servers/chatxray/qido", map[string]any{"Uri": "/studies/" + tags.StudyInstanceUID + "/instances"})
 		if !bytes.Contains(found, []byte(`"`+tags.SOPInstanceUID+`"`)) {
