@@ -80,7 +80,7 @@ func TestSlowClients(t *testing.T) {
 			fmt.Fprintf(conn, "POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: 1000000\r\n\r\n", related("b"))
 			started.Add(1)
 			for i := 0; ; i++ {
-				chunk := small[i%len(small):min(i%len(small)+100, len(small))]
+				chunk := small[i%len(small) : min(i%len(small)+100, len(small))]
 				if i*100 >= len(small)-200 {
 					chunk = make([]byte, 100)
 				}
