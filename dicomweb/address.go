@@ -1,6 +1,7 @@
 package dicomweb
 
 import (
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -12,7 +13,7 @@ func (s *server) base(r *http.Request) string {
 	if s.BaseURL != "" {
 		return strings.TrimRight(s.BaseURL, "/")
 	}
-	scheme, host, prefix := "http", r.Host, ""
+	scheme, host, prefix := "http", withPort(r), ""
 	if r.TLS != nil {
 		scheme = "https"
 	}
@@ -43,6 +44,20 @@ func (s *server) base(r *http.Request) string {
 		prefix = "/" + p
 	}
 	return scheme + "://" + host + prefix + Root
+}
+
+// withPort is the request's host. PyPI's dicomweb-client leaves the port out of it whatever the port is; where the host is the very
+// address that the connection has come in at, so that no proxy with another port can stand between, the port is known.
+func withPort(r *http.Request) string {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	if !ok || r.TLS == nil && local.Port == 80 || r.TLS != nil && local.Port == 443 {
+		return r.Host
+	}
+	host := strings.TrimSuffix(strings.TrimPrefix(r.Host, "["), "]")
+	if local.IP.Equal(net.ParseIP(host)) || strings.EqualFold(host, "localhost") && local.IP.IsLoopback() {
+		return net.JoinHostPort(host, strconv.Itoa(local.Port))
+	}
+	return r.Host
 }
 
 const hostCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]"

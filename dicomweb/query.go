@@ -133,6 +133,9 @@ func (s *server) ordered(q *pipeline.Query, value string) error {
 	if strings.Count(value, ",") >= maxNames {
 		return fmt.Errorf("orderby has more than %d attributes", maxNames)
 	}
+	if value == "" {
+		return nil
+	}
 	for _, name := range strings.Split(value, ",") {
 		name, descending := strings.CutPrefix(strings.TrimSpace(name), "-")
 		t, ok := s.tag(strings.TrimPrefix(name, "+"))

@@ -69,7 +69,8 @@ var (
 		{"offset", "query", "Results to leave out first.", map[string]any{"type": "integer", "minimum": 0, "maximum": maxOffset}},
 		{"fuzzymatching", "query", "true: person names match fuzzily.", nil},
 		{"includefield", "query", "Keyword or tag of an attribute to return, or all.", map[string]any{"type": "string"}},
-		{"orderby", "query", "Attributes to sort by, a minus before one for descending.", nil},
+		{"orderby", "query", "Attributes to sort by, with commas between, a minus before one for descending.", map[string]any{"type": "string",
+			"enum": []string{"", "StudyDate", "-StudyDate", "PatientName,-StudyDate"}}},
 		{"PatientID", "query", "As an example of a key: every attribute of the level may be named by keyword or tag.", map[string]any{"type": "string"}},
 	}
 )

@@ -13,9 +13,35 @@ import (
 
 // viewerConfig is app-config.js of OHIF: one data source, which is this service.
 const viewerConfig = `// Written by chatxray serve --viewer.
-window.config = (root => ({
+(() => {
+const root = BASE || window.location.origin + ROOT;
+
+// OHIF draws the coordinates of a TID 1500 report and shows an empty page where there are none, as in a report of findings without
+// places. Such a report is handed to OHIF's view of text instead, which cannot take items without a name (the images).
+const list = sequence => Array.from(sequence?.[Symbol.iterator] ? sequence : sequence ? [sequence] : []);
+const located = item => /^SCOORD/.test(item.ValueType) || list(item.ContentSequence).some(located);
+const named = item => list(item.ConceptNameCodeSequence).length > 0 && item.ValueType !== 'IMAGE';
+const readable = item => Object.create(item, {
+  ContentSequence: { value: list(item.ContentSequence).filter(named).map(readable), enumerable: true },
+});
+const reportsAsText = {
+  id: 'chatxray-reports-as-text',
+  preRegistration({ servicesManager }) {
+    const { displaySetService } = servicesManager.services;
+    displaySetService.subscribe(displaySetService.EVENTS.DISPLAY_SETS_ADDED, ({ displaySetsAdded }) => {
+      for (const set of displaySetsAdded) {
+        if (set.isImagingMeasurementReport && !located(set.instance)) {
+          set.isImagingMeasurementReport = false;
+          set.instances = set.instances.map(readable);
+        }
+      }
+    });
+  },
+};
+
+window.config = {
   routerBasename: '/',
-  extensions: [],
+  extensions: [reportsAsText],
   modes: [],
   customizationService: {},
   showStudyList: true,
@@ -47,7 +73,8 @@ window.config = (root => ({
       },
     },
   ],
-}))(BASE || window.location.origin + ROOT);
+};
+})();
 `
 
 // ofViewer is the key under which the access log finds that a request was for a file of the viewer, which it leaves out.
