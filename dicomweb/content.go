@@ -124,16 +124,10 @@ func (p *pieces) Close() {
 // bytesOut is the key under which the access log finds how many bytes of an answer went past gin.
 const bytesOut = "bytes_out"
 
-// steady is the writer of an answer: it moves the deadline on before each step, and lets the system send files without copying them.
+// steady is the writer of an answer: it lets the system send files without copying them.
 type steady struct {
-	s       *server
-	c       *gin.Context
-	control *http.ResponseController
-	err     error // the first one: net/http keeps it to itself
-}
-
-func (s *server) steady(c *gin.Context) *steady {
-	return &steady{s: s, c: c, control: http.NewResponseController(c.Writer)}
+	c   *gin.Context
+	err error // the first one: net/http keeps it to itself
 }
 
 // Header implements http.ResponseWriter.
@@ -144,7 +138,6 @@ func (w *steady) WriteHeader(status int) { w.c.Status(status) }
 
 // Write implements http.ResponseWriter.
 func (w *steady) Write(b []byte) (int, error) {
-	w.patience()
 	n, err := w.c.Writer.Write(b)
 	w.note(err)
 	return n, err
@@ -155,11 +148,6 @@ func (w *steady) note(err error) {
 		w.err = err
 	}
 }
-
-func (w *steady) patience() { _ = w.control.SetWriteDeadline(time.Now().Add(w.s.Idle)) }
-
-// sendStep is how much of a file is sent between two moves of the deadline.
-const sendStep = 4 << 20
 
 // ReadFrom implements io.ReaderFrom.
 func (w *steady) ReadFrom(r io.Reader) (sent int64, err error) {
@@ -181,8 +169,7 @@ func (w *steady) ReadFrom(r io.Reader) (sent int64, err error) {
 		if err != nil {
 			return sent, err
 		}
-		step := min(left, limit.N, sendStep)
-		w.patience()
+		step := min(left, limit.N)
 		var n int64
 		if _, isFile := from.(*os.File); isFile {
 			n, err = raw.ReadFrom(&io.LimitedReader{R: from, N: step})
@@ -264,7 +251,7 @@ func (s *server) fresh(c *gin.Context, tag string, at time.Time) (done bool) {
 func (s *server) content(c *gin.Context, media string, at time.Time, p *pieces) {
 	defer p.Close()
 	c.Header("Content-Type", media)
-	w := s.steady(c)
+	w := &steady{c: c}
 	http.ServeContent(w, c.Request, "", at, p)
 	if w.err != nil { // net/http cuts the connection: fewer bytes than Content-Length says
 		_ = c.Error(fmt.Errorf("the answer broke off: %w", w.err))
@@ -281,7 +268,7 @@ func (s *server) stream(c *gin.Context, media string, write func(io.Writer) erro
 		c.Writer.WriteHeaderNow()
 		return
 	}
-	if err := write(s.steady(c)); err != nil {
+	if err := write(&steady{c: c}); err != nil {
 		if !c.Writer.Written() {
 			for _, name := range []string{"Content-Type", "Accept-Ranges", "ETag", "Last-Modified", "Content-Disposition"} {
 				c.Writer.Header().Del(name)

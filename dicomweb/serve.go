@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"time"
@@ -62,12 +63,32 @@ type patientConn struct {
 	idle time.Duration
 }
 
+// patientPiece is what has to be taken within idle.
+const patientPiece = 64 << 10
+
+// ReadFrom lets the system send a file without copying it, piece by piece as Write does.
+func (c patientConn) ReadFrom(r io.Reader) (n int64, err error) {
+	to, ok := c.Conn.(io.ReaderFrom)
+	limit, limited := r.(*io.LimitedReader)
+	if !ok || !limited {
+		return io.Copy(struct{ io.Writer }{c}, r)
+	}
+	for limit.N > 0 {
+		_ = c.SetWriteDeadline(time.Now().Add(c.idle))
+		m, err := to.ReadFrom(&io.LimitedReader{R: limit.R, N: min(limit.N, patientPiece)}) // not nested, or net does not know the file
+		n, limit.N = n+m, limit.N-m
+		if err != nil || m == 0 {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
 // Write moves the deadline on before each piece: the connection's own Write has one for all of b.
 func (c patientConn) Write(b []byte) (n int, err error) {
-	const piece = 64 << 10
 	for {
 		_ = c.SetWriteDeadline(time.Now().Add(c.idle))
-		m, err := c.Conn.Write(b[:min(len(b), piece)])
+		m, err := c.Conn.Write(b[:min(len(b), patientPiece)])
 		n, b = n+m, b[m:]
 		if err != nil || len(b) == 0 {
 			return n, err
