@@ -334,8 +334,11 @@ func (w *walker) element(h head, end int64, s *scope) (e pipeline.Element, next 
 	return e, next, false, err
 }
 
-// leave notes a value that is not for the header. Offset tables and padding belong to the file's form, not to the object.
+// leave notes a value that is not for the header. Offset tables, padding and group lengths belong to the file's form, not to the object.
 func (w *walker) leave(h head) error {
+	if h.tag.Element() == 0 {
+		return nil
+	}
 	switch h.tag {
 	case tagPadding, pipeline.TagExtendedOffsetTable, pipeline.TagExtendedOffsetTableLengths:
 		return nil
