@@ -28,21 +28,24 @@ var (
 
 // renderQuery are the parameters of pictures (PS3.18 section 8.3.5).
 var renderQuery = []parameter{
-	{"window", "query", "center,width[,linear|linear-exact|sigmoid]", nil},
-	{"viewport", "query", "width,height[,sx,sy,sw,sh]: as large as fits, of the region only; a negative sw or sh turns it round.", nil},
-	{"quality", "query", "Of JPEG.", map[string]any{"type": "integer", "minimum": 1, "maximum": 100}},
-	{"annotation", "query", "patient, technique: is written into the picture.", nil},
+	{name: "window", in: "query", about: "center,width[,function]", schema: map[string]any{"type": "string",
+		"pattern": "^(-?[0-9]{1,5}(\\.[0-9]{1,3})?,[1-9][0-9]{0,4}(,(linear|linear-exact|sigmoid))?)?$"}},
+	{name: "viewport", in: "query", about: "width,height[,sx,sy,sw,sh]: as large as fits, of the region only; a negative sw or sh turns it round.",
+		schema: map[string]any{"type": "string", "pattern": "^([1-9][0-9]{0,2},[1-9][0-9]{0,2})?$"}},
+	{name: "quality", in: "query", about: "Of JPEG.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": 100}},
+	{name: "annotation", in: "query", about: "Is written into the picture.", schema: map[string]any{"type": "string",
+		"enum": []string{"", "patient", "technique", "patient,technique"}}},
 }
 
 // uriQuery are the parameters of WADO-URI (PS3.18 section 9.1).
 var uriQuery = []parameter{
-	{"requestType", "query", "WADO", map[string]any{"type": "string", "const": "WADO"}},
-	{"studyUID", "query", "", uidSchema("Study Instance UID")},
-	{"seriesUID", "query", "", uidSchema("Series Instance UID")},
-	{"objectUID", "query", "", uidSchema("SOP Instance UID")},
-	{"contentType", "query", "application/dicom or a picture.", nil},
-	{"transferSyntax", "query", "Of application/dicom.", nil},
-	{"frameNumber", "query", "", map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt32}},
+	{name: "requestType", in: "query", about: "WADO", schema: map[string]any{"type": "string", "const": "WADO"}, required: true},
+	{name: "studyUID", in: "query", schema: uidSchema("Study Instance UID"), required: true},
+	{name: "seriesUID", in: "query", schema: uidSchema("Series Instance UID"), required: true},
+	{name: "objectUID", in: "query", schema: uidSchema("SOP Instance UID"), required: true},
+	{name: "contentType", in: "query", about: "application/dicom or a picture.", schema: map[string]any{"type": "string",
+		"enum": []string{mediaDICOM, "image/jpeg", "image/png"}}},
+	{name: "frameNumber", in: "query", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt32}},
 }
 
 // retrieveRoutes lists the resources of WADO-RS.

@@ -119,7 +119,7 @@ func (s *server) operation(r route, method string, names []string) object {
 		if schema == nil {
 			schema = object{"type": "string"}
 		}
-		parameters = append(parameters, object{"name": q.name, "in": q.in, "description": q.about, "schema": schema})
+		parameters = append(parameters, object{"name": q.name, "in": q.in, "description": q.about, "schema": schema, "required": q.required})
 	}
 	op := object{
 		"operationId": strings.ToLower(method) + operationName(r.path),

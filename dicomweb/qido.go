@@ -78,6 +78,20 @@ func (s *server) count(level pipeline.Level) gin.HandlerFunc {
 	}
 }
 
+// countsAreRead answers for the other methods of .../count, which gin would take for a study, series or instance of that name.
+func countsAreRead(c *gin.Context) {
+	m := c.Request.Method
+	if !strings.HasSuffix(c.Request.URL.Path, "/count") || m == http.MethodGet || m == http.MethodHead {
+		return
+	}
+	c.Header("Allow", "GET, HEAD")
+	if m == http.MethodOptions {
+		c.AbortWithStatus(http.StatusNoContent)
+		return
+	}
+	c.AbortWithStatusJSON(http.StatusMethodNotAllowed, gin.H{"error": "a count can only be asked for"})
+}
+
 // asked reads a search from path and query, and warns of keys that are left out.
 func (s *server) asked(c *gin.Context, level pipeline.Level) (pipeline.Query, error) {
 	study, series, _, err := pathUIDs(c)

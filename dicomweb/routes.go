@@ -39,6 +39,7 @@ type route struct {
 type parameter struct {
 	name, in, about string
 	schema          map[string]any // nil is a string
+	required        bool
 }
 
 // The paths of resources.
@@ -65,13 +66,13 @@ var (
 var (
 	storeStatuses = []int{http.StatusAccepted, http.StatusConflict, http.StatusServiceUnavailable, http.StatusInsufficientStorage}
 	searchQuery   = []parameter{
-		{"limit", "query", "At most so many results; the service has a limit of its own.", map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt64}},
-		{"offset", "query", "Results to leave out first.", map[string]any{"type": "integer", "minimum": 0, "maximum": maxOffset}},
-		{"fuzzymatching", "query", "true: person names match fuzzily.", nil},
-		{"includefield", "query", "Keyword or tag of an attribute to return, or all.", map[string]any{"type": "string"}},
-		{"orderby", "query", "Attributes to sort by, with commas between, a minus before one for descending.", map[string]any{"type": "string",
+		{name: "limit", in: "query", about: "At most so many results; the service has a limit of its own.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt64}},
+		{name: "offset", in: "query", about: "Results to leave out first.", schema: map[string]any{"type": "integer", "minimum": 0, "maximum": maxOffset}},
+		{name: "fuzzymatching", in: "query", about: "true: person names match fuzzily."},
+		{name: "includefield", in: "query", about: "Keyword or tag of an attribute to return, or all.", schema: map[string]any{"type": "string"}},
+		{name: "orderby", in: "query", about: "Attributes to sort by, with commas between, a minus before one for descending.", schema: map[string]any{"type": "string",
 			"enum": []string{"", "StudyDate", "-StudyDate", "PatientName,-StudyDate"}}},
-		{"PatientID", "query", "As an example of a key: every attribute of the level may be named by keyword or tag.", map[string]any{"type": "string"}},
+		{name: "PatientID", in: "query", about: "As an example of a key: every attribute of the level may be named by keyword or tag.", schema: map[string]any{"type": "string"}},
 	}
 )
 
