@@ -78,7 +78,7 @@ func TestShapes(t *testing.T) {
 		{name: "not gzip as it says", contentType: related("bnd"), body: plain, headers: []string{"Content-Encoding", "gzip"}, status: 400},
 		{name: "gzip cut off", contentType: related("bnd"), body: gzipped(plain)[:len(gzipped(plain))-20], headers: []string{"Content-Encoding", "gzip"}, status: 400},
 		{name: "unknown encoding", contentType: related("bnd"), body: plain, headers: []string{"Content-Encoding", "br"}, status: 415},
-		{name: "metadata and bulk data", contentType: `multipart/related; type="application/dicom+json"; boundary=bnd`, body: plain, status: 415},
+		{name: "files that say they are metadata", contentType: `multipart/related; type="application/dicom+json"; boundary=bnd`, body: plain, status: 400},
 		{name: "form data", contentType: "multipart/form-data; boundary=bnd", body: plain, status: 415},
 		{name: "no Content-Type", contentType: "", body: plain, status: 415},
 		{name: "an answer that we cannot give", contentType: related("bnd"), body: plain, headers: []string{"Accept", "image/png"}, status: 406},
