@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -66,7 +67,7 @@ func TestTranscode(t *testing.T) {
 	}
 	made := map[string]int{}
 	for _, r := range manifest(t) {
-		if r.frames*r.rows*r.columns > 1<<20 {
+		if r.frames*r.rows*r.columns > 600_000 {
 			continue // minutes of encoders
 		}
 		data := packFile(t, r.file)
@@ -79,7 +80,7 @@ func TestTranscode(t *testing.T) {
 			if !dicom.Transcodes(in.TransferSyntaxUID, s.UID) || s.UID == in.TransferSyntaxUID || s.UID == dicom.JPEGBaseline {
 				continue
 			}
-			if n := r.frames * r.rows * r.columns; s.Encapsulated && n > 70_000 && (n > 270_000 || s.UID == dicom.JPEG2000Lossless) {
+			if n := r.frames * r.rows * r.columns; s.Encapsulated && n > 70_000 && s.UID != dicom.RLELossless {
 				continue
 			}
 			t.Run(r.file+"/"+s.Name, func(t *testing.T) {
@@ -95,8 +96,8 @@ func TestTranscode(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if diff := cmp.Diff(unchanged(in.Header), unchanged(again.Header)); diff != "" {
-					t.Error(diff)
+				if before, after := unchanged(in.Header), unchanged(again.Header); !reflect.DeepEqual(before, after) { // cmp takes seconds for a large header
+					t.Error(cmp.Diff(before, after))
 				}
 				if decodeErr != nil {
 					return
@@ -113,7 +114,7 @@ func TestTranscode(t *testing.T) {
 			})
 		}
 	}
-	for uid, least := range map[string]int{dicom.ExplicitVRLittleEndian: 100, dicom.JPEGLSLossless: 60, dicom.RLELossless: 80, dicom.HTJ2KLossless: 50, dicom.JPEGLossless: 40, dicom.JPEG2000Lossless: 40} {
+	for uid, least := range map[string]int{dicom.ExplicitVRLittleEndian: 90, dicom.JPEGLSLossless: 60, dicom.RLELossless: 80, dicom.HTJ2KLossless: 50, dicom.JPEGLossless: 40, dicom.JPEG2000Lossless: 40} {
 		if made[uid] < least {
 			t.Errorf("only %d files were brought to %s", made[uid], uid)
 		}
@@ -197,7 +198,7 @@ func TestTranscodeWithPydicom(t *testing.T) {
 		data := packFile(t, r.file)
 		in, err := dicom.Open(data)
 		if err != nil || in.TransferSyntaxUID == dicom.ExplicitVRLittleEndian || !dicom.Transcodes(in.TransferSyntaxUID, dicom.ExplicitVRLittleEndian) ||
-			r.frames*r.rows*r.columns > 4<<20 || !codecsThere && i%2 == 0 {
+			r.frames*r.rows*r.columns > 600_000 || !codecsThere && i%2 == 0 {
 			continue
 		}
 		out := transcode(t, data, dicom.ExplicitVRLittleEndian)
