@@ -21,10 +21,11 @@ type measure struct {
 	// prepare is called once for each server, before the clock starts; what it returns is called n times.
 	prepare func(s *server, set *set) (request func(i int) error, err error)
 	share   float64 // of -n
+	per     int     // objects of a request; 0 is 1
 }
 
 // measures are all lines; each file of this folder adds its own.
-var measures = slices.Concat(retrieveMeasures)
+var measures = slices.Concat(storeMeasures, retrieveMeasures)
 
 func main() {
 	bin := flag.String("bin", "bin/chatxray", "the binary")
@@ -68,7 +69,7 @@ func compare(bin, pattern string, n int) error {
 		}
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "measure\tbar\tOrthanc CPU ms\tour CPU ms\tratio\tOrthanc p50/p95 ms\tour p50/p95 ms")
+	fmt.Fprintln(w, "measure\tbar\tOrthanc CPU ms\tour CPU ms\tratio\tOrthanc p50/p95 ms\tour p50/p95 ms\tOrthanc/s\tours/s")
 	for _, m := range measures {
 		if !chosen.MatchString(m.name) {
 			continue
@@ -79,7 +80,18 @@ func compare(bin, pattern string, n int) error {
 				return fmt.Errorf("%s, %s: %w", m.name, s.name, err)
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.2f\t%.2f\t1/%.1f\t%s\t%s\n", m.name, m.bar, got[0].cpu, got[1].cpu, got[0].cpu/got[1].cpu, got[0].times(), got[1].times())
+		fmt.Fprintf(w, "%s\t%s\t%.2f\t%.2f\t1/%.1f\t%s\t%s\t%.1f\t%.1f\n", m.name, m.bar, got[0].cpu, got[1].cpu, got[0].cpu/got[1].cpu, got[0].times(), got[1].times(),
+			got[0].rate, got[1].rate)
+		w.Flush()
+	}
+	if name := "STOW-RS of 100 instances in one request"; chosen.MatchString(name) {
+		for _, s := range servers {
+			grown, err := s.growth(objects)
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", name, s.name, err)
+			}
+			fmt.Fprintf(w, "%s\t64 MB\t%s: %.0f MB above idle\n", name, s.name, grown)
+		}
 		w.Flush()
 	}
 	return nil
@@ -87,7 +99,8 @@ func compare(bin, pattern string, n int) error {
 
 // result is what n requests cost.
 type result struct {
-	cpu  float64 // ms each
+	cpu  float64 // ms each object
+	rate float64 // objects a second
 	took []time.Duration
 }
 
@@ -114,6 +127,7 @@ func (s *server) measure(m measure, objects *set, n int) (r result, err error) {
 	if err != nil {
 		return r, err
 	}
+	began := time.Now()
 	for i := range n {
 		begin := time.Now()
 		if err := request(i); err != nil {
@@ -122,7 +136,9 @@ func (s *server) measure(m measure, objects *set, n int) (r result, err error) {
 		r.took = append(r.took, time.Since(begin))
 	}
 	after, err := s.cpu()
+	objectsSent := float64(n * max(m.per, 1))
+	r.rate = objectsSent / time.Since(began).Seconds()
 	slices.Sort(r.took)
-	r.cpu = max(after-before, 0.01) / float64(n)
+	r.cpu = max(after-before, 0.01) / objectsSent
 	return r, err
 }

@@ -2,9 +2,9 @@ package main
 
 // resource is a measure of one GET, of each object in turn.
 func resource(name, bar, under, accept string, least int64, share float64) measure {
-	return measure{name, bar, func(s *server, objects *set) (func(int) error, error) {
+	return measure{name: name, bar: bar, share: share, prepare: func(s *server, objects *set) (func(int) error, error) {
 		return func(i int) error { return s.get(objects.paths[i%len(objects.paths)]+under, accept, least) }, nil
-	}, share}
+	}}
 }
 
 var retrieveMeasures = []measure{

@@ -69,7 +69,7 @@ func startOrthanc(dir string) (*server, error) {
 	data := filepath.Join(dir, "orthanc")
 	cfg, err := json.Marshal(map[string]any{
 		"Name": "bench", "HttpPort": port, "DicomServerEnabled": false, "RemoteAccessAllowed": false, "AuthenticationEnabled": false,
-		"StorageDirectory": data, "IndexDirectory": data, "Plugins": plugins[:1], "DicomWeb": map[string]any{"Enable": true}, "SyncStorageArea": true,
+		"StorageDirectory": data, "IndexDirectory": data, "Plugins": plugins[:1], "DicomWeb": map[string]any{"Enable": true}, "SyncStorageArea": true, "MaximumStorageSize": 0,
 	})
 	if err != nil {
 		return nil, err

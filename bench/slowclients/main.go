@@ -47,7 +47,7 @@ func main() {
 }
 
 func serve(dir string) error {
-	a, err := archive.Open(dir, dicom.OpenFile, archive.Options{})
+	a, err := archive.Open(dir, dicom.OpenFile, archive.Options{Header: dicom.OpenHeader})
 	if err != nil {
 		return err
 	}

@@ -204,6 +204,14 @@ const (
 	incomingDir  = "incoming"
 )
 
+// look parses the header of a file, and does not sum it up where the archive was told how.
+func (a *Archive) look(path string) (*pipeline.Instance, error) {
+	if a.opts.Header != nil {
+		return a.opts.Header(path)
+	}
+	return a.open(path)
+}
+
 func (a *Archive) path(elem ...string) string {
 	return filepath.Join(append([]string{a.dir}, elem...)...)
 }

@@ -99,11 +99,7 @@ func (a *Archive) firstHeader(ctx context.Context, level pipeline.Level, id int6
 }
 
 func (a *Archive) header(path string) (pipeline.Dataset, error) {
-	open := a.open
-	if a.opts.Header != nil {
-		open = a.opts.Header
-	}
-	in, err := open(path)
+	in, err := a.look(path)
 	if err != nil {
 		return nil, err
 	}

@@ -149,6 +149,7 @@ func TestInclude(t *testing.T) {
 	reads := 0
 	a := open(t, dir, archive.Options{Header: func(path string) (*pipeline.Instance, error) { reads++; return dicom.OpenHeader(path) }})
 	mustStore(t, a, requested(t, "1.2.1", "HOSPITAL", "S1", "P1"))
+	reads = 0
 	one := func(q pipeline.Query) pipeline.Dataset {
 		t.Helper()
 		r, err := a.Search(context.Background(), q)

@@ -2,8 +2,10 @@ package archive
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"sync"
@@ -28,13 +30,14 @@ func (a *Archive) stage(ctx context.Context, r io.Reader, room func(int64) error
 	if err != nil {
 		return nil, fmt.Errorf("an upload cannot be written: %w", full(err))
 	}
-	size, err := take(ctx, f, r, room)
+	sum := sha256.New()
+	size, err := take(ctx, f, sum, r, room)
 	if cerr := f.Close(); err == nil && cerr != nil {
 		err = full(cerr)
 	}
 	var in *pipeline.Instance
 	if err == nil {
-		in, err = a.open(f.Name())
+		in, err = a.look(f.Name())
 	}
 	if err == nil {
 		err = validUIDs(in)
@@ -44,11 +47,12 @@ func (a *Archive) stage(ctx context.Context, r io.Reader, room func(int64) error
 		return nil, err
 	}
 	in.Path, in.Data, in.Header = f.Name(), nil, indexed(in)
+	sum.Sum(in.Digest[:0])
 	return &pipeline.Staged{Instance: in, Size: size}, nil
 }
 
-// take copies r to f. A write error that means a full disk wraps pipeline.ErrFull.
-func take(ctx context.Context, f *os.File, r io.Reader, room func(int64) error) (size int64, err error) {
+// take copies r to f and sums it up. A write error that means a full disk wraps pipeline.ErrFull.
+func take(ctx context.Context, f *os.File, sum hash.Hash, r io.Reader, room func(int64) error) (size int64, err error) {
 	buf := copyBuffers.Get().(*[128 << 10]byte)
 	defer copyBuffers.Put(buf)
 	for unchecked := int64(checkSpace); ; {
@@ -61,10 +65,11 @@ func take(ctx context.Context, f *os.File, r io.Reader, room func(int64) error) 
 			}
 			unchecked = 0
 		}
-		n, rerr := r.Read(buf[:])
+		n, rerr := fill(r, buf[:])
 		if _, err := f.Write(buf[:n]); err != nil {
 			return size, fmt.Errorf("an upload cannot be written: %w", full(err))
 		}
+		sum.Write(buf[:n])
 		size += int64(n)
 		unchecked += int64(n)
 		if rerr == io.EOF {
@@ -74,6 +79,17 @@ func take(ctx context.Context, f *os.File, r io.Reader, room func(int64) error) 
 			return size, rerr
 		}
 	}
+}
+
+// fill reads until b is full: parts of a multipart body come in pieces of a few kilobytes, and a write of each would cost more than
+// the rest.
+func fill(r io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = r.Read(b[n:])
+		n += m
+	}
+	return n, err
 }
 
 // validUIDs guards the paths that are made of UIDs, whoever parsed them.
