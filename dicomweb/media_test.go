@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"mime"
+	"mime/multipart"
 	"strings"
 	"testing"
 
@@ -65,7 +66,7 @@ func FuzzMultipart(f *testing.F) {
 		}
 		mr, err := newMultipart(bytes.NewReader(body), boundary)
 		for err == nil {
-			p, perr := nextPart(mr)
+			p, perr := mr.next()
 			if perr == io.EOF {
 				if !bytes.Contains(body, []byte("--"+boundary+"--")) {
 					t.Error("accepted without a closing delimiter")
@@ -106,4 +107,60 @@ func FuzzJSON(f *testing.F) {
 			t.Errorf("no XML: %v: %s", err, appendXML(nil, d))
 		}
 	})
+}
+
+// FuzzMultipartLikeOthers: what mime/multipart takes for parts we do too, with the same content, but for bodies that we refuse as a whole.
+func FuzzMultipartLikeOthers(f *testing.F) {
+	f.Add([]byte("--b\r\n\r\nx\r\n--b--\r\n"), "b", 1)
+	f.Add([]byte("--b\r\nA: b\r\nc:d\r\n\r\nx\r\n--bX\r\n--b-\r\n--b\r\n\r\n--b\t\r\n\r\n\r\r\n--b--"), "b", 3)
+	f.Add([]byte("p\r\n--b\r\n\r\n\r\n-\r\n--b --\r\n--b\r\n\r\n\r\n--b--"), "b", 2)
+	long := append([]byte("--bnd\r\n\r\n"), bytes.Repeat([]byte("\r\n--bn\r\n--bndX\r"), 9000)...)
+	f.Add(append(long, "\r\n--bnd\r\n\r\nab\r\n--bnd--"...), "bnd", 70_000)
+	f.Fuzz(func(t *testing.T, body []byte, boundary string, step int) {
+		if len(boundary) == 0 || len(boundary) > 70 || strings.ContainsAny(boundary, "\r\n \t") {
+			return
+		}
+		ours, err := newMultipart(&stepwise{body, 1 + max(step, -step)%(100<<10)}, boundary)
+		theirs := multipart.NewReader(bytes.NewReader(body), boundary)
+		for n := 0; err == nil; n++ {
+			var p *part
+			if p, err = ours.next(); err != nil {
+				break
+			}
+			content, rerr := io.ReadAll(p)
+			if rerr != nil {
+				return
+			}
+			q, qerr := theirs.NextRawPart()
+			if qerr != nil {
+				t.Fatalf("part %d is none to mime/multipart: %v", n, qerr)
+			}
+			if want, _ := io.ReadAll(q); !bytes.Equal(content, want) {
+				t.Fatalf("part %d: %q, mime/multipart says %q", n, content, want)
+			}
+			if p.Header.Get("Content-Type") != q.Header.Get("Content-Type") {
+				t.Fatalf("part %d: %v, mime/multipart says %v", n, p.Header, q.Header)
+			}
+		}
+		if err == io.EOF {
+			if q, qerr := theirs.NextRawPart(); qerr != io.EOF {
+				t.Errorf("mime/multipart goes on with %v, %v", q, qerr)
+			}
+		}
+	})
+}
+
+// stepwise gives at most n bytes at a time.
+type stepwise struct {
+	b []byte
+	n int
+}
+
+func (s *stepwise) Read(p []byte) (int, error) {
+	if len(s.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p[:min(len(p), s.n)], s.b)
+	s.b = s.b[n:]
+	return n, nil
 }

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime/multipart"
+	"net/textproto"
 	"strconv"
 	"strings"
 
@@ -16,20 +16,45 @@ import (
 // maxPreamble bounds what may stand before the first delimiter.
 const maxPreamble = 64 << 10
 
-// newMultipart reads a multipart body (RFC 2046 section 5.1). It looks for the first delimiter itself, because multipart.Reader
-// takes bodies whose lines end in LF alone and cuts their parts at bytes that belong to the payload.
-func newMultipart(body io.Reader, boundary string) (*multipart.Reader, error) {
-	br := bufio.NewReaderSize(body, 64<<10) // of the network at once; bench/dicomweb shows what smaller ones cost
-	delimiter := []byte("--" + boundary)
+// partWindow is how much of a body is looked at together.
+const partWindow = 64 << 10
+
+// parts reads a multipart body (RFC 2046 section 5.1) part by part. mime/multipart would do, but it looks for delimiters in pieces of 4 KB
+// and from the back, byte by byte, which costs as much as writing the part to disk (bench/dicomweb). Its rules are kept; a test
+// compares the two.
+type parts struct {
+	r         *bufio.Reader
+	delimiter []byte // CRLF, two hyphens, boundary
+	last      *part  // nil before the first part
+	closed    bool   // the closing delimiter has been read
+}
+
+// part is one part. Its content can be read until the next part is asked for.
+type part struct {
+	Header textproto.MIMEHeader
+	of     *parts
+	begun  bool  // a byte of the content has been read
+	skip   int   // the length of the delimiter that ended it
+	end    error // io.EOF at the delimiter; else what ended the body
+}
+
+// newMultipart finds the first delimiter. It refuses bodies whose lines end in LF alone: their parts would be cut at bytes that belong to
+// the payload.
+func newMultipart(body io.Reader, boundary string) (*parts, error) {
+	m := &parts{r: bufio.NewReaderSize(body, partWindow), delimiter: []byte("\r\n--" + boundary)}
 	for seen, atStart := 0, true; seen <= maxPreamble; {
-		line, err := br.ReadSlice('\n')
+		line, err := m.r.ReadSlice('\n')
 		seen += len(line)
-		if atStart && bytes.HasPrefix(line, delimiter) {
-			if tail := bytes.TrimRight(line[len(delimiter):], " \t\r\n"); len(tail) == 0 || string(tail) == "--" {
-				if err == nil && !bytes.HasSuffix(line, []byte("\r\n")) {
-					return nil, fmt.Errorf("%w: the lines of the multipart body end in LF, not in CRLF", pipeline.ErrInvalid)
-				}
-				return multipart.NewReader(io.MultiReader(bytes.NewReader(bytes.Clone(line)), br), boundary), nil
+		if atStart && bytes.HasPrefix(line, m.delimiter[2:]) {
+			switch tail := string(bytes.TrimRight(line[len(m.delimiter)-2:], " \t\r\n")); {
+			case tail != "" && tail != "--": // another boundary that begins as ours does
+			case err == nil && !bytes.HasSuffix(line, []byte("\r\n")):
+				return nil, errLF
+			case err != nil && tail == "":
+				return nil, cutOff(err)
+			default:
+				m.closed = tail == "--"
+				return m, nil
 			}
 		}
 		atStart = err == nil
@@ -45,22 +70,164 @@ func newMultipart(body io.Reader, boundary string) (*multipart.Reader, error) {
 	return nil, fmt.Errorf("%w: the boundary that the Content-Type names is not in the first %d bytes of the body", pipeline.ErrInvalid, maxPreamble)
 }
 
-// nextPart returns the next part, or io.EOF behind the closing delimiter. A body that ends without it is invalid.
-func nextPart(mr *multipart.Reader) (*multipart.Part, error) {
-	p, err := mr.NextRawPart()
-	switch {
-	case err == nil, err == io.EOF: // not errors.Is: the reader wraps io.EOF when the closing delimiter is missing
-		return p, err
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, errUnclosed
+var (
+	errLF       = fmt.Errorf("%w: the lines of the multipart body end in LF, not in CRLF", pipeline.ErrInvalid)
+	errPartHead = fmt.Errorf("%w: the header of a part is none, or too long", pipeline.ErrInvalid)
+)
+
+// cutOff is the error of a body that ends too early.
+func cutOff(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errUnclosed
 	}
-	return nil, err
+	return err
+}
+
+// next returns the next part, or io.EOF behind the closing delimiter; what comes after that means nothing. A body that ends without it
+// is invalid.
+func (m *parts) next() (*part, error) {
+	if m.last != nil && !m.closed {
+		if _, err := io.Copy(io.Discard, m.last); err != nil {
+			return nil, err
+		}
+		if err := m.delimit(m.last.skip); err != nil {
+			return nil, err
+		}
+	}
+	if m.closed {
+		return nil, io.EOF
+	}
+	h, err := m.header()
+	if err != nil {
+		return nil, err
+	}
+	m.last = &part{Header: h, of: m}
+	return m.last, nil
+}
+
+// delimit reads a delimiter of so many bytes, and what follows it on its line.
+func (m *parts) delimit(n int) error {
+	if _, err := m.r.Discard(n); err != nil {
+		return cutOff(err)
+	}
+	if two, err := m.r.Peek(2); err == nil && string(two) == "--" {
+		m.closed = true
+		return nil
+	}
+	line, err := m.line()
+	if err == nil && len(bytes.TrimRight(line, " \t")) > 0 {
+		return fmt.Errorf("%w: something stands behind a delimiter of the multipart body", pipeline.ErrInvalid)
+	}
+	return err
+}
+
+// The limits of a part's header.
+const (
+	maxPartLines = 64
+	maxPartLine  = 8 << 10
+)
+
+// header reads the header of a part, which may be empty.
+func (m *parts) header() (textproto.MIMEHeader, error) {
+	h := textproto.MIMEHeader{}
+	for range maxPartLines {
+		line, err := m.line()
+		if err != nil || len(line) == 0 {
+			return h, err
+		}
+		key, value, ok := strings.Cut(string(line), ":")
+		if !ok || key == "" || strings.ContainsAny(key, " \t\r") {
+			return nil, errPartHead
+		}
+		h.Add(key, strings.TrimSpace(value))
+	}
+	return nil, errPartHead
+}
+
+// line reads a line that ends in CRLF, and returns it without.
+func (m *parts) line() ([]byte, error) {
+	line, err := m.r.ReadSlice('\n')
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull), len(line) > maxPartLine:
+		return nil, errPartHead
+	case err != nil:
+		return nil, cutOff(err)
+	case !bytes.HasSuffix(line, []byte("\r\n")):
+		return nil, errLF
+	}
+	return line[:len(line)-2], nil
+}
+
+// Read reads the content of the part.
+func (p *part) Read(b []byte) (int, error) {
+	for p.end == nil && len(b) > 0 {
+		if n := p.sure(); n > 0 {
+			p.begun = true
+			return p.of.r.Read(b[:min(n, len(b))]) // from the buffer
+		}
+	}
+	return 0, p.end
+}
+
+// sure returns how many bytes at the front of the buffer are content, whatever comes. Where none are, it has read more, or set the end.
+func (p *part) sure() int {
+	m := p.of
+	have := m.r.Buffered()
+	buf, _ := m.r.Peek(have)
+	if bare := m.delimiter[2:]; !p.begun && bytes.HasPrefix(buf, bare) && delimits(buf[len(bare):]) == yes {
+		p.skip, p.end = len(bare), io.EOF // the part has no content, and the empty line before it is the delimiter's
+		return 0
+	}
+	n := max(0, have-len(m.delimiter)-1) // what comes behind may be the beginning of a delimiter
+	for from := 0; ; {
+		i := bytes.Index(buf[from:], m.delimiter)
+		if i < 0 {
+			break
+		}
+		i += from
+		verdict := delimits(buf[i+len(m.delimiter):])
+		if verdict == no {
+			from = i + 1
+			continue
+		}
+		if n = i; n == 0 && verdict == yes {
+			p.skip, p.end = len(m.delimiter), io.EOF
+			return 0
+		}
+		break
+	}
+	if n == 0 {
+		if _, err := m.r.Peek(have + 1); err != nil {
+			p.end = cutOff(err)
+		}
+		return 0
+	}
+	return n
+}
+
+type verdict int
+
+const (
+	no verdict = iota
+	yes
+	unknown // more has to be seen
+)
+
+// delimits tells from what follows a boundary whether it is the end of a part, and not the beginning of another word.
+func delimits(after []byte) verdict {
+	switch {
+	case len(after) == 0, len(after) == 1 && after[0] == '-':
+		return unknown
+	case after[0] == ' ', after[0] == '\t', after[0] == '\r', after[0] == '\n', string(after[:min(2, len(after))]) == "--":
+		return yes
+	}
+	return no
 }
 
 var errUnclosed = fmt.Errorf("%w: the body ends without the closing delimiter, so it may be cut off; nothing of it was kept", pipeline.ErrInvalid)
 
 // checkPart refuses a part that is not a DICOM file as it is.
-func checkPart(p *multipart.Part) error {
+func checkPart(p *part) error {
 	if t := parseMediaType(p.Header.Get("Content-Type")).name; t != "" && t != "application/dicom" && t != "application/octet-stream" {
 		return fmt.Errorf("%w: a part is %q, and only application/dicom is stored", pipeline.ErrUnsupported, printable(t))
 	}
@@ -73,7 +240,7 @@ func checkPart(p *multipart.Part) error {
 }
 
 // checkLength compares the Content-Length that a part may have with what came.
-func checkLength(p *multipart.Part, n int64) error {
+func checkLength(p *part, n int64) error {
 	said := p.Header.Get("Content-Length")
 	if said == "" {
 		return nil

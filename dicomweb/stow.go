@@ -123,7 +123,7 @@ func (u *upload) multipart(body io.Reader, m mediaType) error {
 		return err
 	}
 	for {
-		p, err := nextPart(mr)
+		p, err := mr.next()
 		if err == io.EOF && len(u.parts) == 0 {
 			return fmt.Errorf("%w: the multipart body has no part", pipeline.ErrInvalid)
 		}

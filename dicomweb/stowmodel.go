@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime/multipart"
 	"os"
 	"slices"
 	"strings"
@@ -59,7 +58,7 @@ func diskFull(err error) error {
 }
 
 // add takes a part.
-func (s *spool) add(p *multipart.Part, limit int64) error {
+func (s *spool) add(p *part, limit int64) error {
 	m := parseMediaType(p.Header.Get("Content-Type"))
 	r := &counted{r: io.LimitReader(p, limit+1)}
 	n, err := io.Copy(s.file, r)
@@ -123,9 +122,9 @@ func (u *upload) models(body io.Reader, m mediaType) error {
 }
 
 // modelParts reads all parts.
-func (u *upload) modelParts(mr *multipart.Reader, s *spool, kind string) (sets []rawDataset, err error) {
+func (u *upload) modelParts(mr *parts, s *spool, kind string) (sets []rawDataset, err error) {
 	for n := 0; ; n++ {
-		p, err := nextPart(mr)
+		p, err := mr.next()
 		switch {
 		case err == io.EOF && len(sets) == 0:
 			return nil, fmt.Errorf("%w: the multipart body has no part of %s", pipeline.ErrInvalid, kind)
