@@ -31,7 +31,8 @@ type Pixels interface {
 	Frames() (int, error)
 	// Frame returns one, from 0, as a transfer syntax has it; "" is the stored one. actual names the syntax.
 	Frame(ctx context.Context, frame int, syntaxUID string) (data []byte, actual string, err error)
-	// Render makes a picture of one: *image.RGBA, *image.Gray, or one that is gray and has a method Row(y int, into []uint8).
+	// Render makes a picture of one: *image.RGBA, *image.Gray, or one that is gray and has the methods Row(y int, into []uint8)
+	// and Close.
 	Render(ctx context.Context, frame int, v pipeline.View) (image.Image, error)
 }
 

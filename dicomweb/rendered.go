@@ -283,6 +283,9 @@ func pictureFile(ctx context.Context, o Object, frame int, p picture, media stri
 	if err != nil {
 		return nil, err
 	}
+	if c, ok := m.(io.Closer); ok {
+		defer c.Close()
+	}
 	if rows, ok := m.(rowed); ok && (media != "image/jpeg" || p.patient || p.technique) {
 		m = whole(rows)
 	}

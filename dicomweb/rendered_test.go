@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"io"
 	"math"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -309,4 +311,37 @@ type slow struct {
 func (s slow) Render(ctx context.Context, frame int, v pipeline.View) (image.Image, error) {
 	<-s.block
 	return s.Object.Render(ctx, frame, v)
+}
+
+// TestRenderedTogether: pictures that are made at the same time do not mix, though frames are read into memory that was used before.
+func TestRenderedTogether(t *testing.T) {
+	s := start(t)
+	ramp, _ := s.radiograph(dicom.ExplicitVRLittleEndian, 1, nil)
+	flat, _ := s.radiograph(dicom.ExplicitVRLittleEndian, 1, func(d *pipeline.Dataset) {
+		d.SetBytes(pipeline.TagPixelData, "OW", bytes.Repeat([]byte{0, 8}, 60*40))
+	})
+	var asked []string
+	for _, path := range []string{ramp, flat} {
+		asked = append(asked, path+"/rendered", path+"/rendered?viewport=20,20", path+"/rendered?annotation=patient", path+"/thumbnail")
+	}
+	want := map[string][]byte{}
+	for _, path := range asked {
+		want[path] = s.get(path).body
+	}
+	var work sync.WaitGroup
+	for i := range 200 {
+		work.Go(func() {
+			path := asked[i%len(asked)]
+			resp, err := http.Get(s.root + path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			if got, err := io.ReadAll(resp.Body); err != nil || !bytes.Equal(got, want[path]) {
+				t.Errorf("%s: %d bytes, not those of before, %v", path, len(got), err)
+			}
+		})
+	}
+	work.Wait()
 }

@@ -46,6 +46,8 @@ type Frames struct {
 	layout layout
 	file   io.Closer
 	starts []int // of codestreams, once found
+	// borrow, where set, gives memory for a native frame that is read from a file, in place of new memory.
+	borrow func(n int64) []byte
 }
 
 // OpenFrames finds the pixels of an Instance. The caller closes it.
@@ -210,6 +212,9 @@ func (f *Frames) native(frame int) (*Pixels, error) {
 func (f *Frames) bytes(from, to int64) ([]byte, error) {
 	value, src, word := f.walked.pixels.value, f.walked.src, int64(f.walked.pixels.word)
 	if !f.walked.syntax.enc.big || word == 1 {
+		if f.borrow != nil && src.data == nil && to-from <= src.size-value.off-from {
+			return src.fetch(f.borrow(to-from), value.off+from)
+		}
 		return src.take(value.off+from, to-from)
 	}
 	begin, end := from/word*word, min((to+word-1)/word*word, value.length)

@@ -7,6 +7,7 @@ import (
 	"image/color"
 	"math"
 	"slices"
+	"sync"
 
 	"chatxray/pipeline"
 )
@@ -19,6 +20,9 @@ const maxShown = 96 << 20
 // interpretation, padding and shutters are those of Decode, unless v names a window; the frame stays as it lies. A region is cut to what
 // the frame has; one that lies outside is invalid. Smaller pictures are the mean of the pixels that fall together, larger ones
 // are interpolated. Errors are those of Decode.
+//
+// The memory of a frame read from a file is used again, because new memory of that size costs as much as making a small picture of it: after
+// a *Rows has been closed, or when another picture is returned.
 func (o *Object) Render(ctx context.Context, frame int, v pipeline.View) (image.Image, error) {
 	f, err := o.open()
 	if err != nil {
@@ -27,6 +31,29 @@ func (o *Object) Render(ctx context.Context, frame int, v pipeline.View) (image.
 	if n := f.layout.words(); n > maxShown {
 		return nil, fmt.Errorf("%w image: %d samples are more than the %d Mi that are rendered", pipeline.ErrUnsupported, n, maxShown>>20)
 	}
+	var lent *[]byte
+	f.borrow = func(n int64) []byte {
+		lent = frameMemory.Get().(*[]byte)
+		if int64(cap(*lent)) < n {
+			*lent = make([]byte, n)
+		}
+		return (*lent)[:n]
+	}
+	m, err := o.render(ctx, f, frame, v)
+	f.borrow = nil
+	if rows, ok := m.(*Rows); ok && err == nil {
+		rows.lent = lent
+	} else if lent != nil {
+		frameMemory.Put(lent)
+	}
+	return m, err
+}
+
+// frameMemory holds what frames were read into.
+var frameMemory = sync.Pool{New: func() any { return new([]byte) }}
+
+// render makes the picture.
+func (o *Object) render(ctx context.Context, f *Frames, frame int, v pipeline.View) (image.Image, error) {
 	px, err := f.Frame(ctx, frame)
 	if err != nil {
 		return nil, err
@@ -57,7 +84,7 @@ func (o *Object) Render(ctx context.Context, frame int, v pipeline.View) (image.
 		return nil, fmt.Errorf("frame %d: %w", frame+1, err)
 	}
 	if columns.plain && rows.plain {
-		return &Rows{m, lookup8(m.LUT), columns, rows}, nil
+		return &Rows{m: m, lut: lookup8(m.LUT), columns: columns, rows: rows}, nil
 	}
 	return shrinkGray(m, columns, rows), nil
 }
@@ -152,6 +179,17 @@ type Rows struct {
 	m             *pipeline.Image
 	lut           []uint8
 	columns, rows axis
+	lent          *[]byte
+}
+
+// Close gives the memory of the frame back; no pixel may be asked for afterwards.
+func (r *Rows) Close() error {
+	if r.lent != nil {
+		r.m = nil
+		frameMemory.Put(r.lent)
+		r.lent = nil
+	}
+	return nil
 }
 
 // ColorModel implements image.Image.
