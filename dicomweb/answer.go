@@ -132,7 +132,27 @@ func failure(p stored) pipeline.Dataset {
 	reason, comment := reasonOf(p.err)
 	d.SetInts(pipeline.TagFailureReason, "US", int64(reason))
 	d.SetText(pipeline.TagErrorComment, "LO", comment)
+	if items := failedAttributes(p.err); len(items) > 0 {
+		d.SetItems(pipeline.TagFailedAttributesSequence, items...)
+	}
 	return d
+}
+
+// failedAttributes names the attributes that an error is about (PS3.3 section 10.31, Selector Attribute Macro).
+func failedAttributes(err error) (items []pipeline.Dataset) {
+	var about *faulty
+	if !errors.As(err, &about) {
+		return nil
+	}
+	for _, e := range about.attributes {
+		var d pipeline.Dataset
+		d.SetInts(pipeline.TagSelectorAttribute, "AT", int64(e.Tag))
+		if vr := vrOf(e); e.VR != "" {
+			d.SetText(pipeline.TagSelectorAttributeVR, "CS", vr)
+		}
+		items = append(items, d)
+	}
+	return items
 }
 
 func instanceURL(base string, in *pipeline.Instance) string {

@@ -32,7 +32,7 @@ const (
 type modelled struct {
 	ds   pipeline.Dataset
 	uris map[string]string // by path, as pipeline.Bulk has it
-	err  error             // why it is no data set; ds has what could be read
+	err  *faulty           // why it is no data set; ds has what could be read
 }
 
 // build makes a data set. allows tells which VRs an attribute may have.
@@ -43,11 +43,28 @@ func build(raw rawDataset, allows func(pipeline.Tag, string) bool) modelled {
 	return m
 }
 
-func (m *modelled) fail(tag pipeline.Tag, format string, a ...any) {
+func (m *modelled) fail(r rawElement, format string, a ...any) {
 	if m.err == nil {
-		m.err = fmt.Errorf("%w: %v: %s", errModel, tag, fmt.Sprintf(format, a...))
+		m.err = &faulty{err: fmt.Errorf("%w: %v: %s", errModel, r.tag, fmt.Sprintf(format, a...))}
+	}
+	if len(m.err.attributes) < maxFaulty {
+		m.err.attributes = append(m.err.attributes, pipeline.Element{Tag: r.tag, VR: r.vr})
 	}
 }
+
+// faulty is an error about attributes of an instance. The answer names them.
+type faulty struct {
+	attributes []pipeline.Element // tag and VR
+	err        error
+}
+
+// maxFaulty is how many attributes an answer names.
+const maxFaulty = 50
+
+func (f *faulty) Error() string { return f.err.Error() }
+
+// Unwrap returns the error without the attributes.
+func (f *faulty) Unwrap() error { return f.err }
 
 func (m *modelled) dataset(raw rawDataset, at string, allows func(pipeline.Tag, string) bool) pipeline.Dataset {
 	slices.SortStableFunc(raw, func(a, b rawElement) int { return int(int64(a.tag) - int64(b.tag)) })
@@ -55,14 +72,14 @@ func (m *modelled) dataset(raw rawDataset, at string, allows func(pipeline.Tag, 
 	for i, r := range raw {
 		switch {
 		case i > 0 && r.tag == raw[i-1].tag:
-			m.fail(r.tag, "it is there twice")
+			m.fail(r, "it is there twice")
 			continue
 		case r.tag.Group() <= 2 || r.tag.Element() == 0: // of the file or a message, not of the object
 			continue
 		case at != "" && r.tag == pipeline.TagSpecificCharacterSet:
 			continue
 		case !allows(r.tag, r.vr):
-			m.fail(r.tag, "the value representation %q is not one that the standard gives this attribute", printable(r.vr))
+			m.fail(r, "the value representation %q is not one that the standard gives this attribute", printable(r.vr))
 			continue
 		}
 		path := fmt.Sprintf("%s%08X", at, uint32(r.tag))
@@ -73,7 +90,7 @@ func (m *modelled) dataset(raw rawDataset, at string, allows func(pipeline.Tag, 
 		case r.inline != "":
 			m.inline(&e, r)
 		case len(r.items) > 0 && r.vr != "SQ", len(r.values) > 0 && r.vr == "SQ":
-			m.fail(r.tag, "its values do not go with %s", printable(r.vr))
+			m.fail(r, "its values do not go with %s", printable(r.vr))
 		default:
 			for n, item := range r.items {
 				e.Items = append(e.Items, m.dataset(item, path+"/"+strconv.Itoa(n+1)+"/", allows))
@@ -91,10 +108,10 @@ var words = []string{"OB", "OW", "OL", "OV", "OF", "OD", "UN"}
 func (m *modelled) inline(e *pipeline.Element, r rawElement) {
 	var err error
 	if e.Bytes, err = base64.StdEncoding.DecodeString(strings.Join(strings.Fields(r.inline), "")); err != nil {
-		m.fail(r.tag, "its InlineBinary is no base64")
+		m.fail(r, "its InlineBinary is no base64")
 	}
 	if !slices.Contains(words, r.vr) {
-		m.fail(r.tag, "%s has no InlineBinary", printable(r.vr))
+		m.fail(r, "%s has no InlineBinary", printable(r.vr))
 	}
 }
 
@@ -103,13 +120,13 @@ func (m *modelled) values(e *pipeline.Element, r rawElement) {
 	case "SQ":
 	case "OB", "OW", "OL", "OV", "OF", "OD", "UN":
 		if len(r.values) > 0 {
-			m.fail(r.tag, "%s has an InlineBinary or a BulkDataURI, no values", e.VR)
+			m.fail(r, "%s has an InlineBinary or a BulkDataURI, no values", e.VR)
 		}
 	case "AT":
 		for _, v := range r.values {
 			n, err := strconv.ParseUint(v, 16, 32)
 			if err != nil || len(v) != 8 {
-				m.fail(r.tag, "a value is no tag of eight hexadecimal digits")
+				m.fail(r, "a value is no tag of eight hexadecimal digits")
 			}
 			e.Ints = append(e.Ints, int64(n))
 		}
@@ -117,7 +134,7 @@ func (m *modelled) values(e *pipeline.Element, r rawElement) {
 		for _, v := range r.values {
 			n, err := strconv.ParseUint(v, 10, map[string]int{"US": 16, "UL": 32, "UV": 64}[e.VR])
 			if err != nil {
-				m.fail(r.tag, "a value is no number in the range of %s", e.VR)
+				m.fail(r, "a value is no number in the range of %s", e.VR)
 			}
 			e.Ints = append(e.Ints, int64(n))
 		}
@@ -125,7 +142,7 @@ func (m *modelled) values(e *pipeline.Element, r rawElement) {
 		for _, v := range r.values {
 			n, err := strconv.ParseInt(v, 10, map[string]int{"SS": 16, "SL": 32, "SV": 64}[e.VR])
 			if err != nil {
-				m.fail(r.tag, "a value is no number in the range of %s", e.VR)
+				m.fail(r, "a value is no number in the range of %s", e.VR)
 			}
 			e.Ints = append(e.Ints, n)
 		}
@@ -133,20 +150,20 @@ func (m *modelled) values(e *pipeline.Element, r rawElement) {
 		for _, v := range r.values {
 			f, err := strconv.ParseFloat(v, 64)
 			if err != nil || e.VR == "FL" && !math.IsInf(f, 0) && math.Abs(f) > math.MaxFloat32 {
-				m.fail(r.tag, "a value is no number in the range of %s", e.VR)
+				m.fail(r, "a value is no number in the range of %s", e.VR)
 			}
 			e.Floats = append(e.Floats, f)
 		}
 	default:
 		e.Text = r.values
 		if e.VR == "UI" && slices.ContainsFunc(e.Text, func(v string) bool { return v != "" && !pipeline.ValidUID(v) }) {
-			m.fail(r.tag, "a value is no UID")
+			m.fail(r, "a value is no UID")
 		}
 		if (e.VR == "DS" || e.VR == "IS") && slices.ContainsFunc(e.Text, notNumber) {
-			m.fail(r.tag, "a value is no number")
+			m.fail(r, "a value is no number")
 		}
 		if slices.ContainsFunc(e.Text, func(v string) bool { return strings.ContainsRune(v, 0) }) {
-			m.fail(r.tag, "a value has a NUL in it")
+			m.fail(r, "a value has a NUL in it")
 		}
 	}
 }
@@ -192,7 +209,7 @@ func (m *modelled) set(path string, b []byte) {
 			}
 			d[i].Bytes = b
 			if !slices.Contains(words, d[i].VR) {
-				m.fail(d[i].Tag, "%s has no bulk data", d[i].VR)
+				m.fail(rawElement{tag: d[i].Tag, vr: d[i].VR}, "%s has no bulk data", d[i].VR)
 			}
 			return
 		}

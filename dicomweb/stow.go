@@ -179,7 +179,7 @@ func (u *upload) part(r *counted) error {
 	}
 	done := stored{instance: st.Instance}
 	if u.study != "" && st.Instance.StudyInstanceUID != u.study {
-		done.err = errOtherStudy
+		done.err = &faulty{[]pipeline.Element{{Tag: pipeline.TagStudyInstanceUID, VR: "UI"}}, errOtherStudy}
 	}
 	u.staged, u.which = append(u.staged, st), append(u.which, len(u.parts))
 	u.parts = append(u.parts, done)

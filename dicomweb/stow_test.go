@@ -135,6 +135,9 @@ func TestAnswer(t *testing.T) {
 	for _, seq := range []string{"00081199", "00081198", "0008119A"} {
 		for _, item := range m.items(t, seq) {
 			got = append(got, strings.TrimSpace(strings.Join([]string{seq, item.first("00081155"), item.first("00081196"), item.first("00081197"), item.first("00081190")}, " ")))
+			for _, f := range item.items(t, "00741048") {
+				got[len(got)-1] += " " + f.first("00720026")
+			}
 			if c := item.first("00000902"); len(c) > 64 {
 				t.Error("the comment is longer than an LO:", c)
 			}
@@ -145,7 +148,7 @@ func TestAnswer(t *testing.T) {
 		fmt.Sprintf("00081199 1.2.1.1.1 %d  %s/series/1.2.1.1/instances/1.2.1.1.1", 0x0111, base),
 		fmt.Sprintf("00081199 1.2.1.1.2   %s/series/1.2.1.1/instances/1.2.1.1.2", base),
 		fmt.Sprintf("00081198 1.2.1.1.1  %d", 0x0111),
-		fmt.Sprintf("00081198 1.2.9.1.1  %d", 0xA900),
+		fmt.Sprintf("00081198 1.2.9.1.1  %d 0020000D", 0xA900),
 		fmt.Sprintf("0008119A   %d", 0xC000),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

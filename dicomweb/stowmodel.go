@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -226,7 +227,7 @@ func (u *upload) assemble(m *modelled, s *spool) (*os.File, error) {
 			parts = s.parts[strings.TrimSpace(uri)]
 		}
 		if len(parts) == 0 {
-			return nil, fmt.Errorf("%w: %s", errNoBulk, path)
+			return nil, &faulty{[]pipeline.Element{lastOf(path)}, fmt.Errorf("%w: %s", errNoBulk, path)}
 		}
 		if path == "7FE00010" {
 			syntax = s.syntaxOf(parts[0])
@@ -267,6 +268,12 @@ func (u *upload) assemble(m *modelled, s *spool) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// lastOf is the attribute that a path leads to.
+func lastOf(path string) pipeline.Element {
+	tag, _ := strconv.ParseUint(path[strings.LastIndexByte(path, '/')+1:], 16, 32)
+	return pipeline.Element{Tag: pipeline.Tag(tag)}
 }
 
 // syntaxOf is the transfer syntax of pixels: the one that the part names, else the default of its media type (PS3.18 table 8.7.3-5); JPEG

@@ -244,6 +244,17 @@ func TestStoreModels(t *testing.T) {
 			}
 		})
 	}
+	// What is wrong with an instance is named: two attributes of the first, bulk data of the second that did not come.
+	contentType, body := modelBody("application/dicom+json", []string{"[" + model(`,"00280010":{"vr":"US","Value":[70000]},"00280011":{"vr":"US","Value":["x"]}`) + "," + model(imageModel) + "]"})
+	var named []string
+	for _, failed := range s.post("/studies", contentType, body).model(t).items(t, "00081198") {
+		for _, item := range failed.items(t, "00741048") {
+			named = append(named, item.first("00720026")+" "+item.first("00720050"))
+		}
+	}
+	if diff := cmp.Diff([]string{"00280010 US", "00280011 US", "7FE00010 "}, named); diff != "" {
+		t.Error("failed attributes:", diff)
+	}
 	const instance = "/studies/1.2.8/series/1.2.8.1/instances/1.2.8.1.5"
 	if r := s.get(instance+"/frames/1", "Accept", "application/octet-stream"); string(r.body) != "abcdef" {
 		t.Errorf("the pixels are %d %q", r.StatusCode, r.body)

@@ -274,6 +274,8 @@ const (
 	TagViewModifierCodeSequence                  Tag = 0x00540222
 	TagGraphicData                               Tag = 0x00700022
 	TagGraphicType                               Tag = 0x00700023
+	TagSelectorAttribute                         Tag = 0x00720026
+	TagSelectorAttributeVR                       Tag = 0x00720050
 	TagFailedAttributesSequence                  Tag = 0x00741048
 	TagPresentationLUTSequence                   Tag = 0x20500010
 	TagPresentationLUTShape                      Tag = 0x20500020
