@@ -16,8 +16,8 @@ import (
 // maxPreamble bounds what may stand before the first delimiter.
 const maxPreamble = 64 << 10
 
-// partWindow is how much of a body is looked at together.
-const partWindow = 64 << 10
+// partWindow is how much of a body is looked at together. A slow client holds as much.
+const partWindow = 32 << 10
 
 // parts reads a multipart body (RFC 2046 section 5.1) part by part. mime/multipart would do, but it looks for delimiters in pieces of 4 KB
 // and from the back, byte by byte, which costs as much as writing the part to disk (bench/dicomweb). Its rules are kept; a test

@@ -68,7 +68,7 @@ func TestRetrievePack(t *testing.T) {
 			s.everyForm(in, b, counts)
 		})
 	}
-	for what, least := range map[string]int{"explicit": 65, "frame": 45, "rendered": 45, "html": 10, "bulk": 60} {
+	for what, least := range map[string]int{"explicit": 65, "frame": 45, "rendered": 45, "html": 10, "bulk": 50} {
 		if counts[what] < least {
 			t.Errorf("only %d times %s", counts[what], what)
 		}

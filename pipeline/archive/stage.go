@@ -16,7 +16,7 @@ import (
 // checkSpace is how many bytes of an upload may pass between two looks at the free space.
 const checkSpace = 16 << 20
 
-var copyBuffers = sync.Pool{New: func() any { return new([128 << 10]byte) }}
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // Stage streams one DICOM file to disk and checks it; nothing is promised before Commit. Errors: what r returns; the opener's, when
 // the bytes are not an instance that it lets pass; pipeline.ErrFull. The temporary file is gone after an error.
@@ -53,7 +53,7 @@ func (a *Archive) stage(ctx context.Context, r io.Reader, room func(int64) error
 
 // take copies r to f and sums it up. A write error that means a full disk wraps pipeline.ErrFull.
 func take(ctx context.Context, f *os.File, sum hash.Hash, r io.Reader, room func(int64) error) (size int64, err error) {
-	buf := copyBuffers.Get().(*[128 << 10]byte)
+	buf := copyBuffers.Get().(*[32 << 10]byte)
 	defer copyBuffers.Put(buf)
 	for unchecked := int64(checkSpace); ; {
 		if err := ctx.Err(); err != nil {
