@@ -125,8 +125,3 @@ func (m mediaType) boundary() (string, error) {
 	}
 	return b, nil
 }
-
-// acceptsJSON tells whether the DICOM JSON model is welcome.
-func acceptsJSON(accept []string) bool {
-	return slices.ContainsFunc(parseAccept(accept), func(m mediaType) bool { return m.matches(mediaJSON) || m.matches("application/json") })
-}

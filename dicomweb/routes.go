@@ -53,10 +53,8 @@ const (
 // Media types that several routes share.
 var (
 	asJSON         = []string{"application/json"}
-	asModel        = []string{mediaJSON}
 	asSearch       = []string{mediaJSON, `multipart/related; type="application/dicom+xml"`}
 	asModels       = []string{mediaJSON, mediaXML}
-	asDICOM        = []string{`multipart/related; type="application/dicom"`}
 	asInstance     = []string{`multipart/related; type="application/dicom"`, "application/dicom"}
 	asCapabilities = []string{"application/vnd.sun.wadl+xml", "application/json"}
 	asText         = []string{"text/plain"}
