@@ -29,20 +29,9 @@ func Assemble(w io.Writer, ds pipeline.Dataset, syntaxUID string, pixels []io.Re
 			return err
 		}
 	}
-	if err := checkText(ds); err != nil {
+	before, after, err := aroundPixels(ds)
+	if err != nil {
 		return err
-	}
-	var before, after pipeline.Dataset
-	for _, e := range ds {
-		switch {
-		case e.Tag.Group() == 2:
-			return fmt.Errorf("%w DICOM: the data set holds %v, which belongs to the file", pipeline.ErrInvalid, e.Tag)
-		case e.Tag.Element() == 0, e.Tag == pipeline.TagPixelData: // group lengths would be wrong
-		case e.Tag < pipeline.TagPixelData:
-			before = append(before, e)
-		default:
-			after = append(after, e)
-		}
 	}
 	var head bytes.Buffer
 	if err := writeMeta(&head, ds, s); err != nil {

@@ -110,22 +110,30 @@ func writeMeta(out *bytes.Buffer, ds pipeline.Dataset, s *syntax) error {
 	return nil
 }
 
-// writeDataset writes a data set around its pixels, which do not go through the library: it would write them word by word.
-func writeDataset(out *bytes.Buffer, ds pipeline.Dataset, pixels []byte, enc coding) error {
+// aroundPixels checks a data set that is to be written, and returns what stands before its pixels and what behind them.
+func aroundPixels(ds pipeline.Dataset) (before, after pipeline.Dataset, err error) {
 	if err := checkText(ds); err != nil {
-		return err
+		return nil, nil, err
 	}
-	var before, after pipeline.Dataset
 	for _, e := range ds {
 		switch {
 		case e.Tag.Group() == 2:
-			return fmt.Errorf("%w DICOM: the data set holds %v, which belongs to the file", pipeline.ErrInvalid, e.Tag)
+			return nil, nil, fmt.Errorf("%w DICOM: the data set holds %v, which belongs to the file", pipeline.ErrInvalid, e.Tag)
 		case e.Tag.Element() == 0, e.Tag == pipeline.TagPixelData: // group lengths would be wrong
 		case e.Tag < pipeline.TagPixelData:
 			before = append(before, e)
 		default:
 			after = append(after, e)
 		}
+	}
+	return before, after, nil
+}
+
+// writeDataset writes a data set around its pixels, which do not go through the library: it would write them word by word.
+func writeDataset(out *bytes.Buffer, ds pipeline.Dataset, pixels []byte, enc coding) error {
+	before, after, err := aroundPixels(ds)
+	if err != nil {
+		return err
 	}
 	if err := writeElements(out, before, enc); err != nil {
 		return err
