@@ -94,7 +94,7 @@ func TestGateway(t *testing.T) {
 	}
 
 	background(t, exec.Command(storescp, "-v", "--aetitle", "PACS", "--output-directory", at("pacs"), "+xa", "--promiscuous", port(pacs)))
-	background(t, exec.Command(orthanc, at("orthanc.json")))
+	said := background(t, exec.Command(orthanc, at("orthanc.json")))
 	eventually(t, time.Minute, "Orthanc to start", func() error { _, err := get("http://127.0.0.1:" + port(http) + "/system"); return err })
 
 	send := func(syntax, option string) (study string) {
@@ -125,14 +125,10 @@ func TestGateway(t *testing.T) {
 	first := send("explicit", "-xi")
 	// ChatXRay is down: the study waits in the gateway, and its job is tried again.
 	eventually(t, time.Minute, "a forwarding job that fails", func() error {
-		var jobs []struct{ ErrorCode int }
-		getJSON(t, "http://127.0.0.1:"+port(http)+"/jobs?expand", &jobs)
-		for _, j := range jobs {
-			if j.ErrorCode != 0 {
-				return nil
-			}
+		if !strings.Contains(said.String(), "Error in a job") { // Orthanc's list of jobs need not show it: a job is begun anew at once
+			return fmt.Errorf("Orthanc does not speak of one")
 		}
-		return fmt.Errorf("%d jobs", len(jobs))
+		return nil
 	})
 	t.Setenv("GATEWAY_TOKEN", token)
 	s := serve(t, at("data"), "--config", at("chatxray.yaml"), "--listen", "127.0.0.1:"+port(ours))
