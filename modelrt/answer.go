@@ -14,14 +14,16 @@ import (
 // answer is what the model wrote, token by token.
 type answer struct {
 	tokens    []int32
+	logprobs  []float64 // natural logarithm of each token's probability
 	text      []byte
 	starts    []int // of each token in text
 	truncated bool  // no stop within the token limit
 }
 
 // add appends a token and says whether one of the stop strings is complete; what is before it stays.
-func (a *answer) add(id int32, text []byte, stops []string) bool {
+func (a *answer) add(id int32, logprob float64, text []byte, stops []string) bool {
 	a.tokens = append(a.tokens, id)
+	a.logprobs = append(a.logprobs, logprob)
 	a.starts = append(a.starts, len(a.text))
 	a.text = append(a.text, text...)
 	for _, s := range stops {
@@ -38,7 +40,7 @@ func (a *answer) add(id int32, text []byte, stops []string) bool {
 func (a *answer) cut(end int) {
 	a.text = a.text[:end]
 	n := sort.SearchInts(a.starts, end)
-	a.tokens, a.starts = a.tokens[:n], a.starts[:n]
+	a.tokens, a.logprobs, a.starts = a.tokens[:n], a.logprobs[:n], a.starts[:n]
 }
 
 // extent is a stretch of a text, half open.

@@ -38,7 +38,7 @@ func TestSplit(t *testing.T) {
 func written(stops []string, pieces ...string) *answer {
 	a := &answer{}
 	for i, p := range pieces {
-		if a.add(int32(i), []byte(p), stops) {
+		if a.add(int32(i), -1, []byte(p), stops) {
 			break
 		}
 	}
@@ -120,7 +120,7 @@ func FuzzSentences(f *testing.F) {
 		a := &answer{truncated: truncated}
 		size = max(1, size%8)
 		for i := 0; i < len(text); i += size {
-			a.add(int32(i), []byte(text[i:min(i+size, len(text))]), nil)
+			a.add(int32(i), -1, []byte(text[i:min(i+size, len(text))]), nil)
 		}
 		list, err := a.sentences("Impression:")
 		if err != nil {

@@ -20,10 +20,10 @@ import (
 // making them takes seconds and half a gigabyte.
 func openBase(t testing.TB) *Model {
 	t.Helper()
-	return openBaseSpinning(t, false)
+	return openBaseForm(t, "", false)
 }
 
-func openBaseSpinning(t testing.TB, spin bool) *Model {
+func openBaseForm(t testing.TB, form string, spin bool) *Model {
 	t.Helper()
 	r := runtimeFor(t)
 	dir := os.Getenv("CHATXRAY_BUNDLE")
@@ -38,7 +38,7 @@ func openBaseSpinning(t testing.TB, spin bool) *Model {
 		t.Fatal(err)
 	}
 	o := tinyOptions(t)
-	o.Threads, o.Spin = 0, spin
+	o.Threads, o.Form, o.Spin = 0, form, spin
 	o.Cache = filepath.Join(cache, "chatxray", "weights")
 	o.Base = func(_ context.Context, part string) (string, error) {
 		if p := os.Getenv("CHATXRAY_BASE"); p != "" {
@@ -70,7 +70,12 @@ func shades(side int) *pipeline.Image {
 
 // The whole bundle against transformers reading the base model by itself: testdata/base.json, made by testdata/reference.py.
 func TestBaseParity(t *testing.T) {
-	m := openBase(t)
+	for _, form := range must(OpenBundle(filepath.Join("..", "bundles", "chatxray-base"))).Manifest.Base.Forms {
+		t.Run(form.Name, func(t *testing.T) { baseParity(t, openBaseForm(t, form.Name, false)) })
+	}
+}
+
+func baseParity(t *testing.T, m *Model) {
 	b, err := os.ReadFile(cmp.Or(os.Getenv("CHATXRAY_REFERENCE"), "testdata/base.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -124,10 +129,11 @@ func TestBaseParity(t *testing.T) {
 	if n := len(a.tokens); !slices.Equal(a.tokens, want.Greedy[:n]) || n < len(want.Greedy) && !m.prompt.stops[want.Greedy[n]] {
 		t.Errorf("greedy tokens %v, want %v", a.tokens, want.Greedy)
 	}
-	rows, err := m.decoder.scores(c, want.After[len(want.After)-1], m.prompt.length(), want.Greedy)
+	others, err := m.scoreOthers(c, want.Greedy)
 	if err != nil {
 		t.Fatal(err)
 	}
+	rows := append([][]float64{append(a.logprobs, want.Logprobs[0][len(a.logprobs):]...)}, others...)
 	if len(rows) != len(want.Logprobs) {
 		t.Fatalf("%d rows, want %d", len(rows), len(want.Logprobs))
 	}
@@ -179,7 +185,7 @@ func TestBaseCancel(t *testing.T) {
 			return err
 		}},
 		{"evidence", func(c *call) error {
-			_, err := m.decoder.scores(c, ids[0], m.prompt.length(), ids)
+			_, err := m.scoreOthers(c, ids)
 			return err
 		}},
 	}

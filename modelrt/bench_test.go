@@ -2,6 +2,7 @@ package modelrt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -16,9 +17,9 @@ import (
 // BenchmarkDecode compares decoding, one token after another, with the speed of the memory: a decoder in float32 has to read all of
 // its weights for each token. Rounds of both alternate, because the machine's load changes. bench/decode/run.sh calls it.
 func BenchmarkDecode(b *testing.B) {
-	m := openBaseSpinning(b, os.Getenv("CHATXRAY_SPIN") != "0")
+	m := openBaseForm(b, cmp.Or(os.Getenv("CHATXRAY_FORM"), "fp32"), os.Getenv("CHATXRAY_SPIN") != "0")
 	weights := int64(0)
-	s, err := readSignature(m.bundle.path(m.bundle.Manifest.Graphs.Decoder))
+	s, err := readSignature(m.bundle.path(m.form.Decoder))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -40,7 +41,7 @@ func BenchmarkDecode(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	id, err := greedy(logits)
+	id, _, err := greedy(logits)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -56,7 +57,7 @@ func BenchmarkDecode(b *testing.B) {
 		}
 		for i := range 12 {
 			began := time.Now()
-			if _, err := m.decoder.next(c, 0, id, m.prompt.length()+i); err != nil {
+			if _, err := m.next(c, 0, id, m.prompt.length()+i); err != nil {
 				b.Fatal(err)
 			}
 			if i > 1 { // the first step after a pause wakes the threads

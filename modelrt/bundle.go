@@ -126,21 +126,30 @@ func checkFile(root *os.Root, name string, want File) error {
 // contentFaults checks what the files hold. Their sizes are known to be as the manifest says.
 func (b *Bundle) contentFaults() (faults []error) {
 	m := b.Manifest
-	for _, g := range m.contract() {
+	compare := func(g graphContract, weights int64) {
 		s, err := readSignature(b.path(g.file))
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", g.file, err))
-			continue
+			return
 		}
-		faults = append(faults, g.faults(s, m.Base.WeightsBytes)...)
+		faults = append(faults, g.faults(s, weights)...)
 	}
-	layout, err := readLayout(b.path(m.Base.Layout), m.Base.WeightsBytes)
-	if err != nil {
-		faults = append(faults, fmt.Errorf("%s: %w", m.Base.Layout, err))
+	for _, g := range m.imageContract() {
+		compare(g, 0)
 	}
-	if m.Base.LoRA != "" {
-		if _, err := readLoRA(b.path(m.Base.LoRA), layout); err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", m.Base.LoRA, err))
+	for i := range m.Base.Forms {
+		form := &m.Base.Forms[i]
+		layout, err := readLayout(b.path(form.Layout), form.WeightsBytes)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", form.Layout, err))
+		}
+		for _, g := range m.languageContract(form, layout) {
+			compare(g, form.WeightsBytes)
+		}
+		if m.Base.LoRA != "" {
+			if _, err := readLoRA(b.path(m.Base.LoRA), layout); err != nil {
+				faults = append(faults, fmt.Errorf("%s, %s: %w", form.Name, m.Base.LoRA, err))
+			}
 		}
 	}
 	if _, err := b.decoys(); err != nil {

@@ -87,30 +87,32 @@ func TestVerifyFaults(t *testing.T) {
 		}, pipeline.ErrInvalid, []string{
 			"vision.onnx: output image_features is float32 [?, 17, 16], the manifest wants float32 [?, 17, 17]",
 			"vision.onnx: output findings_logits is not of the bundle format",
-			"adapter.onnx: input image_features", "decoder.onnx: input past_k2 is missing", "decoder.onnx: output present_v2 is missing",
-			"decoder.onnx: output logits is float32 [?, ?, 352], the manifest wants float32 [?, ?, 400]", "decoys.safetensors",
+			"adapter.onnx: input image_features", "decoder.standard.onnx: input past_k2 is missing", "decoder.standard.onnx: output present_v2 is missing",
+			"decoder.standard.onnx: output logits is float32 [?, ?, 352], the manifest wants float32 [?, ?, 400]", "decoys.safetensors",
 		}},
 		{"graphs in each other's place", func(t *testing.T, dir string) {
 			relist(t, dir, map[string]any{"graphs/vision": "adapter.onnx", "graphs/adapter": "vision.onnx"})
 		}, pipeline.ErrInvalid, []string{"adapter.onnx: input pixel_values is missing", "adapter.onnx: input image_features is not of the bundle format"}},
 		{"no ONNX at all", func(t *testing.T, dir string) {
-			put(t, dir, "embed.onnx", []byte("hello"))
+			put(t, dir, "embed.standard.onnx", []byte("hello"))
 			relist(t, dir, nil)
-		}, pipeline.ErrInvalid, []string{"embed.onnx: invalid: no ONNX model"}},
+		}, pipeline.ErrInvalid, []string{"embed.standard.onnx: invalid: no ONNX model"}},
 		{"external data elsewhere", func(t *testing.T, dir string) {
-			b := must(os.ReadFile(filepath.Join(dir, "embed.onnx")))
-			put(t, dir, "embed.onnx", bytes.Replace(b, []byte("weights.bin"), []byte("/etc/passwd"), 1))
+			b := must(os.ReadFile(filepath.Join(dir, "embed.standard.onnx")))
+			put(t, dir, "embed.standard.onnx", bytes.Replace(b, []byte("weights.bin"), []byte("/etc/passwd"), 1))
 			relist(t, dir, nil)
 		}, pipeline.ErrInvalid, []string{`is kept in "/etc/passwd"`}},
 		{"weights shorter than the graphs want", func(t *testing.T, dir string) {
-			relist(t, dir, map[string]any{"base/weights_bytes": 5000})
-		}, pipeline.ErrInvalid, []string{"lies outside the 5000 bytes of weights.bin", "layout.json.gz"}},
+			m := must(ParseManifest(must(os.ReadFile(filepath.Join(dir, manifestName)))))
+			standard(t, &Bundle{Manifest: m}).WeightsBytes = 5000
+			relist(t, dir, map[string]any{"base/forms": m.Base.Forms})
+		}, pipeline.ErrInvalid, []string{"lies outside the 5000 bytes of weights.bin", "layout.standard.json.gz"}},
 		{"a layout with an unknown operation", func(t *testing.T, dir string) {
 			putLayout(t, dir, func(s []slot) { s[0].Op = "magic" })
 		}, pipeline.ErrUnsupported, []string{`operation "magic"`}},
 		{"a layout out of order", func(t *testing.T, dir string) {
 			putLayout(t, dir, func(s []slot) { s[1].Offset = 0 })
-		}, pipeline.ErrInvalid, []string{"layout.json.gz: invalid layout"}},
+		}, pipeline.ErrInvalid, []string{"layout.standard.json.gz: invalid layout"}},
 		{"a LoRA for no matrix", func(t *testing.T, dir string) {
 			b := must(os.ReadFile(filepath.Join(dir, "lora.safetensors")))
 			put(t, dir, "lora.safetensors", bytes.ReplaceAll(b, []byte("blk.1.attn_q"), []byte("blk.7.attn_q")))
@@ -147,7 +149,7 @@ func TestVerifyFaults(t *testing.T) {
 
 func putLayout(t *testing.T, dir string, edit func([]slot)) {
 	t.Helper()
-	slots := must(readLayout("testdata/tiny/layout.json.gz", tinyWeights(t)))
+	slots := must(readLayout("testdata/tiny/layout.standard.json.gz", tinyWeights(t)))
 	edit(slots)
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
@@ -155,19 +157,21 @@ func putLayout(t *testing.T, dir string, edit func([]slot)) {
 		t.Fatal(err)
 	}
 	z.Close()
-	put(t, dir, "layout.json.gz", out.Bytes())
+	put(t, dir, "layout.standard.json.gz", out.Bytes())
 	relist(t, dir, nil)
 }
 
-func tinyWeights(t testing.TB) int64 { return must(ParseManifest(tinyManifest(t))).Base.WeightsBytes }
+func tinyWeights(t testing.TB) int64 {
+	return must(must(ParseManifest(tinyManifest(t))).form("standard", CPU)).WeightsBytes
+}
 
 func FuzzSignature(f *testing.F) {
-	for _, name := range []string{"embed", "decoder", "vision"} {
+	for _, name := range []string{"embed.standard", "decoder.standard", "decoder.q4", "vision"} {
 		f.Add(must(os.ReadFile("testdata/tiny/" + name + ".onnx")))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, err := parseSignature(b); err == nil {
-			for _, c := range must(ParseManifest(tinyManifest(t))).contract() {
+			for _, c := range borders(must(ParseManifest(tinyManifest(t))), standard(t, tinyBundle(t))) {
 				c.faults(s, 100)
 			}
 		}
@@ -205,4 +209,8 @@ func FuzzLayout(f *testing.F) {
 			end = s.Offset + s.Bytes
 		}
 	})
+}
+
+func borders(m *Manifest, f *Form) []graphContract {
+	return append(m.imageContract(), m.languageContract(f, nil)...)
 }

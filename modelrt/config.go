@@ -8,6 +8,7 @@ import (
 // Config is the section "model" of the configuration file.
 type Config struct {
 	Bundle  string `yaml:"bundle"`  // folder of the model bundle; empty: the default bundle
+	Form    string `yaml:"form"`    // of the bundle's language model; empty: the first that the device runs
 	Threads int    `yaml:"threads"` // of ONNX Runtime; 0: one a core
 	// Spin lets ONNX Runtime's threads wait actively: a third faster on a machine that does nothing else, several times slower beside
 	// other work.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"chatxray/modelrt/kernel"
 	"chatxray/pipeline"
 )
 
@@ -18,34 +19,50 @@ type port struct {
 
 const open = -1
 
+func newContract(file string, inputs, outputs map[string]port) graphContract {
+	return graphContract{file: file, inputs: inputs, outputs: outputs}
+}
+
 // graphContract is what the manifest wants of one graph.
 type graphContract struct {
 	file            string
 	inputs, outputs map[string]port
+	optional        []string // inputs that a graph may have, float32 [?]
 }
 
-// contract gives the borders of the four graphs (docs/bundle.md, "Graphs").
-func (m *Manifest) contract() []graphContract {
-	d, v := m.Decoder, m.Vision
-	size := func(n int) int64 { return int64(n) }
-	floats := func(dims ...int64) port { return port{elementFloat32, dims} }
+func size(n int) int64 { return int64(n) }
 
-	vision := graphContract{m.Graphs.Vision,
+func floatPort(dims ...int64) port { return port{elementFloat32, dims} }
+
+// imageContract gives the borders of the vision graph and the adapter (docs/bundle.md, "Graphs").
+func (m *Manifest) imageContract() []graphContract {
+	d, v, floats := m.Decoder, m.Vision, floatPort
+
+	vision := newContract(m.Graphs.Vision,
 		map[string]port{"pixel_values": floats(open, size(m.Preprocess.Channels), size(m.Preprocess.Height), size(m.Preprocess.Width))},
-		map[string]port{"image_features": floats(open, size(v.FeatureTokens), size(v.FeatureDim))}}
+		map[string]port{"image_features": floats(open, size(v.FeatureTokens), size(v.FeatureDim))})
 	if len(v.Findings) > 0 {
 		vision.outputs["findings_logits"] = floats(open, size(len(v.Findings)))
 	}
 	if len(v.Views) > 0 {
 		vision.outputs["view_logits"] = floats(open, size(len(v.Views)))
 	}
-	adapter := graphContract{m.Graphs.Adapter,
+	adapter := newContract(m.Graphs.Adapter,
 		map[string]port{"image_features": floats(open, size(v.FeatureTokens), size(v.FeatureDim))},
-		map[string]port{"image_embeds": floats(open, size(v.ImageTokens), size(d.Hidden))}}
-	embed := graphContract{m.Graphs.Embed,
+		map[string]port{"image_embeds": floats(open, size(v.ImageTokens), size(d.Hidden))})
+	return []graphContract{vision, adapter}
+}
+
+// languageContract gives the borders of the graphs of a form.
+func (m *Manifest) languageContract(form *Form, layout []slot) []graphContract {
+	if form.Kind == KindFlat {
+		return m.flatContract(form, layout)
+	}
+	d, floats := m.Decoder, floatPort
+	embed := newContract(form.Embed,
 		map[string]port{"input_ids": {elementInt64, []int64{open, open}}},
-		map[string]port{"inputs_embeds": floats(open, open, size(d.Hidden))}}
-	decoder := graphContract{m.Graphs.Decoder,
+		map[string]port{"inputs_embeds": floats(open, open, size(d.Hidden))})
+	decoder := newContract(form.Decoder,
 		map[string]port{
 			"inputs_embeds":  floats(open, open, size(d.Hidden)),
 			"seqlens_k":      {elementInt32, []int64{open}},
@@ -56,7 +73,7 @@ func (m *Manifest) contract() []graphContract {
 		map[string]port{
 			"logits":          floats(open, open, size(d.Vocab)),
 			"target_logprobs": floats(open, open),
-		}}
+		})
 	cache := floats(open, size(d.KVHeads), open, size(d.HeadDim))
 	for l := range d.Layers {
 		for _, c := range []string{"k", "v"} {
@@ -64,7 +81,37 @@ func (m *Manifest) contract() []graphContract {
 			decoder.outputs["present_"+c+strconv.Itoa(l)] = cache
 		}
 	}
-	return []graphContract{vision, adapter, embed, decoder}
+	return []graphContract{embed, decoder}
+}
+
+// flatContract: tokens of any texts in one row. Products with a LoRA have two more inputs, named after the product's matrices.
+func (m *Manifest) flatContract(form *Form, layout []slot) []graphContract {
+	d, floats := m.Decoder, floatPort
+	embed := newContract(form.Embed, map[string]port{"input_ids": {elementInt64, []int64{open}}},
+		map[string]port{"inputs_embeds": floats(open, size(d.Hidden))})
+	places := port{elementInt32, []int64{open}}
+	decoder := newContract(form.Decoder, map[string]port{
+		"inputs_embeds": floats(open, size(d.Hidden)),
+		"slot":          places, "at": places, "upto": places,
+		"cos": floats(open, size(d.HeadDim/2)), "sin": floats(open, size(d.HeadDim/2)),
+		"logits_indices": {elementInt64, []int64{open}},
+	}, map[string]port{"logits": floats(open, size(d.Vocab))})
+	for l := range d.Layers {
+		for _, c := range []string{"keys", "values"} {
+			dim := d.HeadDim
+			if c == "values" {
+				dim = (dim + kernel.KeyBlock - 1) / kernel.KeyBlock * kernel.KeyBlock
+			}
+			decoder.inputs[c+strconv.Itoa(l)] = floats(open, size(d.KVHeads), open, size(dim))
+		}
+	}
+	for _, s := range layout {
+		if operations[s.Op].joins {
+			name := strings.Join(s.Src, "+")
+			decoder.optional = append(decoder.optional, "lora_a:"+name, "lora_b:"+name)
+		}
+	}
+	return []graphContract{embed, decoder}
 }
 
 // faults compares a graph with its contract.
@@ -82,7 +129,7 @@ func (c graphContract) faults(s *signature, weights int64) (faults []error) {
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(got)) {
-			if _, ok := want[name]; !ok {
+			if _, ok := want[name]; !ok && !(kind == "input" && slices.Contains(c.optional, name) && floatPort(open).admits(got[name])) {
 				fault("%s %s is not of the bundle format", kind, name)
 			}
 		}

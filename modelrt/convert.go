@@ -2,13 +2,12 @@ package modelrt
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"hash"
 	"io"
-	"math"
 	"os"
 
 	"chatxray/pipeline"
@@ -25,13 +24,13 @@ type conversion struct {
 }
 
 // conversion reads what the conversion needs and checks that the base model is of the decoder's shape.
-func (b *Bundle) conversion(base *os.File) (*conversion, error) {
+func (b *Bundle) conversion(base *os.File, form *Form) (*conversion, error) {
 	info, err := base.Stat()
 	if err != nil {
 		return nil, err
 	}
 	m := b.Manifest
-	c := &conversion{headDim: m.Decoder.HeadDim, total: m.Base.WeightsBytes}
+	c := &conversion{headDim: m.Decoder.HeadDim, total: form.WeightsBytes}
 	if c.base, err = openGGUF(base, info.Size()); err != nil {
 		return nil, err
 	}
@@ -49,7 +48,7 @@ func (b *Bundle) conversion(base *os.File) (*conversion, error) {
 			return nil, fmt.Errorf("%w base model: its llama.%s is %d, the bundle's decoder wants %d; it is not the one that the bundle was made for", pipeline.ErrInvalid, n.key, got, n.want)
 		}
 	}
-	if c.layout, err = readLayout(b.path(m.Base.Layout), m.Base.WeightsBytes); err != nil {
+	if c.layout, err = readLayout(b.path(form.Layout), form.WeightsBytes); err != nil {
 		return nil, err
 	}
 	if m.Base.LoRA != "" {
@@ -119,13 +118,9 @@ func (c *conversion) pieces(ctx context.Context, to chan<- []byte) error {
 			}
 			at += gap
 		}
-		err := operations[s.Op].make(c, s, func(values []float32) error {
-			b := make([]byte, 4*len(values))
-			for i, v := range values {
-				binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(v))
-			}
+		err := operations[s.Op].make(c, s, func(b []byte) error {
 			at += int64(len(b))
-			return send(b)
+			return send(bytes.Clone(b))
 		})
 		if err != nil {
 			return err

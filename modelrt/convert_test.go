@@ -3,7 +3,7 @@ package modelrt
 import (
 	"bytes"
 	"context"
-	"encoding/json"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -25,6 +25,12 @@ func tinyBundle(t testing.TB) *Bundle {
 	return b
 }
 
+// standard is the form whose weights have the LoRA in them.
+func standard(t testing.TB, b *Bundle) *Form {
+	t.Helper()
+	return must(b.Manifest.form("standard", CPU))
+}
+
 // entries lists a folder without its lock files.
 func entries(t *testing.T, dir string) (names []string) {
 	t.Helper()
@@ -36,43 +42,42 @@ func entries(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-// The weights equal, byte for byte, what the Python side makes with gguf's own dequantisation.
+// The weights of every form equal, byte for byte, what the Python side makes with gguf's own dequantisation: its sum is in the manifest.
 func TestPrepareGolden(t *testing.T) {
-	b, g := tinyBundle(t), tinyValues(t)
+	b := tinyBundle(t)
 	cache := filepath.Join(t.TempDir(), "deep", "cache")
-	var last, total int64
-	base := BaseModel{Path: "testdata/tiny.gguf", Cache: cache, Progress: func(d, n int64) {
-		if d < last {
-			t.Errorf("progress goes back from %d to %d", last, d)
+	for i := range b.Manifest.Base.Forms {
+		form := &b.Manifest.Base.Forms[i]
+		var last, total int64
+		base := BaseModel{Path: "testdata/tiny.gguf", Cache: cache, Progress: func(d, n int64) {
+			if d < last {
+				t.Errorf("progress goes back from %d to %d", last, d)
+			}
+			last, total = d, n
+		}}
+		dir, err := b.Prepare(context.Background(), form, base)
+		if err != nil {
+			t.Fatal(err)
 		}
-		last, total = d, n
-	}}
-	dir, err := b.Prepare(context.Background(), base)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var r weightsRecord
-	if err := json.Unmarshal(must(os.ReadFile(filepath.Join(dir, recordName))), &r); err != nil {
-		t.Fatal(err)
-	}
-	if r.SHA256.String() != g.WeightsSHA256 {
-		t.Errorf("weights have the sha256 %s, want %s", r.SHA256, g.WeightsSHA256)
-	}
-	if last != total || total != b.Manifest.Base.WeightsBytes {
-		t.Errorf("progress ended at %d of %d", last, total)
-	}
-	for _, name := range []string{weightsName, "embed.onnx", "decoder.onnx"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			t.Error(err)
+		if sum := pipeline.Digest(sha256.Sum256(must(os.ReadFile(filepath.Join(dir, weightsName))))); sum.String() != form.WeightsSHA256 {
+			t.Errorf("%s: weights have the sha256 %s, want %s", form.Name, sum, form.WeightsSHA256)
 		}
-	}
-	last = -1
-	again, err := b.Prepare(context.Background(), base)
-	if err != nil || again != dir {
-		t.Errorf("%s, %v", again, err)
-	}
-	if last != -1 {
-		t.Error("the weights were made twice")
+		if last != total || total != form.WeightsBytes {
+			t.Errorf("%s: progress ended at %d of %d", form.Name, last, total)
+		}
+		for _, name := range []string{form.Embed, form.Decoder} {
+			if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+				t.Error(err)
+			}
+		}
+		last = -1
+		again, err := b.Prepare(context.Background(), form, base)
+		if err != nil || again != dir {
+			t.Errorf("%s, %v", again, err)
+		}
+		if last != -1 {
+			t.Errorf("the weights of %s were made twice", form.Name)
+		}
 	}
 }
 
@@ -80,7 +85,7 @@ func TestPrepareGolden(t *testing.T) {
 func TestPrepareRepairs(t *testing.T) {
 	b := tinyBundle(t)
 	base := BaseModel{Path: "testdata/tiny.gguf", Cache: t.TempDir()}
-	dir := must(b.Prepare(context.Background(), base))
+	dir := must(b.Prepare(context.Background(), standard(t, b), base))
 	want := must(os.ReadFile(filepath.Join(dir, weightsName)))
 	for name, spoil := range map[string]func(){
 		"weights cut short": func() { os.Truncate(filepath.Join(dir, weightsName), 100) },
@@ -95,10 +100,10 @@ func TestPrepareRepairs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			spoil()
-			if _, err := b.Prepare(context.Background(), base); err != nil {
+			if _, err := b.Prepare(context.Background(), standard(t, b), base); err != nil {
 				t.Fatal(err)
 			}
-			if !bytes.Equal(want, must(os.ReadFile(filepath.Join(dir, weightsName)))) || !b.prepared(dir) {
+			if !bytes.Equal(want, must(os.ReadFile(filepath.Join(dir, weightsName)))) || !b.prepared(dir, standard(t, b)) {
 				t.Error("not repaired")
 			}
 			if names := entries(t, base.Cache); len(names) != 1 {
@@ -135,7 +140,7 @@ func TestPrepareFaults(t *testing.T) {
 			if tt.base != nil {
 				put(t, filepath.Dir(base.Path), "base.gguf", tt.base)
 			}
-			_, err := b.Prepare(context.Background(), base)
+			_, err := b.Prepare(context.Background(), standard(t, b), base)
 			if !errors.Is(err, tt.sentinel) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v", err)
 			}
@@ -151,14 +156,14 @@ func TestPrepareCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	stop := errors.New("enough")
 	base := BaseModel{Path: "testdata/tiny.gguf", Cache: t.TempDir(), Progress: func(int64, int64) { cancel(stop) }}
-	if _, err := b.Prepare(ctx, base); !errors.Is(err, stop) {
+	if _, err := b.Prepare(ctx, standard(t, b), base); !errors.Is(err, stop) {
 		t.Errorf("%v", err)
 	}
 	if names := entries(t, base.Cache); len(names) != 0 {
 		t.Errorf("left behind: %v", names)
 	}
 	base.Progress = nil
-	if _, err := b.Prepare(context.Background(), base); err != nil {
+	if _, err := b.Prepare(context.Background(), standard(t, b), base); err != nil {
 		t.Errorf("after it: %v", err)
 	}
 }
@@ -177,16 +182,16 @@ func TestFullDisk(t *testing.T) {
 	b := tinyBundle(t)
 	f := must(os.Open("testdata/tiny.gguf"))
 	defer f.Close()
-	c := must(b.conversion(f))
+	c := must(b.conversion(f, standard(t, b)))
 	if _, err := c.write(context.Background(), &full{left: 100_000}); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("%v", err)
 	}
 
 	// A file system that is too small is refused before anything is written.
-	b.Manifest.Base.WeightsBytes = maxWeights
-	b.Manifest.Base.WeightsSHA256 = ""
+	standard(t, b).WeightsBytes = maxWeights
+	standard(t, b).WeightsSHA256 = ""
 	base := BaseModel{Path: "testdata/tiny.gguf", Cache: t.TempDir()}
-	_, err := b.Prepare(context.Background(), base)
+	_, err := b.Prepare(context.Background(), standard(t, b), base)
 	if !errors.Is(err, pipeline.ErrFull) || !strings.Contains(err.Error(), base.Cache) {
 		t.Errorf("%v", err)
 	}
@@ -203,7 +208,7 @@ func TestPrepareTogether(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range 4 {
 		wait.Go(func() {
-			_, err := b.Prepare(context.Background(), BaseModel{Path: "testdata/tiny.gguf", Cache: cache, Progress: func(d, n int64) { made.Store(i, true) }})
+			_, err := b.Prepare(context.Background(), standard(t, b), BaseModel{Path: "testdata/tiny.gguf", Cache: cache, Progress: func(d, n int64) { made.Store(i, true) }})
 			if err != nil {
 				t.Error(err)
 			}
@@ -260,8 +265,16 @@ func FuzzGGUF(f *testing.F) {
 			if _, _, _, err := g.rows(name); err != nil || v.columns*v.rows > 1<<20 {
 				continue
 			}
-			if err := operations["deq_t"].make(c, s, func([]float32) error { return nil }); err != nil && !errors.Is(err, pipeline.ErrInvalid) {
-				t.Error(err)
+			for op, o := range operations {
+				if !o.joins {
+					continue
+				}
+				if o.packed {
+					s.Bytes = packings[op].form.Bytes(int(v.columns), int(v.rows))
+				}
+				if err := o.make(c, s, func([]byte) error { return nil }); err != nil && !errors.Is(err, pipeline.ErrInvalid) {
+					t.Error(err)
+				}
 			}
 		}
 	})

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strings"
 
 	"chatxray/pipeline"
 )
@@ -40,11 +39,26 @@ func decodeQ80(dst []float32, b []byte) {
 	}
 }
 
-// operation makes the tensor of a slot out of the base model, and hands it to emit in pieces. emit may keep no piece.
+// operation makes the tensor of a slot out of the base model, and hands its bytes to emit in pieces. emit may keep no piece.
 type operation struct {
-	rank  int
-	joins bool // several sources side by side
-	make  func(c *conversion, s slot, emit func([]float32) error) error
+	rank   int
+	joins  bool // several sources side by side
+	packed bool // bytes of a packed matrix, else float32
+	make   func(c *conversion, s slot, emit func([]byte) error) error
+}
+
+func (o operation) dtype() string {
+	if o.packed {
+		return "uint8"
+	}
+	return "float32"
+}
+
+func (o operation) size() int64 {
+	if o.packed {
+		return 1
+	}
+	return 4
 }
 
 // operations are the words of the layout's "op".
@@ -52,9 +66,25 @@ var operations map[string]operation
 
 func init() {
 	operations = map[string]operation{
-		"f32":   {1, false, asIs(0)},
-		"q8deq": {2, false, asIs(8)},
-		"deq_t": {2, true, transposed},
+		"f32":       {1, false, false, floats(asIs(0))},
+		"q8deq":     {2, false, false, floats(asIs(8))},
+		"deq_t":     {2, true, false, floats(transposed)},
+		"pack_f32":  {1, true, true, packed(packings["pack_f32"], 3, 8)},
+		"pack_q4_1": {1, true, true, packed(packings["pack_q4_1"], 3)},
+		"pack_q8_0": {1, true, true, packed(packings["pack_q8_0"], 8)},
+	}
+}
+
+// floats makes an operation of one that emits values.
+func floats(of func(*conversion, slot, func([]float32) error) error) func(*conversion, slot, func([]byte) error) error {
+	return func(c *conversion, s slot, emit func([]byte) error) error {
+		return of(c, s, func(values []float32) error {
+			b := make([]byte, 4*len(values))
+			for i, v := range values {
+				binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(v))
+			}
+			return emit(b)
+		})
 	}
 }
 
@@ -110,8 +140,7 @@ func transposed(c *conversion, s slot, emit func([]float32) error) error {
 	return emit(w)
 }
 
-// transpose puts the matrix called name into the columns from.. of w and returns how many they are. The rows of query and key, which
-// llama.cpp stores with the halves of each head interleaved, come back into the order for half-split rope.
+// transpose puts the matrix called name into the columns from.. of w and returns how many they are.
 func (c *conversion) transpose(w []float32, s slot, name string, from int) (int, error) {
 	t, f, r, err := c.base.rows(name)
 	if err != nil {
@@ -121,22 +150,17 @@ func (c *conversion) transpose(w []float32, s slot, name string, from int) (int,
 	if t.columns != int64(in) || t.rows > int64(wide-from) {
 		return 0, mismatch(s, name, t)
 	}
-	interleaved := strings.HasSuffix(name, ".attn_q.weight") || strings.HasSuffix(name, ".attn_k.weight")
-	if interleaved && (c.headDim%2 != 0 || out%c.headDim != 0) {
-		return 0, fmt.Errorf("%w base model: %s has %d rows, which are no heads of %d", pipeline.ErrInvalid, name, out, c.headDim)
+	order, err := c.order(name, out)
+	if err != nil {
+		return 0, err
 	}
 	raw, row := make([]byte, int64(in)/f.values*f.bytes), make([]float32, in)
 	for n := range out {
 		if err := decodeRow(row, raw, r, f); err != nil {
 			return 0, err
 		}
-		to := from + n
-		if interleaved {
-			within := n % c.headDim
-			to += within%2*(c.headDim/2) + within/2 - within
-		}
 		for i, v := range row {
-			w[i*wide+to] = v
+			w[i*wide+from+order(n)] = v
 		}
 	}
 	if l, ok := c.lora[name]; ok {

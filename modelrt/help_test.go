@@ -58,9 +58,13 @@ func tinyOptions(t testing.TB) Options {
 	}
 }
 
-func openTiny(t testing.TB) *Model {
+func openTiny(t testing.TB) *Model { return openTinyForm(t, "") }
+
+func openTinyForm(t testing.TB, form string) *Model {
 	t.Helper()
-	m, err := Open(context.Background(), runtimeFor(t), "testdata/tiny", tinyOptions(t))
+	o := tinyOptions(t)
+	o.Form = form
+	m, err := Open(context.Background(), runtimeFor(t), "testdata/tiny", o)
 	if err != nil {
 		t.Fatal(err)
 	}

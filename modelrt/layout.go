@@ -66,9 +66,9 @@ func parseLayout(b []byte, weights int64) ([]slot, error) {
 			return nil, fmt.Errorf("%w layout: operation %q of %s", pipeline.ErrUnsupported, s.Op, s.sources())
 		case len(s.Src) < 1 || len(s.Src) > maxJoined || len(s.Src) > 1 && !op.joins:
 			return bad("%d sources", len(s.Src))
-		case s.DType != "float32" || len(s.Shape) != op.rank:
+		case s.DType != op.dtype() || len(s.Shape) != op.rank:
 			return bad("%s of %d dimensions", s.DType, len(s.Shape))
-		case s.Bytes < 4 || s.Bytes%4 != 0 || !fills(s.Shape, uint64(s.Bytes/4)):
+		case s.Bytes < 1 || s.Bytes%op.size() != 0 || !fills(s.Shape, uint64(s.Bytes/op.size())):
 			return bad("shape %v in %d bytes", s.Shape, s.Bytes)
 		case s.Offset < end || s.Offset > weights || s.Bytes > weights-s.Offset:
 			return bad("%d bytes at %d, after %d and before %d", s.Bytes, s.Offset, end, weights)
@@ -88,7 +88,7 @@ type lowRank struct {
 }
 
 // readLoRA reads the low-rank additions, by the name of the base model's tensor ("blk.0.attn_q.weight"). Each must be for a source of
-// a deq_t slot of the layout; that it fits the matrix is checked when they are added. Rows of query and key are in the order for
+// a slot of matrices of the layout; that it fits the matrix is checked when they are added. Rows of query and key are in the order for
 // half-split rope.
 func readLoRA(path string, layout []slot) (map[string]lowRank, error) {
 	tensors, err := readTensors(path)
@@ -100,7 +100,7 @@ func readLoRA(path string, layout []slot) (map[string]lowRank, error) {
 	}
 	known := map[string]slot{}
 	for _, s := range layout {
-		if s.Op == "deq_t" {
+		if operations[s.Op].joins {
 			for _, name := range s.Src {
 				known[name] = s
 			}
@@ -123,7 +123,7 @@ func readLoRA(path string, layout []slot) (map[string]lowRank, error) {
 			return bad(name, "has no partner")
 		case !ok:
 			return bad(name, "no matrix of the layout is called %s.weight", stem)
-		case len(a.shape) != 2 || len(b.shape) != 2 || a.shape[1] != at.Shape[0] || b.shape[0] > at.Shape[1] || a.shape[0] != b.shape[1]:
+		case len(a.shape) != 2 || len(b.shape) != 2 || a.shape[0] != b.shape[1] || len(at.Shape) == 2 && (a.shape[1] != at.Shape[0] || b.shape[0] > at.Shape[1]):
 			return bad(name, "shapes %v and %v do not fit a matrix in a slot of %v", a.shape, b.shape, at.Shape)
 		}
 		lora[stem+".weight"] = lowRank{rank: a.shape[0], in: a.shape[1], out: b.shape[0], a: a.values, b: b.values}

@@ -41,12 +41,10 @@ type Patients struct {
 	MinAgeYears int `json:"min_age_years"` // 0 for no limit, also when absent
 }
 
-// Graphs names the four ONNX graphs.
+// Graphs names the ONNX graphs around the language model, which is in Base.
 type Graphs struct {
 	Vision  string `json:"vision"`
 	Adapter string `json:"adapter"`
-	Embed   string `json:"embed"`
-	Decoder string `json:"decoder"`
 }
 
 // Vision gives the shapes of the vision graph and of the adapter.
@@ -61,25 +59,57 @@ type Vision struct {
 
 // Decoder gives the shapes of the decoder graph.
 type Decoder struct {
-	Layers    int    `json:"layers"`
-	Heads     int    `json:"heads"`
-	KVHeads   int    `json:"kv_heads"`
-	HeadDim   int    `json:"head_dim"`
-	Hidden    int    `json:"hidden"`
-	Vocab     int    `json:"vocab"`
-	MaxLength int    `json:"max_length"` // tokens of prompt and answer
-	Positions string `json:"positions"`  // "rope-1d", also when empty
-	Mask      string `json:"mask"`       // "causal", also when empty
+	Layers    int     `json:"layers"`
+	Heads     int     `json:"heads"`
+	KVHeads   int     `json:"kv_heads"`
+	HeadDim   int     `json:"head_dim"`
+	Hidden    int     `json:"hidden"`
+	Vocab     int     `json:"vocab"`
+	MaxLength int     `json:"max_length"` // tokens of prompt and answer
+	RopeTheta float64 `json:"rope_theta"` // base of the rotary positions of flat forms
+	Positions string  `json:"positions"`  // "rope-1d", also when empty
+	Mask      string  `json:"mask"`       // "causal", also when empty
 }
 
-// Base says how weights.bin is made of a base model.
+// Base says how the language model is made of a base model.
 type Base struct {
-	Part          string `json:"part"` // name of the run-time part that is the base model, a GGUF file
+	Part  string `json:"part"` // name of the run-time part that is the base model, a GGUF file
+	LoRA  string `json:"lora"` // empty for none
+	Forms []Form `json:"forms"`
+}
+
+// Form is one way to run the language model: two graphs and the weights.bin that is made for them. Forms stand in the order in which
+// they are preferred.
+type Form struct {
+	Name          string `json:"name"` // what the option chooses it by
+	Kind          string `json:"kind"` // KindFlat or KindGQA
+	Embed         string `json:"embed"`
+	Decoder       string `json:"decoder"`
 	Layout        string `json:"layout"`
-	Form          string `json:"form"` // "fp32"
-	LoRA          string `json:"lora"` // empty for none
 	WeightsSHA256 string `json:"weights_sha256"`
 	WeightsBytes  int64  `json:"weights_bytes"`
+}
+
+// The kinds of forms.
+const (
+	KindFlat = "flat" // operators of package kernel, CPU only; the LoRA stands beside the matrices
+	KindGQA  = "gqa"  // standard operators and GroupQueryAttention, any device; the LoRA is added to the matrices
+)
+
+// form returns the form called name, or, where name is empty, the first that the device runs.
+func (m *Manifest) form(name string, device Device) (*Form, error) {
+	var names []string
+	for i := range m.Base.Forms {
+		f := &m.Base.Forms[i]
+		names = append(names, f.Name)
+		if f.Name == name || name == "" && (f.Kind == KindGQA || device == CPU) {
+			return f, nil
+		}
+	}
+	if name == "" {
+		return nil, fmt.Errorf("%w: bundle %s has no form of its language model for the device %s; it has %s", pipeline.ErrUnsupported, m.Name, device, strings.Join(names, ", "))
+	}
+	return nil, fmt.Errorf("%w: bundle %s has no form %q of its language model; it has %s", pipeline.ErrNotFound, m.Name, name, strings.Join(names, ", "))
 }
 
 // TokenizerFile names the tokenizer.
@@ -128,6 +158,7 @@ const (
 	maxWeights    = 1 << 40
 	maxFeatures   = 1 << 28 // values
 	maxViews      = 16
+	maxForms      = 8
 	maxWord       = 64      // bytes
 	maxCache      = 1 << 31 // values, of one row
 	manifestName  = "manifest.json"
@@ -208,8 +239,8 @@ func countKeys(d *json.Decoder, path string, count map[string]int) error {
 		}
 		_, err = d.Token()
 	case json.Delim('['):
-		for d.More() {
-			if err := countKeys(d, path+"[]", count); err != nil {
+		for i := 0; d.More(); i++ {
+			if err := countKeys(d, fmt.Sprintf("%s[%d]", path, i), count); err != nil {
 				return err
 			}
 		}

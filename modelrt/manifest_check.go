@@ -26,7 +26,7 @@ func (m *Manifest) faults() (faults []error) {
 	}
 	one := func(key, value string, words ...string) {
 		if !slices.Contains(words, value) {
-			fault(pipeline.ErrUnsupported, key, "%q is not known to this program; it knows %s", value, strings.Join(words[:1], ", "))
+			fault(pipeline.ErrUnsupported, key, "%q is not known to this program; it knows %s", value, strings.TrimSuffix(strings.Join(words, ", "), ", "))
 		}
 	}
 	listed := func(key, name string) {
@@ -71,17 +71,47 @@ func (m *Manifest) faults() (faults []error) {
 	}
 
 	graphs := map[string]string{}
+	graphFile := func(key, name string) {
+		listed(key, name)
+		if other, twice := graphs[name]; twice && name != "" {
+			fault(pipeline.ErrInvalid, key, "is the same file as %s", other)
+		}
+		graphs[name] = key
+		if strings.Contains(name, "/") {
+			fault(pipeline.ErrInvalid, key, "%q is in a folder; graphs stand beside the manifest", name)
+		}
+	}
 	for _, g := range []struct{ key, name string }{
 		{"graphs.vision", m.Graphs.Vision}, {"graphs.adapter", m.Graphs.Adapter},
-		{"graphs.embed", m.Graphs.Embed}, {"graphs.decoder", m.Graphs.Decoder},
 	} {
-		listed(g.key, g.name)
-		if other, twice := graphs[g.name]; twice && g.name != "" {
-			fault(pipeline.ErrInvalid, g.key, "is the same file as %s", other)
+		graphFile(g.key, g.name)
+	}
+	if len(m.Base.Forms) == 0 || len(m.Base.Forms) > maxForms {
+		fault(pipeline.ErrInvalid, "base.forms", "%d forms: 1 to %d are read", len(m.Base.Forms), maxForms)
+	}
+	forms := map[string]bool{}
+	for _, f := range m.Base.Forms {
+		key := "base.forms " + f.Name
+		said("base.forms.name", f.Name)
+		if forms[f.Name] {
+			fault(pipeline.ErrInvalid, key, "stands there twice")
 		}
-		graphs[g.name] = g.key
-		if strings.Contains(g.name, "/") {
-			fault(pipeline.ErrInvalid, g.key, "%q is in a folder; graphs stand beside the manifest", g.name)
+		forms[f.Name] = true
+		one(key+": kind", f.Kind, KindFlat, KindGQA)
+		graphFile(key+": embed", f.Embed)
+		graphFile(key+": decoder", f.Decoder)
+		listed(key+": layout", f.Layout)
+		if s := f.WeightsSHA256; s != "" {
+			var d pipeline.Digest
+			if err := d.UnmarshalText([]byte(s)); err != nil {
+				fault(pipeline.ErrInvalid, key+": weights_sha256", "%v", err)
+			}
+		}
+		if f.Kind == KindFlat && !(m.Decoder.RopeTheta >= 1 && m.Decoder.RopeTheta <= 1e12) {
+			fault(pipeline.ErrInvalid, "decoder.rope_theta", "%v is not from 1 to 1e12", m.Decoder.RopeTheta)
+		}
+		if f.WeightsBytes < 1 || f.WeightsBytes > maxWeights {
+			fault(pipeline.ErrInvalid, key+": weights_bytes", "%d is out of range", f.WeightsBytes)
 		}
 	}
 	for name, f := range m.Files {
@@ -146,19 +176,8 @@ func (m *Manifest) faults() (faults []error) {
 	one("decoder.mask", m.Decoder.Mask, "causal", "")
 
 	said("base.part", m.Base.Part)
-	listed("base.layout", m.Base.Layout)
-	one("base.form", m.Base.Form, "fp32")
 	if m.Base.LoRA != "" {
 		listed("base.lora", m.Base.LoRA)
-	}
-	if s := m.Base.WeightsSHA256; s != "" {
-		var d pipeline.Digest
-		if err := d.UnmarshalText([]byte(s)); err != nil {
-			fault(pipeline.ErrInvalid, "base.weights_sha256", "%v", err)
-		}
-	}
-	if m.Base.WeightsBytes < 1 || m.Base.WeightsBytes > maxWeights {
-		fault(pipeline.ErrInvalid, "base.weights_bytes", "%d is out of range", m.Base.WeightsBytes)
 	}
 
 	one("tokenizer.type", m.Tokenizer.Type, "byte_level_bpe")

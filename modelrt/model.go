@@ -23,6 +23,8 @@ type Options struct {
 	Progress func(done, total int64)
 	// Threads that a graph runs on; 0 is one for each CPU.
 	Threads int
+	// Form is the form of the language model to run; empty is the first that the device runs.
+	Form string
 	// Spin lets waiting threads spin: about a third faster on a machine of its own, several times slower beside other work.
 	Spin bool
 	// Label finds what sentences say about each of pipeline.Labels, in their order.
@@ -48,7 +50,11 @@ type Model struct {
 	pre      *Preprocessor
 	vision   *graph
 	adapter  *graph
-	decoder  *decoder
+	form     *Form
+	decoder  decoder
+	batch    batch
+	step     []float32 // the embedding of one token
+	others   int       // slots 1 ... others hold the prompts of the decoys, then of the blank image; slot 0 is the image that is read
 	tensors  tensors
 	pixels   *ort.Tensor[float32] // [1, C, H, W]
 	features *ort.Tensor[float32] // [1, N, Dv]
@@ -76,14 +82,11 @@ func Open(ctx context.Context, r *Runtime, dir string, o Options) (*Model, error
 	if err != nil {
 		return nil, fmt.Errorf("bundle %s: its base model: %w", b.Manifest.Name, err)
 	}
-	prepared, err := b.Prepare(ctx, BaseModel{Path: base, Cache: o.Cache, Progress: o.Progress})
-	if err != nil {
-		return nil, err
-	}
-	m, err := loadModel(ctx, r, b, prepared, o)
+	prepare := BaseModel{Path: base, Cache: o.Cache, Progress: o.Progress}
+	m, err := loadModel(ctx, r, b, prepare, o)
 	if err != nil && r.device == CUDA && r.asked == Auto && ctx.Err() == nil {
 		why := oneLine(err)
-		if m, err = loadModel(ctx, r.onCPU(), b, prepared, o); err == nil {
+		if m, err = loadModel(ctx, r.onCPU(), b, prepare, o); err == nil {
 			m.fallback = why
 		}
 	}
@@ -93,8 +96,16 @@ func Open(ctx context.Context, r *Runtime, dir string, o Options) (*Model, error
 	return m, nil
 }
 
-func loadModel(ctx context.Context, r *Runtime, b *Bundle, prepared string, o Options) (*Model, error) {
-	m := &Model{bundle: b, label: o.Label, now: o.Now, turn: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
+func loadModel(ctx context.Context, r *Runtime, b *Bundle, base BaseModel, o Options) (*Model, error) {
+	form, err := b.Manifest.form(o.Form, r.device)
+	if err != nil {
+		return nil, err
+	}
+	prepared, err := b.Prepare(ctx, form, base)
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{bundle: b, form: form, label: o.Label, now: o.Now, turn: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
 	if err := m.load(ctx, r, prepared, o); err != nil {
 		m.free()
 		return nil, err
@@ -107,6 +118,9 @@ func (m *Model) Device() Device { return m.device }
 
 // Fallback says why the model runs on the CPU though Auto was asked for; else it is empty. CUDA may load and still not do for a bundle.
 func (m *Model) Fallback() string { return m.fallback }
+
+// Form is the name of the form of the language model that runs.
+func (m *Model) Form() string { return m.form.Name }
 
 // Bundle is what the model was opened from.
 func (m *Model) Bundle() *Bundle { return m.bundle }
@@ -168,7 +182,8 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 		return err
 	}
 	capacity := m.prompt.length() + m.limit
-	if m.decoder, err = r.newDecoder(prepared, f, 2+len(decoys), capacity, threads, o.Spin); err != nil {
+	m.others = len(decoys) + 1
+	if m.decoder, err = r.newDecoder(prepared, m.bundle, m.form, 2+len(decoys), capacity, threads, o.Spin); err != nil {
 		return err
 	}
 	if err := m.allocate(); err != nil {
@@ -195,6 +210,7 @@ func (m *Model) allocate() error {
 		m.views = newTensor(t, make([]float32, len(v.Views)), 1, int64(len(v.Views)))
 	}
 	m.embeds = make([]float32, m.prompt.length()*hidden)
+	m.step = make([]float32, hidden)
 	m.image = newTensor(t, m.embeds[len(m.prompt.before)*hidden:][:m.prompt.image*hidden], 1, int64(m.prompt.image), int64(hidden))
 	return t.err
 }
@@ -226,7 +242,7 @@ func (m *Model) warm(c *call, decoys [][]float32) error {
 		return err
 	}
 	want := append([]float32(nil), logits...)
-	got, err := m.decoder.next(c, row, p.after[len(p.after)-1], p.length()-1)
+	got, err := m.next(c, row, p.after[len(p.after)-1], p.length()-1)
 	if err != nil {
 		return err
 	}
@@ -275,7 +291,23 @@ func (m *Model) ask(c *call, row int) ([]float32, error) {
 	if err := c.run(m.adapter, []ort.Value{m.features}, []ort.Value{m.image}); err != nil {
 		return nil, err
 	}
-	return m.decoder.prefill(c, row, m.embeds)
+	m.batch.clear()
+	m.batch.add(row, 0, m.embeds, m.prompt.length())
+	m.batch.want()
+	err := m.decoder.run(c, &m.batch)
+	return m.batch.logits, err
+}
+
+// next feeds one token at place past of a slot and returns the logits after it. They are valid until the next run.
+func (m *Model) next(c *call, slot int, id int32, past int) ([]float32, error) {
+	if err := m.decoder.lookup(c, []int32{id}, m.step); err != nil {
+		return nil, err
+	}
+	m.batch.clear()
+	m.batch.add(slot, past, m.step, 1)
+	m.batch.want()
+	err := m.decoder.run(c, &m.batch)
+	return m.batch.logits, err
 }
 
 // write decodes greedily after the prompt in row 0, whose logits are given, to a stop token, a stop string or the limit.
@@ -283,18 +315,18 @@ func (m *Model) write(c *call, logits []float32) (*answer, error) {
 	a := &answer{}
 	p, stops := m.prompt, m.bundle.Manifest.Generation.StopStrings
 	for {
-		id, err := greedy(logits)
+		id, logprob, err := greedy(logits)
 		if err != nil {
 			return nil, err
 		}
-		if p.stops[id] || a.add(id, p.tokenizer.TokenBytes(id), stops) {
+		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
 			return a, nil
 		}
 		if len(a.tokens) == m.limit {
 			a.truncated = true
 			return a, nil
 		}
-		if logits, err = m.decoder.next(c, 0, id, p.length()+len(a.tokens)-1); err != nil {
+		if logits, err = m.next(c, 0, id, p.length()+len(a.tokens)-1); err != nil {
 			return nil, err
 		}
 	}

@@ -25,7 +25,18 @@ func far[A, B float32 | float64](t *testing.T, a []A, b []B) float64 {
 
 // The tiny model against PyTorch and transformers, layer by layer of the bundle.
 func TestReadParity(t *testing.T) {
-	m, g := openTiny(t), tinyValues(t)
+	eachForm(t, readParity)
+}
+
+// eachForm runs a test over every form of the tiny bundle's language model.
+func eachForm(t *testing.T, test func(t *testing.T, m *Model)) {
+	for _, form := range tinyBundle(t).Manifest.Base.Forms {
+		t.Run(form.Name, func(t *testing.T) { test(t, openTinyForm(t, form.Name)) })
+	}
+}
+
+func readParity(t *testing.T, m *Model) {
+	g := tinyValues(t)
 	c, err := begin(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -74,10 +85,11 @@ func TestReadParity(t *testing.T) {
 	if string(a.text) != g.Text || a.truncated {
 		t.Errorf("text %q (truncated %v), want %q", a.text, a.truncated, g.Text)
 	}
-	rows, err := m.decoder.scores(c, g.After[len(g.After)-1], m.prompt.length(), a.tokens)
+	others, err := m.scoreOthers(c, a.tokens)
 	if err != nil {
 		t.Fatal(err)
 	}
+	rows := append([][]float64{a.logprobs}, others...)
 	if len(rows) != len(g.Logprobs) {
 		t.Fatalf("%d rows, want %d", len(rows), len(g.Logprobs))
 	}
@@ -90,8 +102,10 @@ func TestReadParity(t *testing.T) {
 	}
 }
 
-func TestRead(t *testing.T) {
-	m, g := openTiny(t), tinyValues(t)
+func TestRead(t *testing.T) { eachForm(t, readTiny) }
+
+func readTiny(t *testing.T, m *Model) {
+	g := tinyValues(t)
 	var labelled []string
 	m.label = func(s []string) []pipeline.Finding {
 		labelled = s

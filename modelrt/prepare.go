@@ -31,25 +31,25 @@ type weightsRecord struct {
 	Bytes  int64           `json:"bytes"`
 }
 
-// Prepare returns a folder with weights.bin and, beside it, the graphs that refer to it. It makes the folder of the base model where
+// Prepare returns a folder with weights.bin of a form and, beside it, the graphs that refer to it. It makes the folder of the base model where
 // the cache does not have it yet: into a temporary folder that is renamed when all is on disk, so that a crash, a full disk or a
 // cancelled ctx leaves nothing half made. Processes that need the same folder wait for each other.
 //
 // Errors: ErrMissingPart where the base model's file is not there, ErrInvalid where it is not the one the bundle was made for,
 // ErrFull, or ctx's.
-func (b *Bundle) Prepare(ctx context.Context, base BaseModel) (dir string, err error) {
+func (b *Bundle) Prepare(ctx context.Context, form *Form, base BaseModel) (dir string, err error) {
 	name := "bundle " + b.Manifest.Name
 	f, err := os.Open(base.Path)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w %s: %v", name, pipeline.ErrMissingPart, b.Manifest.Base.Part, err)
 	}
 	defer f.Close()
-	key, err := b.weightsKey(f)
+	key, err := b.weightsKey(f, form)
 	if err != nil {
 		return "", fmt.Errorf("%s: reading the base model: %w", name, err)
 	}
 	dir = filepath.Join(base.Cache, key)
-	if b.prepared(dir) { // without a lock: the cache may be read-only
+	if b.prepared(dir, form) { // without a lock: the cache may be read-only
 		return dir, nil
 	}
 	if err := os.MkdirAll(base.Cache, 0o755); err != nil {
@@ -60,13 +60,13 @@ func (b *Bundle) Prepare(ctx context.Context, base BaseModel) (dir string, err e
 		return "", fmt.Errorf("%s: the cache cannot be locked: %w", name, err)
 	}
 	defer unlock()
-	if b.prepared(dir) {
+	if b.prepared(dir, form) {
 		return dir, nil
 	}
-	if err := b.make(ctx, f, dir, base.Progress); err != nil {
+	if err := b.make(ctx, f, form, dir, base.Progress); err != nil {
 		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 			err = fmt.Errorf("%w: the weights need %d MB in %s; make room or set another cache folder: %v",
-				pipeline.ErrFull, b.Manifest.Base.WeightsBytes>>20, base.Cache, err)
+				pipeline.ErrFull, form.WeightsBytes>>20, base.Cache, err)
 		}
 		return "", fmt.Errorf("%s: making its weights: %w", name, err)
 	}
@@ -74,33 +74,37 @@ func (b *Bundle) Prepare(ctx context.Context, base BaseModel) (dir string, err e
 }
 
 // weightsKey names the folder by everything that its content depends on.
-func (b *Bundle) weightsKey(base io.Reader) (string, error) {
+func (b *Bundle) weightsKey(base io.Reader, form *Form) (string, error) {
 	h := sha256.New()
 	if _, err := io.Copy(h, base); err != nil {
 		return "", err
 	}
 	m := b.Manifest
 	key := sha256.New()
-	fmt.Fprintf(key, "weights 1 %s %x", m.Base.Form, h.Sum(nil))
-	for _, name := range []string{m.Base.Layout, m.Base.LoRA, m.Graphs.Embed, m.Graphs.Decoder} {
+	fmt.Fprintf(key, "weights 2 %s %x", form.Kind, h.Sum(nil))
+	files := []string{form.Layout, form.Embed, form.Decoder}
+	if form.Kind == KindGQA { // the LoRA is in the weights
+		files = append(files, m.Base.LoRA)
+	}
+	for _, name := range files {
 		fmt.Fprintf(key, " %s", m.Files[name].SHA256)
 	}
 	return fmt.Sprintf("%x", key.Sum(nil)[:16]), nil
 }
 
 // prepared says whether dir is whole: a record of the wanted weights, weights of the right size, and the bundle's own graphs.
-func (b *Bundle) prepared(dir string) bool {
+func (b *Bundle) prepared(dir string, form *Form) bool {
 	raw, err := readBounded(filepath.Join(dir, recordName), maxManifest)
 	if err != nil {
 		return false
 	}
 	var r weightsRecord
 	m := b.Manifest
-	if json.Unmarshal(raw, &r) != nil || m.Base.WeightsSHA256 != "" && m.Base.WeightsSHA256 != r.SHA256.String() {
+	if json.Unmarshal(raw, &r) != nil || form.WeightsSHA256 != "" && form.WeightsSHA256 != r.SHA256.String() {
 		return false
 	}
 	info, err := os.Stat(filepath.Join(dir, weightsName))
-	if err != nil || info.Size() != r.Bytes || r.Bytes != m.Base.WeightsBytes {
+	if err != nil || info.Size() != r.Bytes || r.Bytes != form.WeightsBytes {
 		return false
 	}
 	root, err := os.OpenRoot(dir)
@@ -108,7 +112,7 @@ func (b *Bundle) prepared(dir string) bool {
 		return false
 	}
 	defer root.Close()
-	for _, name := range []string{m.Graphs.Embed, m.Graphs.Decoder} {
+	for _, name := range []string{form.Embed, form.Decoder} {
 		want := m.Files[name]
 		if checkFile(root, name, want) != nil {
 			return false
@@ -118,7 +122,7 @@ func (b *Bundle) prepared(dir string) bool {
 }
 
 // make converts into a temporary folder beside dir and renames it. The caller holds the lock, so that leftovers of a crash can go.
-func (b *Bundle) make(ctx context.Context, base *os.File, dir string, progress func(done, total int64)) (err error) {
+func (b *Bundle) make(ctx context.Context, base *os.File, form *Form, dir string, progress func(done, total int64)) (err error) {
 	const partial = ".partial"
 	temp := dir + partial
 	if err := os.RemoveAll(temp); err != nil {
@@ -135,11 +139,10 @@ func (b *Bundle) make(ctx context.Context, base *os.File, dir string, progress f
 			os.RemoveAll(temp)
 		}
 	}()
-	m := b.Manifest
-	if err := room(temp, m.Base.WeightsBytes); err != nil {
+	if err := room(temp, form.WeightsBytes); err != nil {
 		return err
 	}
-	c, err := b.conversion(base)
+	c, err := b.conversion(base, form)
 	if err != nil {
 		return err
 	}
@@ -158,10 +161,10 @@ func (b *Bundle) make(ctx context.Context, base *os.File, dir string, progress f
 	if err != nil {
 		return err
 	}
-	if want := m.Base.WeightsSHA256; want != "" && want != sum.String() {
+	if want := form.WeightsSHA256; want != "" && want != sum.String() {
 		return fmt.Errorf("%w base model: it gives weights with the sha256 %s, the manifest says %s; it is not the one that the bundle was made for", pipeline.ErrInvalid, sum, want)
 	}
-	for _, name := range []string{m.Graphs.Embed, m.Graphs.Decoder} {
+	for _, name := range []string{form.Embed, form.Decoder} {
 		graph, err := os.ReadFile(b.path(name))
 		if err != nil {
 			return err
@@ -170,7 +173,7 @@ func (b *Bundle) make(ctx context.Context, base *os.File, dir string, progress f
 			return err
 		}
 	}
-	record, err := json.Marshal(weightsRecord{SHA256: sum, Bytes: m.Base.WeightsBytes})
+	record, err := json.Marshal(weightsRecord{SHA256: sum, Bytes: form.WeightsBytes})
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ func (p Preprocess) Validate() error {
 // for one goroutine at a time.
 type Preprocessor struct {
 	spec       Preprocess
-	kernel     kernel
+	kernel     filter
 	gain, bias []float32 // channel c is gray×gain[c] + bias[c]
 
 	planned      plan

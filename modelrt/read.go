@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"chatxray/modelrt/kernel"
 	"chatxray/pipeline"
 )
 
@@ -61,7 +62,7 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 	if err != nil {
 		return nil, err
 	}
-	if err := m.support(c, a.tokens, sentences); err != nil {
+	if err := m.support(c, a, sentences); err != nil {
 		return nil, err
 	}
 	findings, err := m.findings(sentences)
@@ -104,12 +105,12 @@ func (m *Model) checkView(img *pipeline.Image) error {
 }
 
 // support gives each sentence its evidence.
-func (m *Model) support(c *call, tokens []int32, sentences []pipeline.Sentence) error {
-	p := m.prompt
-	rows, err := m.decoder.scores(c, p.after[len(p.after)-1], p.length(), tokens)
+func (m *Model) support(c *call, a *answer, sentences []pipeline.Sentence) error {
+	others, err := m.scoreOthers(c, a.tokens)
 	if err != nil {
 		return err
 	}
+	rows := append([][]float64{a.logprobs}, others...)
 	for i := range sentences {
 		s := &sentences[i]
 		sums := make([]float64, len(rows))
@@ -126,6 +127,44 @@ func (m *Model) support(c *call, tokens []int32, sentences []pipeline.Sentence) 
 		s.Evidence = pipeline.Evidence{LogLikelihood: sums[0], Decoys: decoys, Blank: sums[len(sums)-1], Drop: sums[0] - mean}
 	}
 	return nil
+}
+
+// scoreChunk bounds the tokens whose logits are held at once when a text is scored.
+const scoreChunk = 96
+
+// scoreOthers returns the log-probabilities (natural logarithm) of ids under each decoy and the blank image: what the model makes of the
+// same words after another picture. The prompts are in the caches already; all rows go through the decoder together.
+func (m *Model) scoreOthers(c *call, ids []int32) ([][]float64, error) {
+	p, hidden := m.prompt, m.bundle.Manifest.Decoder.Hidden
+	fed := append([]int32{p.after[len(p.after)-1]}, ids[:len(ids)-1]...)
+	x := make([]float32, len(fed)*hidden)
+	if err := m.decoder.lookup(c, fed, x); err != nil {
+		return nil, err
+	}
+	result := make([][]float64, m.others)
+	each := max(1, scoreChunk/m.others)
+	for from := 0; from < len(ids); from += each {
+		n := min(each, len(ids)-from)
+		m.batch.clear()
+		for row := range m.others {
+			for i := range n {
+				m.batch.add(1+row, p.length()-1+from+i, x[(from+i)*hidden:][:hidden], 1)
+				m.batch.want()
+			}
+		}
+		if err := m.decoder.run(c, &m.batch); err != nil {
+			return nil, err
+		}
+		vocab := m.bundle.Manifest.Decoder.Vocab
+		for i := range m.others * n {
+			v := kernel.LogProbability(m.batch.logits[i*vocab:][:vocab], ids[from+i%n])
+			if math.IsNaN(v) || math.IsInf(v, 0) || v > 1e-3 {
+				return nil, fmt.Errorf("%w: a log-probability is %v", pipeline.ErrModel, v)
+			}
+			result[i/n] = append(result[i/n], v)
+		}
+	}
+	return result, nil
 }
 
 // findings labels the sentences and sets beside each label what the head says. A label that the bundle was not taught is not said.

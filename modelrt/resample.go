@@ -12,15 +12,15 @@ import (
 	"chatxray/pipeline"
 )
 
-// kernel is a resampling filter. It is stretched by the scale when an image shrinks, so that every source pixel counts
+// filter is a resampling filter. It is stretched by the scale when an image shrinks, so that every source pixel counts
 // (antialiasing), as PIL's filters of the same names are.
-type kernel struct {
+type filter struct {
 	support float64 // the filter is 0 beyond it
 	weight  func(float64) float64
 }
 
 // kernels are the values of Preprocess.Interpolation.
-var kernels = map[string]kernel{
+var kernels = map[string]filter{
 	"box":      {0.5, box},
 	"bilinear": {1, triangle},
 	"bicubic":  {2, cubic},
@@ -74,7 +74,7 @@ type taps struct {
 // build computes the taps that take [from, from+span) of an axis of in samples to out samples. Samples beyond the axis do not
 // exist: the weights of those that do are scaled to sum to 1. With reverse the source is stored from its far end; the taps are those of the
 // axis as it reads, stored backwards. Buffers are reused.
-func (t *taps) build(k kernel, in int, from, span float64, out int, reverse bool) {
+func (t *taps) build(k filter, in int, from, span float64, out int, reverse bool) {
 	scale := span / float64(out)
 	stretch := max(scale, 1)
 	support := k.support * stretch

@@ -9,6 +9,7 @@ import (
 
 	ort "github.com/yalue/onnxruntime_go"
 
+	"chatxray/modelrt/kernel"
 	"chatxray/pipeline"
 )
 
@@ -25,6 +26,11 @@ func (r *Runtime) load(path string, inputs, outputs []string, threads int, spin 
 	}
 	defer o.Destroy()
 	name := filepath.Base(path)
+	if r.device == CPU {
+		if err := kernel.Register(o, r.library); err != nil {
+			return nil, fmt.Errorf("%w: %v", pipeline.ErrUnsupported, err)
+		}
+	}
 	s, err := ort.NewDynamicAdvancedSession(path, inputs, outputs, o)
 	if err != nil {
 		return nil, fmt.Errorf("%w: ONNX Runtime %s does not load %s: %s", pipeline.ErrInvalid, r.version, name, oneLine(err))

@@ -13,12 +13,12 @@ from safetensors.numpy import save_file
 from . import features, fit_encoder, fit_reader
 from .base import PROJECTIONS, Base, gguf_file, write_tokenizer
 from .encoder import Encoder
-from .graphs import Layout, decoder_graph, embed_graph, traced_graph, vision_graph
+from .graphs import Layout, decoder_graph, embed_graph, flat_graphs, traced_graph, vision_graph
 from .language import ADAPTED
 from .reader import IMAGE_TOKENS, Adapter
 from .settings import FEATURE_TOKENS, FINDINGS, IMPRESSION, PREPROCESS, SENTINEL, TEMPLATE, WIDTH, Places
 
-REVISION = "0.1.1"
+REVISION = "0.1.2"
 MAX_LENGTH = 512
 MIN_AGE_YEARS = 18  # films of children were hardly in the data, and are marked in one set only
 #: Labels of the closed list that the target texts speak of.
@@ -61,7 +61,8 @@ def write_weights(base: Base, layout: Layout, lora: dict[str, np.ndarray], path:
     digest, position = hashlib.sha256(), 0
     file = open(path, "wb") if path else None
     for (op, sources), entry in layout.entries.items():
-        data = merged(base, lora, op, *sources).astype("<f4").tobytes()
+        data = (base.packed(op, sources) if op.startswith("pack_")
+                else merged(base, lora, op, *sources).astype("<f4")).tobytes()
         if len(data) != entry["bytes"]:
             raise ValueError(f"{op} {sources}: {len(data)} bytes, the layout says {entry['bytes']}")
         for piece in (b"\0" * (entry["offset"] - position), data):
@@ -75,7 +76,7 @@ def write_weights(base: Base, layout: Layout, lora: dict[str, np.ndarray], path:
 
 
 def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: dict[str, torch.Tensor],
-          decoys: np.ndarray, data: str, weights: Path | None = None) -> dict:
+          decoys: np.ndarray, data: str) -> dict:
     """Writes a whole bundle and returns its manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     halves = {k: v.numpy().astype(np.float16) for k, v in sorted(lora.items())}
@@ -84,7 +85,6 @@ def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: di
     vision_graph(encoder, len(FINDINGS), folder / "vision.onnx")
     traced_graph(adapter, torch.zeros(2, FEATURE_TOKENS, WIDTH), ["image_features"], ["image_embeds"],
                  folder / "adapter.onnx")
-    layout = language_graphs(folder, base)
     save_file(halves, str(folder / "lora.safetensors"))
     save_file({"image_features": decoys.astype(np.float16)}, str(folder / "decoys.safetensors"))
     write_tokenizer(base, folder / "tokenizer.json")
@@ -92,17 +92,14 @@ def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: di
         "version": 1, "name": "chatxray-base", "revision": REVISION, "license": LICENSE,
         "intended_use": INTENDED_USE, "training_data": data, "languages": ["en"],
         "patients": {"min_age_years": MIN_AGE_YEARS}, "preprocess": PREPROCESS,
-        "graphs": {"vision": "vision.onnx", "adapter": "adapter.onnx", "embed": "embed.onnx",
-                   "decoder": "decoder.onnx"},
+        "graphs": {"vision": "vision.onnx", "adapter": "adapter.onnx"},
         "vision": {"feature_tokens": FEATURE_TOKENS, "feature_dim": WIDTH, "image_tokens": IMAGE_TOKENS,
                    "findings": list(FINDINGS)},
         "decoder": {"layers": base.layers, "heads": base.heads, "kv_heads": base.kv_heads,
                     "head_dim": base.head_dim, "hidden": base.hidden, "vocab": base.vocab,
-                    "max_length": MAX_LENGTH},
-        "base": {"part": "smollm2-135m-instruct-gguf", "layout": "layout.json.gz", "form": "fp32",
-                 "lora": "lora.safetensors",
-                 "weights_sha256": write_weights(base, layout, halves, weights),
-                 "weights_bytes": layout.end},
+                    "max_length": MAX_LENGTH, "rope_theta": base.theta},
+        "base": {"part": "smollm2-135m-instruct-gguf", "lora": "lora.safetensors",
+                 "forms": language_forms(folder, base, halves, MAX_LENGTH, ADAPTED)},
         "tokenizer": {"type": "byte_level_bpe", "file": "tokenizer.json"},
         "prompt": {"splice": "replace_sentinel", "sentinel": SENTINEL, "template": TEMPLATE},
         "generation": {"max_new_tokens": 160, "stop_tokens": ["<|im_end|>", "<|endoftext|>"],
@@ -126,13 +123,21 @@ def seal(folder: Path, manifest: dict) -> None:
 WEIGHTS_NAME = "weights.bin"
 
 
-def language_graphs(folder: Path, base: Base) -> Layout:
-    """Writes the graphs of the language model and the layout of their weights."""
-    layout = Layout(base)
-    embed_graph(layout, folder / "embed.onnx")
-    decoder_graph(layout, folder / "decoder.onnx", MAX_LENGTH)
-    layout.save(folder / "layout.json.gz")
-    return layout
+def language_forms(folder: Path, base: Base, lora: dict[str, np.ndarray], longest: int, adapted: tuple[str, ...]) -> list[dict]:
+    """Writes the graphs and layouts of the language model in every form; returns the manifest's base.forms."""
+    forms = []
+    for name, kind in (("q4", "flat"), ("fp32", "flat"), ("standard", "gqa")):
+        layout = Layout(base)
+        embed, decoder, plan = (f"{part}.{name}.{end}" for part, end in (("embed", "onnx"), ("decoder", "onnx"), ("layout", "json.gz")))
+        if kind == "flat":
+            flat_graphs(layout, name, folder / embed, folder / decoder, adapted)
+        else:
+            embed_graph(layout, folder / embed)
+            decoder_graph(layout, folder / decoder, longest)
+        layout.save(folder / plan)
+        forms.append({"name": name, "kind": kind, "embed": embed, "decoder": decoder, "layout": plan,
+                      "weights_sha256": write_weights(base, layout, lora, None), "weights_bytes": layout.end})
+    return forms
 
 
 def run(places: Places) -> None:

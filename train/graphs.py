@@ -14,10 +14,15 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from .base import Base
+from .base import PANEL, Base
 from .settings import SIDE
 
-OPSET, IR, CONTRIB = 17, 8, "com.microsoft"
+OPSET, IR, CONTRIB, OWN = 17, 8, "com.microsoft", "chatxray"
+#: Forms of packed matrices in modelrt/kernel/linear.h: number, and bits of a value with its share of the scales.
+FORMS = {"pack_f32": 0, "pack_q4_1": 1, "pack_q8_0": 2}
+BITS = {"pack_f32": 32, "pack_q4_1": 5, "pack_q8_0": 8.5}
+#: What Linear does to its input, numbered as in modelrt/kernel/attention.h.
+NOTHING, RMS_NORM, SILU_GATE = 0, 1, 3
 PAGE = 4096
 WEIGHTS = "weights.bin"
 
@@ -29,18 +34,24 @@ class Layout:
         self.base, self.entries, self.end = base, {}, 0
 
     def place(self, op: str, sources: tuple[str, ...]) -> dict:
-        """Matrices of ``deq_t`` stand side by side: [in, out of the first + out of the second ...]."""
+        """Matrices of ``deq_t`` and of ``pack_...`` stand side by side: [in, out of the first + out of the second ...]."""
         key = (op, sources)
         if key not in self.entries:
-            shape = list(self.base.shape(sources[0]))
+            shape, kind = list(self.base.shape(sources[0])), "float32"
             if op == "deq_t":
-                shape = [shape[1], sum(self.base.shape(s)[0] for s in sources)]
-            size = 4 * int(np.prod(shape))
+                shape = [shape[1], self.columns(sources)]
+            if op.startswith("pack_"):
+                panels = -(-self.columns(sources) // PANEL)
+                shape, kind = [int(panels * shape[1] * PANEL * BITS[op]) // 8], "uint8"
+            size = int(np.prod(shape)) * (4 if kind == "float32" else 1)
             offset = -(-self.end // PAGE) * PAGE
             self.entries[key] = {"op": op, "src": list(sources), "offset": offset, "bytes": size,
-                                 "dtype": "float32", "shape": shape}
+                                 "dtype": kind, "shape": shape}
             self.end = offset + size
         return self.entries[key]
+
+    def columns(self, sources: tuple[str, ...]) -> int:
+        return sum(self.base.shape(s)[0] for s in sources)
 
     def save(self, path: Path) -> None:
         raw = io.BytesIO()
@@ -69,7 +80,8 @@ class Graph:
         name = f"{op}:{'+'.join(sources)}"
         if name not in self.constants:
             entry = self.layout.place(op, sources)
-            tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=entry["shape"],
+            kind = TensorProto.FLOAT if entry["dtype"] == "float32" else TensorProto.UINT8
+            tensor = TensorProto(name=name, data_type=kind, dims=entry["shape"],
                                  data_location=TensorProto.EXTERNAL)
             for key, value in (("location", WEIGHTS), ("offset", entry["offset"]), ("length", entry["bytes"])):
                 tensor.external_data.add(key=key, value=str(value))
@@ -86,7 +98,7 @@ class Graph:
     def save(self, name: str, path: Path) -> None:
         graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, list(self.constants.values()))
         model = helper.make_model(graph, producer_name="chatxray-train", ir_version=IR, opset_imports=[
-            helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)])
+            helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1), helper.make_opsetid(OWN, 1)])
         path.write_bytes(model.SerializeToString(deterministic=True))
 
 
@@ -166,6 +178,63 @@ def decoder_graph(layout: Layout, path: Path, longest: int) -> None:
     graph.add("Sub", ["target_logit", "log_sum"], "target_difference")
     graph.add("Squeeze", ["target_difference", last_axis], "target_logprobs")
     graph.save("decoder", path)
+
+
+#: The operations that the matrices of a form's layers and its embedding, which is the head too, come from.
+FLAT = {"q4": ("pack_q4_1", "pack_q8_0"), "fp32": ("pack_f32", "pack_f32")}
+
+
+def flat_graphs(layout: Layout, form: str, embed: Path, decoder: Path, adapted: tuple[str, ...]) -> None:
+    """The decoder over the operators of modelrt/kernel, for the CPU: tokens of many texts in one row
+    [T, hidden], each with its slot of the caches, its place there and how far it sees. The caches
+    are written in place. A LoRA stands beside the matrices, packed, as inputs that may be empty.
+    Work on a product's input (norm, gate) is done in the product's node."""
+    base, (matrices, table) = layout.base, FLAT[form]
+    real, whole = TensorProto.FLOAT, TensorProto.INT32
+
+    def matrix(graph: Graph, op: str, *sources: str) -> tuple[str, dict]:
+        return graph.weight(op, *sources), {"form": FORMS[op], "k": base.shape(sources[0])[1],
+                                            "n": layout.columns(sources), "epsilon": base.epsilon}
+
+    graph = Graph(layout)
+    graph.input("input_ids", TensorProto.INT64, ["T"])
+    weight, size = matrix(graph, table, "token_embd.weight")
+    graph.add("Embed", ["input_ids", weight], "inputs_embeds", domain=OWN, before=NOTHING, **size)
+    graph.output("inputs_embeds", real, ["T", base.hidden])
+    graph.save("embed", embed)
+
+    graph = Graph(layout)
+    x = graph.input("inputs_embeds", real, ["T", base.hidden])
+    for name in ("slot", "at", "upto"):
+        graph.input(name, whole, ["T"])
+    for name in ("cos", "sin"):
+        graph.input(name, real, ["T", base.head_dim // 2])
+    graph.input("logits_indices", TensorProto.INT64, ["M"])
+
+    def linear(x: str, op: str, out: str, *names: str, norm: str = "", residual: str = "", before: int = NOTHING) -> str:
+        sources = tuple(f"{name}.weight" for name in names)
+        weight, size = matrix(graph, op, *sources)
+        inputs = [x, weight, graph.weight("f32", norm) if norm else "", "", "", residual, "", ""]
+        if any(n.rsplit(".", 1)[1] in adapted for n in names if "." in n):
+            inputs[6:] = [graph.input(f"lora_{side}:{'+'.join(sources)}", real, [f"{out}.{side}"]) for side in "ab"]
+        while not inputs[-1]:
+            inputs.pop()
+        return graph.add("Linear", inputs, out, domain=OWN, before=RMS_NORM if norm else before, **size)
+
+    for layer in range(base.layers):
+        block = f"blk.{layer}."
+        qkv = linear(x, matrices, f"{layer}.qkv", *(f"{block}attn_{c}" for c in "qkv"), norm=f"{block}attn_norm.weight")
+        cache = [graph.input(f"{kind}{layer}", real, ["S", base.kv_heads, "P", dim])
+                 for kind, dim in (("keys", base.head_dim), ("values", -(-base.head_dim // 16) * 16))]
+        mixed = graph.add("Attention", [qkv, *cache, "slot", "at", "upto", "cos", "sin"], f"{layer}.mixed", domain=OWN,
+                          heads=base.heads, kv_heads=base.kv_heads, dim=base.head_dim, window=0, scale=base.head_dim ** -0.5)
+        x = linear(mixed, matrices, f"{layer}.x1", block + "attn_output", residual=x)
+        gates = linear(x, matrices, f"{layer}.gates", block + "ffn_gate", block + "ffn_up", norm=f"{block}ffn_norm.weight")
+        x = linear(gates, matrices, f"{layer}.x2", block + "ffn_down", residual=x, before=SILU_GATE)
+    graph.add("Gather", [x, "logits_indices"], "wanted", axis=0)
+    linear("wanted", table, "logits", "token_embd", norm="output_norm.weight")
+    graph.output("logits", real, ["M", base.vocab])
+    graph.save("decoder", decoder)
 
 
 def halve(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,25 +1,33 @@
 """Stage ``regraph`` (not part of ``all``): the language model's graphs of a bundle written anew, after a change of
-graphs.py. What was trained stays as it is; the revision is this package's."""
+graphs.py. What was trained stays as it is. CHATXRAY_TRAIN_GGUF names another base model than the default bundle's."""
 
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 from safetensors.numpy import load_file
 
 from . import export
 from .base import Base, gguf_file
+from .language import ADAPTED
 from .settings import Places
 
 
 def run(places: Places) -> None:
-    base = Base(gguf_file(places))
+    own = os.environ.get("CHATXRAY_TRAIN_GGUF")
+    base = Base(Path(own) if own else gguf_file(places))
     path = places.bundle / "manifest.json"
     manifest = json.loads(path.read_text())
-    layout = export.language_graphs(places.bundle, base)
     lora = load_file(str(places.bundle / manifest["base"]["lora"]))
-    manifest["base"]["weights_sha256"] = export.write_weights(base, layout, lora, None)
-    manifest["base"]["weights_bytes"] = layout.end
-    manifest["revision"] = export.REVISION
+    for stale in [*places.bundle.glob("*embed*.onnx"), *places.bundle.glob("decoder*.onnx"), *places.bundle.glob("layout*.gz")]:
+        stale.unlink()
+    forms = export.language_forms(places.bundle, base, lora, manifest["decoder"]["max_length"], ADAPTED)
+    manifest["graphs"] = {name: manifest["graphs"][name] for name in ("vision", "adapter")}
+    manifest["decoder"]["rope_theta"] = base.theta
+    manifest["base"] = {"part": manifest["base"]["part"], "lora": manifest["base"]["lora"], "forms": forms}
+    if not own:
+        manifest["revision"] = export.REVISION
     export.seal(places.bundle, manifest)
-    print(f"regraph: {places.bundle} {export.REVISION}, {layout.end} bytes of weights")
+    print(f"regraph: {places.bundle} {manifest['revision']}: " + ", ".join(f"{f['name']} {f['weights_bytes']} bytes" for f in forms))

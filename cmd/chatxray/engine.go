@@ -72,6 +72,7 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 		Cache:    cache,
 		Progress: progress(s.err, "making the weights of "+filepath.Base(dir)),
 		Threads:  cfg.Model.Threads,
+		Form:     cfg.Model.Form,
 		Spin:     cfg.Model.Spin,
 		Label:    label.Report,
 		Now:      time.Now,

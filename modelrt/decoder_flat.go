@@ -1,0 +1,205 @@
+package modelrt
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	ort "github.com/yalue/onnxruntime_go"
+
+	"chatxray/modelrt/kernel"
+	"chatxray/pipeline"
+)
+
+// flat is a decoder of the kind flat: tokens of many texts in one run of the graph, on the CPU. Its caches are one tensor a layer for
+// keys and one for values, [slots, kv_heads, capacity, head_dim], which the graph writes in place (modelrt/kernel/attention.h has their order).
+type flat struct {
+	shape           Decoder
+	slots, capacity int
+	embed, graph    *graph
+	tensors         tensors
+	fixed           []ort.Value // caches and LoRA, in the order of the graph's inputs after those of a feed
+	cos, sin        []float32   // [capacity, head_dim/2]
+	feeds           map[[2]int]*flatFeed
+}
+
+// flatFeed is the tensors of a run of T tokens and M logits.
+type flatFeed struct {
+	x, cos, sin    *ort.Tensor[float32]
+	slot, at, upto *ort.Tensor[int32]
+	wanted         *ort.Tensor[int64]
+	logits         *ort.Tensor[float32]
+	in, out        []ort.Value
+	made           tensors
+}
+
+// keptFeeds bounds the sizes of runs whose tensors are kept: those of decoding.
+const keptFeeds = 64
+
+func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, threads int) (f *flat, err error) {
+	if r.device != CPU {
+		return nil, fmt.Errorf("%w: the form %s of bundle %s runs on the CPU only; choose the device cpu", pipeline.ErrUnsupported, form.Name, b.Manifest.Name)
+	}
+	m := b.Manifest
+	capacity = (capacity + kernel.KeyBlock - 1) / kernel.KeyBlock * kernel.KeyBlock
+	f = &flat{shape: m.Decoder, slots: slots, capacity: capacity, feeds: map[[2]int]*flatFeed{}}
+	defer func() {
+		if err != nil {
+			f.close()
+		}
+	}()
+	kernel.Start(threads)
+	if f.embed, err = r.load(dir+"/"+form.Embed, []string{"input_ids"}, []string{"inputs_embeds"}, 1, false); err != nil {
+		return nil, err
+	}
+	in := []string{"inputs_embeds", "cos", "sin", "slot", "at", "upto", "logits_indices"}
+	d := m.Decoder
+	values := (d.HeadDim + kernel.KeyBlock - 1) / kernel.KeyBlock * kernel.KeyBlock
+	for l := range d.Layers {
+		in = append(in, "keys"+strconv.Itoa(l), "values"+strconv.Itoa(l))
+		for _, dim := range []int{d.HeadDim, values} {
+			f.fixed = append(f.fixed, newTensor(&f.tensors, make([]float32, slots*d.KVHeads*capacity*dim), int64(slots), int64(d.KVHeads), int64(capacity), int64(dim)))
+		}
+	}
+	names, err := f.adapt(b, form, dir)
+	if err != nil {
+		return nil, err
+	}
+	if f.tensors.err != nil {
+		return nil, f.tensors.err
+	}
+	// ONNX Runtime's own threads would have nothing to do: the operators have theirs.
+	if f.graph, err = r.load(dir+"/"+form.Decoder, append(in, names...), []string{"logits"}, 1, false); err != nil {
+		return nil, err
+	}
+	f.rope()
+	return f, nil
+}
+
+// adapt makes the tensors of the LoRA, empty ones where a product has none, and returns the names of their inputs.
+func (f *flat) adapt(b *Bundle, form *Form, dir string) (names []string, err error) {
+	s, err := readSignature(dir + "/" + form.Decoder)
+	if err != nil {
+		return nil, err
+	}
+	layout, err := readLayout(b.path(form.Layout), form.WeightsBytes)
+	if err != nil {
+		return nil, err
+	}
+	lora := map[string]lowRank{}
+	if b.Manifest.Base.LoRA != "" {
+		if lora, err = readLoRA(b.path(b.Manifest.Base.LoRA), layout); err != nil {
+			return nil, err
+		}
+	}
+	for _, slot := range layout {
+		name := strings.Join(slot.Src, "+")
+		if _, adapted := s.inputs["lora_a:"+name]; !adapted {
+			for _, source := range slot.Src {
+				if _, given := lora[source]; given {
+					return nil, fmt.Errorf("%w LoRA: the form %s has no place for %s", pipeline.ErrUnsupported, form.Name, source)
+				}
+			}
+			continue
+		}
+		x, y, err := sideBySide(lora, slot.Src)
+		if err != nil {
+			return nil, err
+		}
+		for i, values := range [][]float32{x, y} {
+			names = append(names, [2]string{"lora_a:", "lora_b:"}[i]+name)
+			f.fixed = append(f.fixed, newTensor(&f.tensors, values, int64(len(values))))
+		}
+	}
+	return names, nil
+}
+
+// rope fills the tables of the rotary positions: place p turns pair i by p·theta^(-2i/head_dim).
+func (f *flat) rope() {
+	half := f.shape.HeadDim / 2
+	f.cos, f.sin = make([]float32, f.capacity*half), make([]float32, f.capacity*half)
+	for p := range f.capacity {
+		for i := range half {
+			angle := float64(p) * math.Pow(f.shape.RopeTheta, -float64(2*i)/float64(f.shape.HeadDim))
+			f.cos[p*half+i], f.sin[p*half+i] = float32(math.Cos(angle)), float32(math.Sin(angle))
+		}
+	}
+}
+
+func (f *flat) close() {
+	f.graph.close()
+	f.embed.close()
+	for _, feed := range f.feeds {
+		feed.made.destroy()
+	}
+	f.tensors.destroy()
+}
+
+func (f *flat) lookup(c *call, ids []int32, dst []float32) error {
+	var t tensors
+	defer t.destroy()
+	wide := make([]int64, len(ids))
+	for i, id := range ids {
+		wide[i] = int64(id)
+	}
+	in, out := newTensor(&t, wide, int64(len(ids))), newTensor(&t, dst, int64(len(ids)), int64(f.shape.Hidden))
+	if t.err != nil {
+		return t.err
+	}
+	return c.run(f.embed, []ort.Value{in}, []ort.Value{out})
+}
+
+func (f *flat) run(c *call, b *batch) error {
+	if err := b.check(f.slots, f.capacity, f.shape.Hidden); err != nil {
+		return err
+	}
+	feed, err := f.feed(b.tokens(), len(b.wanted))
+	if err != nil {
+		return err
+	}
+	copy(feed.x.GetData(), b.x)
+	copy(feed.slot.GetData(), b.slot)
+	copy(feed.at.GetData(), b.at)
+	copy(feed.wanted.GetData(), b.wanted)
+	half, upto := f.shape.HeadDim/2, feed.upto.GetData()
+	for i, at := range b.at {
+		upto[i] = at + 1
+		copy(feed.cos.GetData()[i*half:][:half], f.cos[int(at)*half:])
+		copy(feed.sin.GetData()[i*half:][:half], f.sin[int(at)*half:])
+	}
+	b.logits = feed.logits.GetData()
+	return c.run(f.graph, feed.in, feed.out)
+}
+
+// feed returns tensors for a run of so many tokens and logits. Small ones are kept.
+func (f *flat) feed(tokens, wanted int) (*flatFeed, error) {
+	key := [2]int{tokens, wanted}
+	if kept, ok := f.feeds[key]; ok {
+		return kept, nil
+	}
+	if len(f.feeds) >= keptFeeds {
+		for k, old := range f.feeds {
+			old.made.destroy()
+			delete(f.feeds, k)
+		}
+	}
+	feed := &flatFeed{}
+	t, n, half := &feed.made, int64(tokens), f.shape.HeadDim/2
+	feed.x = newTensor(t, make([]float32, tokens*f.shape.Hidden), n, int64(f.shape.Hidden))
+	feed.cos = newTensor(t, make([]float32, tokens*half), n, int64(half))
+	feed.sin = newTensor(t, make([]float32, tokens*half), n, int64(half))
+	feed.slot = newTensor(t, make([]int32, tokens), n)
+	feed.at = newTensor(t, make([]int32, tokens), n)
+	feed.upto = newTensor(t, make([]int32, tokens), n)
+	feed.wanted = newTensor(t, make([]int64, wanted), int64(wanted))
+	feed.logits = newTensor(t, make([]float32, wanted*f.shape.Vocab), int64(wanted), int64(f.shape.Vocab))
+	if t.err != nil {
+		t.destroy()
+		return nil, t.err
+	}
+	feed.in = append([]ort.Value{feed.x, feed.cos, feed.sin, feed.slot, feed.at, feed.upto, feed.wanted}, f.fixed...)
+	feed.out = []ort.Value{feed.logits}
+	f.feeds[key] = feed
+	return feed, nil
+}
