@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -16,8 +17,9 @@ type answer struct {
 	tokens    []int32
 	logprobs  []float64 // natural logarithm of each token's probability
 	text      []byte
-	starts    []int // of each token in text
-	truncated bool  // no stop within the token limit
+	starts    []int         // of each token in text
+	spent     time.Duration // in runs
+	truncated bool          // no stop within the token limit
 }
 
 // add appends a token and says whether one of the stop strings is complete; what is before it stays.

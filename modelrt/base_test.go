@@ -97,21 +97,8 @@ func baseParity(t *testing.T, m *Model) {
 	if !slices.Equal(m.prompt.before, want.Before) || !slices.Equal(m.prompt.after, want.After) {
 		t.Errorf("prompt %v, %v; want %v, %v", m.prompt.before, m.prompt.after, want.Before, want.After)
 	}
-	c, err := begin(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.end()
-	if err := m.pre.Into(m.pixels.GetData(), shades(m.bundle.Manifest.Preprocess.Width)); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.look(c); err != nil {
-		t.Fatal(err)
-	}
-	logits, err := m.ask(c, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	seen := must(m.see(context.Background(), shades(m.bundle.Manifest.Preprocess.Width)))
+	logits := firstLogits(t, m, seen.image)
 	worst := 0.0
 	for _, l := range want.TopLogits {
 		worst = max(worst, math.Abs(float64(logits[int(l[0])])-l[1]))
@@ -121,19 +108,16 @@ func baseParity(t *testing.T, m *Model) {
 		t.Errorf("first logits differ by %g", worst)
 	}
 	m.limit = len(want.Greedy)
-	a, err := m.write(c, logits)
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := must(m.write(context.Background(), seen))
 	// A report that ended sooner is compared as far as it goes; the token that ended it is not part of the answer.
 	if n := len(a.tokens); !slices.Equal(a.tokens, want.Greedy[:n]) || n < len(want.Greedy) && !m.prompt.stops[want.Greedy[n]] {
 		t.Errorf("greedy tokens %v, want %v", a.tokens, want.Greedy)
 	}
-	others, err := m.scoreOthers(c, want.Greedy)
-	if err != nil {
-		t.Fatal(err)
+	n := len(a.tokens) // what follows the end of the report is not compared
+	rows := rows(t, m, a)
+	for i := range want.Logprobs {
+		want.Logprobs[i] = want.Logprobs[i][:n]
 	}
-	rows := append([][]float64{append(a.logprobs, want.Logprobs[0][len(a.logprobs):]...)}, others...)
 	if len(rows) != len(want.Logprobs) {
 		t.Fatalf("%d rows, want %d", len(rows), len(want.Logprobs))
 	}
@@ -167,37 +151,26 @@ func TestBaseReads(t *testing.T) {
 func TestBaseCancel(t *testing.T) {
 	m := openBase(t)
 	m.limit = min(m.limit, 40)
-	if err := m.pre.Into(m.pixels.GetData(), shades(400)); err != nil {
-		t.Fatal(err)
-	}
 	ids := m.prompt.tokenizer.Encode("The lungs are clear. There is no pleural effusion. The heart is of normal size. No rib is broken. Impression: no finding.")
+	seen := must(m.see(context.Background(), shades(400)))
 	stages := []struct {
 		name string
-		run  func(c *call) error
+		run  func(ctx context.Context) error
 	}{
-		{"vision", func(c *call) error { return m.look(c) }},
-		{"prefill", func(c *call) error { _, err := m.ask(c, 0); return err }},
-		{"decode", func(c *call) error {
-			logits, err := m.ask(c, 0)
-			if err == nil {
-				_, err = m.write(c, logits)
-			}
-			return err
+		{"vision", func(ctx context.Context) error { _, err := m.see(ctx, shades(400)); return err }},
+		{"prefill", func(ctx context.Context) error { // a long prompt, and another each time
+			keys := make([]uint64, 400)
+			keys[0] = uint64(time.Now().UnixNano())
+			return m.engine.write(&text{ctx: ctx, keys: keys, prompt: make([]float32, len(keys)*m.bundle.Manifest.Decoder.Hidden), choose: greedy,
+				take: func(int32, float64) bool { return false }})
 		}},
-		{"evidence", func(c *call) error {
-			_, err := m.scoreOthers(c, ids)
-			return err
-		}},
+		{"decode", func(ctx context.Context) error { _, err := m.write(ctx, seen); return err }},
+		{"evidence", func(ctx context.Context) error { _, _, err := m.scoreOthers(ctx, ids); return err }},
 	}
 	for _, s := range stages {
 		run := func(ctx context.Context) (time.Duration, error) {
-			c, err := begin(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.end()
 			began := time.Now()
-			err = s.run(c)
+			err := s.run(ctx)
 			return time.Since(began), err
 		}
 		whole, err := run(context.Background())

@@ -15,6 +15,8 @@ type decoder interface {
 	lookup(c *call, ids []int32, dst []float32) error
 	// run feeds b. b.logits are valid until the next run.
 	run(c *call, b *batch) error
+	// share copies the first n places of a slot to another.
+	share(from, to, n int) error
 	close()
 }
 

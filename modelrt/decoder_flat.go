@@ -22,6 +22,8 @@ type flat struct {
 	fixed           []ort.Value // caches and LoRA, in the order of the graph's inputs after those of a feed
 	cos, sin        []float32   // [capacity, head_dim/2]
 	feeds           map[[2]int]*flatFeed
+	lookups         map[int]*flatLookup
+	logits          []float32 // of long runs
 }
 
 // flatFeed is the tensors of a run of T tokens and M logits.
@@ -34,8 +36,11 @@ type flatFeed struct {
 	made           tensors
 }
 
-// keptFeeds bounds the sizes of runs whose tensors are kept: those of decoding.
-const keptFeeds = 64
+// The tensors of runs of few tokens, those of decoding, are kept: of keptFeeds sizes up to keptTokens.
+const (
+	keptFeeds  = 64
+	keptTokens = 16
+)
 
 func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, threads int) (f *flat, err error) {
 	if r.device != CPU {
@@ -43,7 +48,7 @@ func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, th
 	}
 	m := b.Manifest
 	capacity = (capacity + kernel.KeyBlock - 1) / kernel.KeyBlock * kernel.KeyBlock
-	f = &flat{shape: m.Decoder, slots: slots, capacity: capacity, feeds: map[[2]int]*flatFeed{}}
+	f = &flat{shape: m.Decoder, slots: slots, capacity: capacity, feeds: map[[2]int]*flatFeed{}, lookups: map[int]*flatLookup{}}
 	defer func() {
 		if err != nil {
 			f.close()
@@ -133,21 +138,69 @@ func (f *flat) close() {
 	for _, feed := range f.feeds {
 		feed.made.destroy()
 	}
+	for _, l := range f.lookups {
+		l.made.destroy()
+	}
 	f.tensors.destroy()
 }
 
 func (f *flat) lookup(c *call, ids []int32, dst []float32) error {
-	var t tensors
-	defer t.destroy()
-	wide := make([]int64, len(ids))
+	l, err := f.lookupOf(len(ids))
+	if err != nil {
+		return err
+	}
+	if len(ids) > keptTokens {
+		defer l.made.destroy()
+	}
 	for i, id := range ids {
-		wide[i] = int64(id)
+		l.ids.GetData()[i] = int64(id)
 	}
-	in, out := newTensor(&t, wide, int64(len(ids))), newTensor(&t, dst, int64(len(ids)), int64(f.shape.Hidden))
-	if t.err != nil {
-		return t.err
+	if err := c.run(f.embed, l.in, l.out); err != nil {
+		return err
 	}
-	return c.run(f.embed, []ort.Value{in}, []ort.Value{out})
+	copy(dst, l.rows.GetData())
+	return nil
+}
+
+// flatLookup is the tensors of a run of the embed graph.
+type flatLookup struct {
+	ids     *ort.Tensor[int64]
+	rows    *ort.Tensor[float32]
+	in, out []ort.Value
+	made    tensors
+}
+
+// lookupOf returns tensors for n tokens; those for up to keptTokens are kept.
+func (f *flat) lookupOf(n int) (*flatLookup, error) {
+	if kept, ok := f.lookups[n]; ok {
+		return kept, nil
+	}
+	l := &flatLookup{}
+	l.ids = newTensor(&l.made, make([]int64, n), int64(n))
+	l.rows = newTensor(&l.made, make([]float32, n*f.shape.Hidden), int64(n), int64(f.shape.Hidden))
+	if l.made.err != nil {
+		l.made.destroy()
+		return nil, l.made.err
+	}
+	l.in, l.out = []ort.Value{l.ids}, []ort.Value{l.rows}
+	if n <= keptTokens {
+		f.lookups[n] = l
+	}
+	return l, nil
+}
+
+func (f *flat) share(from, to, n int) error {
+	d := f.shape
+	for i := range 2 * d.Layers {
+		data := f.fixed[i].(*ort.Tensor[float32]).GetData()
+		head := len(data) / f.slots / d.KVHeads // of one text
+		// Keys stand in blocks of KeyBlock places; the block that n lies in is copied whole.
+		filled := (n + kernel.KeyBlock - 1) / kernel.KeyBlock * kernel.KeyBlock * (head / f.capacity)
+		for h := range d.KVHeads {
+			copy(data[(to*d.KVHeads+h)*head:][:filled], data[(from*d.KVHeads+h)*head:][:filled])
+		}
+	}
+	return nil
 }
 
 func (f *flat) run(c *call, b *batch) error {
@@ -157,6 +210,9 @@ func (f *flat) run(c *call, b *batch) error {
 	feed, err := f.feed(b.tokens(), len(b.wanted))
 	if err != nil {
 		return err
+	}
+	if b.tokens() > keptTokens {
+		defer feed.made.destroy()
 	}
 	copy(feed.x.GetData(), b.x)
 	copy(feed.slot.GetData(), b.slot)
@@ -172,11 +228,18 @@ func (f *flat) run(c *call, b *batch) error {
 	return c.run(f.graph, feed.in, feed.out)
 }
 
-// feed returns tensors for a run of so many tokens and logits. Small ones are kept.
+// feed returns tensors for a run of so many tokens and logits. Those of up to keptTokens are kept.
 func (f *flat) feed(tokens, wanted int) (*flatFeed, error) {
 	key := [2]int{tokens, wanted}
 	if kept, ok := f.feeds[key]; ok {
 		return kept, nil
+	}
+	logits := wanted * f.shape.Vocab
+	if tokens > keptTokens {
+		if cap(f.logits) < logits {
+			f.logits = make([]float32, logits)
+		}
+		return f.newFeed(tokens, wanted, f.logits[:logits])
 	}
 	if len(f.feeds) >= keptFeeds {
 		for k, old := range f.feeds {
@@ -184,6 +247,14 @@ func (f *flat) feed(tokens, wanted int) (*flatFeed, error) {
 			delete(f.feeds, k)
 		}
 	}
+	feed, err := f.newFeed(tokens, wanted, make([]float32, logits))
+	if err == nil {
+		f.feeds[key] = feed
+	}
+	return feed, err
+}
+
+func (f *flat) newFeed(tokens, wanted int, logits []float32) (*flatFeed, error) {
 	feed := &flatFeed{}
 	t, n, half := &feed.made, int64(tokens), f.shape.HeadDim/2
 	feed.x = newTensor(t, make([]float32, tokens*f.shape.Hidden), n, int64(f.shape.Hidden))
@@ -193,13 +264,12 @@ func (f *flat) feed(tokens, wanted int) (*flatFeed, error) {
 	feed.at = newTensor(t, make([]int32, tokens), n)
 	feed.upto = newTensor(t, make([]int32, tokens), n)
 	feed.wanted = newTensor(t, make([]int64, wanted), int64(wanted))
-	feed.logits = newTensor(t, make([]float32, wanted*f.shape.Vocab), int64(wanted), int64(f.shape.Vocab))
+	feed.logits = newTensor(t, logits, int64(wanted), int64(f.shape.Vocab))
 	if t.err != nil {
 		t.destroy()
 		return nil, t.err
 	}
 	feed.in = append([]ort.Value{feed.x, feed.cos, feed.sin, feed.slot, feed.at, feed.upto, feed.wanted}, f.fixed...)
 	feed.out = []ort.Value{feed.logits}
-	f.feeds[key] = feed
 	return feed, nil
 }

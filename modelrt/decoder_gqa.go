@@ -100,6 +100,17 @@ func (d *gqa) newFeed(t *tensors, x []float32, wanted []int64, logits []float32)
 	return f
 }
 
+func (d *gqa) share(from, to, n int) error {
+	for i := range d.slots[from] {
+		source, target := d.slots[from][i].(*ort.Tensor[float32]).GetData(), d.slots[to][i].(*ort.Tensor[float32]).GetData()
+		head := d.capacity * d.shape.HeadDim
+		for h := range d.shape.KVHeads {
+			copy(target[h*head:][:n*d.shape.HeadDim], source[h*head:][:n*d.shape.HeadDim])
+		}
+	}
+	return nil
+}
+
 func (d *gqa) run(c *call, b *batch) error {
 	if err := b.check(len(d.slots), d.capacity, d.shape.Hidden); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -135,4 +136,28 @@ func copyBundle(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// firstLogits are the logits after the prompt around an image, fed to slot 0 past the engine, which must have nothing to do.
+func firstLogits(t testing.TB, m *Model, image []float32) []float32 {
+	t.Helper()
+	c := must(begin(context.Background()))
+	defer c.end()
+	var b batch
+	b.add(0, 0, m.embeds(image), m.prompt.length())
+	b.want()
+	if err := m.decoder.run(c, &b); err != nil {
+		t.Fatal(err)
+	}
+	return slices.Clone(b.logits)
+}
+
+// rows are the log-probabilities of an answer under its image, each decoy and the blank image.
+func rows(t testing.TB, m *Model, a *answer) [][]float64 {
+	t.Helper()
+	others, _, err := m.scoreOthers(context.Background(), a.tokens)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append([][]float64{a.logprobs}, others...)
 }

@@ -2,10 +2,10 @@ package modelrt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"time"
 
 	ort "github.com/yalue/onnxruntime_go"
@@ -23,6 +23,8 @@ type Options struct {
 	Progress func(done, total int64)
 	// Threads that a graph runs on; 0 is one for each CPU.
 	Threads int
+	// Texts is how many texts are written side by side; 0 is a few.
+	Texts int
 	// Form is the form of the language model to run; empty is the first that the device runs.
 	Form string
 	// Spin lets waiting threads spin: about a third faster on a machine of its own, several times slower beside other work.
@@ -33,35 +35,36 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Model is an opened bundle, ready to read. It is safe for concurrent use: readings run one after another, each on all threads,
-// and a Read that waits for its turn gives up when its context ends.
+// Model is an opened bundle, ready to read. It is safe for concurrent use: images are encoded one after another, and the texts of
+// several readings are written side by side.
 type Model struct {
 	bundle *Bundle
+	form   *Form
 	label  func([]string) []pipeline.Finding
 	now    func() time.Time
 	prompt *prompt
 	limit  int // new tokens
-	turn   chan struct{}
-	closed bool // guarded by turn
 
 	device   Device
 	fallback string
 
-	pre      *Preprocessor
+	pre     *Preprocessor
+	engine  *engine
+	decoder decoder
+	working bool // the engine's goroutine runs
+
+	eyes     chan struct{} // held by who uses what follows
+	closed   bool
 	vision   *graph
 	adapter  *graph
-	form     *Form
-	decoder  decoder
-	batch    batch
-	step     []float32 // the embedding of one token
-	others   int       // slots 1 ... others hold the prompts of the decoys, then of the blank image; slot 0 is the image that is read
 	tensors  tensors
 	pixels   *ort.Tensor[float32] // [1, C, H, W]
 	features *ort.Tensor[float32] // [1, N, Dv]
 	scores   *ort.Tensor[float32] // [1, F], nil without findings
 	views    *ort.Tensor[float32] // [1, V], nil without views
-	image    *ort.Tensor[float32] // [1, T, Dm], a part of embeds
-	embeds   []float32            // the whole prompt
+	image    *ort.Tensor[float32] // [1, T, Dm]
+	before   []float32            // embeddings of the prompt's text before the image
+	after    []float32            // and behind it
 }
 
 // Open verifies the bundle in dir, makes its weights where the cache lacks them, loads its graphs and runs the prompts of the
@@ -105,7 +108,7 @@ func loadModel(ctx context.Context, r *Runtime, b *Bundle, base BaseModel, o Opt
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{bundle: b, form: form, label: o.Label, now: o.Now, turn: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
+	m := &Model{bundle: b, form: form, label: o.Label, now: o.Now, eyes: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
 	if err := m.load(ctx, r, prepared, o); err != nil {
 		m.free()
 		return nil, err
@@ -130,10 +133,10 @@ func (m *Model) Ref() pipeline.ModelRef {
 	return pipeline.ModelRef{Name: m.bundle.Manifest.Name, Version: m.bundle.Manifest.Revision, Digest: m.bundle.Digest}
 }
 
-// Close waits for the reading that runs and frees the graphs. Later calls of Read fail; Close may be called twice.
+// Close waits for the readings that run and frees the graphs. Later calls of Read fail; Close may be called twice.
 func (m *Model) Close() error {
-	m.turn <- struct{}{}
-	defer func() { <-m.turn }()
+	m.eyes <- struct{}{}
+	defer func() { <-m.eyes }()
 	if !m.closed {
 		m.closed = true
 		m.free()
@@ -142,6 +145,9 @@ func (m *Model) Close() error {
 }
 
 func (m *Model) free() {
+	if m.working {
+		m.engine.close()
+	}
 	m.vision.close()
 	m.adapter.close()
 	if m.decoder != nil {
@@ -181,9 +187,11 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 	if m.adapter, err = r.load(m.bundle.path(f.Graphs.Adapter), []string{"image_features"}, []string{"image_embeds"}, 1, false); err != nil {
 		return err
 	}
-	capacity := m.prompt.length() + m.limit
-	m.others = len(decoys) + 1
-	if m.decoder, err = r.newDecoder(prepared, m.bundle, m.form, 2+len(decoys), capacity, threads, o.Spin); err != nil {
+	texts, held := o.Texts, len(decoys)+1
+	if texts <= 0 {
+		texts = defaultTexts
+	}
+	if m.decoder, err = r.newDecoder(prepared, m.bundle, m.form, texts+held, f.Decoder.MaxLength, threads, o.Spin); err != nil {
 		return err
 	}
 	if err := m.allocate(); err != nil {
@@ -194,10 +202,29 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 		return err
 	}
 	defer c.end()
-	return m.warm(c, decoys)
+	if err := m.warm(c, texts, decoys); err != nil {
+		return err
+	}
+	m.engine = newEngine(m.decoder, f, texts, held, f.Decoder.MaxLength, maxWaiting)
+	work, err := begin(context.Background())
+	if err != nil {
+		return err
+	}
+	m.working = true
+	go func() {
+		m.engine.work(work)
+		work.end()
+	}()
+	return nil
 }
 
-// allocate makes the tensors of the vision graph and the adapter. The adapter writes straight into the prompt.
+// defaultTexts is how many texts are written side by side, maxWaiting how many may wait for a slot.
+const (
+	defaultTexts = 4
+	maxWaiting   = 256
+)
+
+// allocate makes the tensors of the vision graph and the adapter.
 func (m *Model) allocate() error {
 	f, t := m.bundle.Manifest, &m.tensors
 	p, v, hidden := f.Preprocess, f.Vision, f.Decoder.Hidden
@@ -209,26 +236,35 @@ func (m *Model) allocate() error {
 	if len(v.Views) > 0 {
 		m.views = newTensor(t, make([]float32, len(v.Views)), 1, int64(len(v.Views)))
 	}
-	m.embeds = make([]float32, m.prompt.length()*hidden)
-	m.step = make([]float32, hidden)
-	m.image = newTensor(t, m.embeds[len(m.prompt.before)*hidden:][:m.prompt.image*hidden], 1, int64(m.prompt.image), int64(hidden))
+	m.image = newTensor(t, make([]float32, v.ImageTokens*hidden), 1, int64(v.ImageTokens), int64(hidden))
 	return t.err
 }
 
-// warm fills the prompt's text and the caches of the decoys and of the blank image, and proves on the last that the cache works in
-// place: a position that is fed again must give the same logits.
-func (m *Model) warm(c *call, decoys [][]float32) error {
-	hidden := m.bundle.Manifest.Decoder.Hidden
-	p := m.prompt
-	if err := m.decoder.lookup(c, p.before, m.embeds[:len(p.before)*hidden]); err != nil {
+// warm looks up the prompt's text and fills the held slots, behind texts, with the prompts of the decoys and of the blank image. On the
+// last it proves that the cache works in place: a position that is fed again must give the same logits.
+func (m *Model) warm(c *call, texts int, decoys [][]float32) error {
+	hidden, p := m.bundle.Manifest.Decoder.Hidden, m.prompt
+	m.before, m.after = make([]float32, len(p.before)*hidden), make([]float32, len(p.after)*hidden)
+	if err := m.decoder.lookup(c, p.before, m.before); err != nil {
 		return err
 	}
-	if err := m.decoder.lookup(c, p.after, m.embeds[(len(p.before)+p.image)*hidden:]); err != nil {
+	if err := m.decoder.lookup(c, p.after, m.after); err != nil {
 		return err
+	}
+	var b batch
+	hold := func(slot int) error {
+		image, err := m.adapt(c)
+		if err != nil {
+			return err
+		}
+		b.clear()
+		b.add(slot, 0, m.embeds(image), p.length())
+		b.want()
+		return m.decoder.run(c, &b)
 	}
 	for i, features := range decoys {
 		copy(m.features.GetData(), features)
-		if _, err := m.ask(c, 1+i); err != nil {
+		if err := hold(texts + i); err != nil {
 			return err
 		}
 	}
@@ -236,22 +272,28 @@ func (m *Model) warm(c *call, decoys [][]float32) error {
 	if err := m.look(c); err != nil {
 		return err
 	}
-	row := 1 + len(decoys)
-	logits, err := m.ask(c, row)
-	if err != nil {
+	last := texts + len(decoys)
+	if err := hold(last); err != nil {
 		return err
 	}
-	want := append([]float32(nil), logits...)
-	got, err := m.next(c, row, p.after[len(p.after)-1], p.length()-1)
-	if err != nil {
+	want := slices.Clone(b.logits)
+	b.clear()
+	b.add(last, p.length()-1, m.after[len(m.after)-hidden:], 1)
+	b.want()
+	if err := m.decoder.run(c, &b); err != nil {
 		return err
 	}
 	for i, w := range want {
-		if d := math.Abs(float64(got[i] - w)); !(d <= 1e-2*math.Max(1, math.Abs(float64(w)))) {
+		if d := math.Abs(float64(b.logits[i] - w)); !(d <= 1e-2*math.Max(1, math.Abs(float64(w)))) {
 			return fmt.Errorf("%w: the decoder's KV cache does not work in place on this device (a logit moves by %g); choose the device cpu", pipeline.ErrUnsupported, d)
 		}
 	}
 	return nil
+}
+
+// embeds is the whole prompt around an image, length×hidden.
+func (m *Model) embeds(image []float32) []float32 {
+	return slices.Concat(m.before, image, m.after)
 }
 
 // blank puts a black picture into pixels.
@@ -286,50 +328,15 @@ func (m *Model) look(c *call) error {
 	return nil
 }
 
-// ask puts the features into the prompt, fills a row of the decoder with it and returns the logits after it.
-func (m *Model) ask(c *call, row int) ([]float32, error) {
+// adapt makes the embeddings of the image of its features.
+func (m *Model) adapt(c *call) ([]float32, error) {
 	if err := c.run(m.adapter, []ort.Value{m.features}, []ort.Value{m.image}); err != nil {
 		return nil, err
 	}
-	m.batch.clear()
-	m.batch.add(row, 0, m.embeds, m.prompt.length())
-	m.batch.want()
-	err := m.decoder.run(c, &m.batch)
-	return m.batch.logits, err
+	return m.image.GetData(), nil
 }
 
-// next feeds one token at place past of a slot and returns the logits after it. They are valid until the next run.
-func (m *Model) next(c *call, slot int, id int32, past int) ([]float32, error) {
-	if err := m.decoder.lookup(c, []int32{id}, m.step); err != nil {
-		return nil, err
-	}
-	m.batch.clear()
-	m.batch.add(slot, past, m.step, 1)
-	m.batch.want()
-	err := m.decoder.run(c, &m.batch)
-	return m.batch.logits, err
-}
+// Load is what the model has to do: texts that wait for a slot and texts that are being written.
+func (m *Model) Load() (waiting, active int) { return m.engine.load() }
 
-// write decodes greedily after the prompt in row 0, whose logits are given, to a stop token, a stop string or the limit.
-func (m *Model) write(c *call, logits []float32) (*answer, error) {
-	a := &answer{}
-	p, stops := m.prompt, m.bundle.Manifest.Generation.StopStrings
-	for {
-		id, logprob, err := greedy(logits)
-		if err != nil {
-			return nil, err
-		}
-		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
-			return a, nil
-		}
-		if len(a.tokens) == m.limit {
-			a.truncated = true
-			return a, nil
-		}
-		if logits, err = m.next(c, 0, id, p.length()+len(a.tokens)-1); err != nil {
-			return nil, err
-		}
-	}
-}
-
-var errClosed = errors.New("the model is closed")
+var errClosed = fmt.Errorf("%w: the model is closed", pipeline.ErrNotFound)

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
-	"chatxray/modelrt/kernel"
 	"chatxray/pipeline"
 )
 
@@ -14,16 +14,11 @@ import (
 // decoys and a blank image, and labels the sentences. The Reading is whole: every sentence has its evidence.
 //
 // When ctx ends, ONNX Runtime is told to stop, Read waits until it has (some ten milliseconds) and returns ctx's cause. Other
-// errors are a pipeline.Refusal (not a frontal view) or wrap ErrInvalid (the image), ErrModel (nothing came out that may leave) or ErrNotFound (the model is closed).
+// errors are a pipeline.Refusal (not a frontal view) or wrap ErrInvalid (the image), ErrModel (nothing came out that may leave), ErrBusy
+// (too many wait) or ErrNotFound (the model is closed).
 func (m *Model) Read(ctx context.Context, img *pipeline.Image) (*pipeline.Reading, error) {
 	if img == nil || img.Instance == nil {
 		return nil, fmt.Errorf("%w: an image without its instance", pipeline.ErrInvalid)
-	}
-	select {
-	case m.turn <- struct{}{}:
-		defer func() { <-m.turn }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("reading %s: %w", img.Instance.SOPInstanceUID, context.Cause(ctx))
 	}
 	reading, err := m.read(ctx, img)
 	if err != nil {
@@ -33,8 +28,57 @@ func (m *Model) Read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 }
 
 func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Reading, error) {
+	seen, err := m.see(ctx, img)
+	if err != nil {
+		return nil, err
+	}
+	a, err := m.write(ctx, seen)
+	if err != nil {
+		return nil, err
+	}
+	sentences, err := a.sentences(m.bundle.Manifest.Report.ImpressionPrefix)
+	if err != nil {
+		return nil, err
+	}
+	scoring, err := m.support(ctx, a, sentences)
+	if err != nil {
+		return nil, err
+	}
+	findings, err := m.findings(sentences, seen.scores)
+	if err != nil {
+		return nil, err
+	}
+	return &pipeline.Reading{
+		StudyInstanceUID: img.Instance.StudyInstanceUID,
+		Inputs:           []pipeline.InputRef{pipeline.InputOf(img.Instance, img.Frame)},
+		Model:            m.Ref(),
+		Language:         m.bundle.Manifest.Languages[0],
+		Tokens:           a.tokens,
+		Sentences:        sentences,
+		Findings:         findings,
+		Truncated:        a.truncated,
+		Created:          m.now(),
+		RunSeconds:       (seen.spent + a.spent + scoring).Seconds(),
+	}, nil
+}
+
+// sight is what the eyes make of an image.
+type sight struct {
+	image  []float32 // embeddings
+	scores []float32 // of the findings head; nil without one
+	spent  time.Duration
+}
+
+// see encodes an image, after those that came before it.
+func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
+	select {
+	case m.eyes <- struct{}{}:
+		defer func() { <-m.eyes }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	if m.closed {
-		return nil, fmt.Errorf("%w: %w", pipeline.ErrNotFound, errClosed)
+		return nil, errClosed
 	}
 	c, err := begin(ctx)
 	if err != nil {
@@ -50,37 +94,43 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 	if err := m.checkView(img); err != nil {
 		return nil, err
 	}
-	logits, err := m.ask(c, 0)
+	image, err := m.adapt(c)
 	if err != nil {
 		return nil, err
 	}
-	a, err := m.write(c, logits)
-	if err != nil {
-		return nil, err
+	s := &sight{image: slices.Clone(image), spent: c.spent}
+	if m.scores != nil {
+		s.scores = slices.Clone(m.scores.GetData())
 	}
-	sentences, err := a.sentences(m.bundle.Manifest.Report.ImpressionPrefix)
-	if err != nil {
-		return nil, err
+	return s, nil
+}
+
+// write decodes greedily after the prompt around the image, to a stop token, a stop string or the limit.
+func (m *Model) write(ctx context.Context, s *sight) (*answer, error) {
+	p, stops, a := m.prompt, m.bundle.Manifest.Generation.StopStrings, &answer{}
+	t := &text{ctx: ctx, prompt: m.embeds(s.image), keys: p.keys(s.image), choose: greedy, take: func(id int32, logprob float64) bool {
+		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
+			return false
+		}
+		a.truncated = len(a.tokens) == m.limit
+		return !a.truncated
+	}}
+	err := m.engine.write(t)
+	a.spent = t.spent
+	return a, err
+}
+
+// keys names the places of the prompt around an image.
+func (p *prompt) keys(image []float32) []uint64 {
+	keys := make([]uint64, 0, p.length())
+	for _, id := range p.before {
+		keys = append(keys, uint64(id))
 	}
-	if err := m.support(c, a, sentences); err != nil {
-		return nil, err
+	keys = append(keys, imageKeys(image, p.image)...)
+	for _, id := range p.after {
+		keys = append(keys, uint64(id))
 	}
-	findings, err := m.findings(sentences)
-	if err != nil {
-		return nil, err
-	}
-	return &pipeline.Reading{
-		StudyInstanceUID: img.Instance.StudyInstanceUID,
-		Inputs:           []pipeline.InputRef{pipeline.InputOf(img.Instance, img.Frame)},
-		Model:            m.Ref(),
-		Language:         m.bundle.Manifest.Languages[0],
-		Tokens:           a.tokens,
-		Sentences:        sentences,
-		Findings:         findings,
-		Truncated:        a.truncated,
-		Created:          m.now(),
-		RunSeconds:       c.spent.Seconds(),
-	}, nil
+	return keys
 }
 
 // frontal is the view that is read.
@@ -105,10 +155,10 @@ func (m *Model) checkView(img *pipeline.Image) error {
 }
 
 // support gives each sentence its evidence.
-func (m *Model) support(c *call, a *answer, sentences []pipeline.Sentence) error {
-	others, err := m.scoreOthers(c, a.tokens)
+func (m *Model) support(ctx context.Context, a *answer, sentences []pipeline.Sentence) (time.Duration, error) {
+	others, spent, err := m.scoreOthers(ctx, a.tokens)
 	if err != nil {
-		return err
+		return spent, err
 	}
 	rows := append([][]float64{a.logprobs}, others...)
 	for i := range sentences {
@@ -126,49 +176,21 @@ func (m *Model) support(c *call, a *answer, sentences []pipeline.Sentence) error
 		}
 		s.Evidence = pipeline.Evidence{LogLikelihood: sums[0], Decoys: decoys, Blank: sums[len(sums)-1], Drop: sums[0] - mean}
 	}
-	return nil
+	return spent, nil
 }
 
-// scoreChunk bounds the tokens whose logits are held at once when a text is scored.
-const scoreChunk = 96
-
 // scoreOthers returns the log-probabilities (natural logarithm) of ids under each decoy and the blank image: what the model makes of the
-// same words after another picture. The prompts are in the caches already; all rows go through the decoder together.
-func (m *Model) scoreOthers(c *call, ids []int32) ([][]float64, error) {
-	p, hidden := m.prompt, m.bundle.Manifest.Decoder.Hidden
-	fed := append([]int32{p.after[len(p.after)-1]}, ids[:len(ids)-1]...)
-	x := make([]float32, len(fed)*hidden)
-	if err := m.decoder.lookup(c, fed, x); err != nil {
-		return nil, err
+// same words after another picture.
+func (m *Model) scoreOthers(ctx context.Context, ids []int32) ([][]float64, time.Duration, error) {
+	if len(ids) == 0 {
+		return nil, 0, fmt.Errorf("%w: it wrote nothing", pipeline.ErrModel)
 	}
-	result := make([][]float64, m.others)
-	each := max(1, scoreChunk/m.others)
-	for from := 0; from < len(ids); from += each {
-		n := min(each, len(ids)-from)
-		m.batch.clear()
-		for row := range m.others {
-			for i := range n {
-				m.batch.add(1+row, p.length()-1+from+i, x[(from+i)*hidden:][:hidden], 1)
-				m.batch.want()
-			}
-		}
-		if err := m.decoder.run(c, &m.batch); err != nil {
-			return nil, err
-		}
-		vocab := m.bundle.Manifest.Decoder.Vocab
-		for i := range m.others * n {
-			v := kernel.LogProbability(m.batch.logits[i*vocab:][:vocab], ids[from+i%n])
-			if math.IsNaN(v) || math.IsInf(v, 0) || v > 1e-3 {
-				return nil, fmt.Errorf("%w: a log-probability is %v", pipeline.ErrModel, v)
-			}
-			result[i/n] = append(result[i/n], v)
-		}
-	}
-	return result, nil
+	p := m.prompt
+	return m.engine.score(ctx, p.length(), p.after[len(p.after)-1], ids)
 }
 
 // findings labels the sentences and sets beside each label what the head says. A label that the bundle was not taught is not said.
-func (m *Model) findings(sentences []pipeline.Sentence) ([]pipeline.Finding, error) {
+func (m *Model) findings(sentences []pipeline.Sentence, scores []float32) ([]pipeline.Finding, error) {
 	texts := make([]string, len(sentences))
 	for i, s := range sentences {
 		texts[i] = s.Text
@@ -190,7 +212,7 @@ func (m *Model) findings(sentences []pipeline.Sentence) ([]pipeline.Finding, err
 		if at < 0 {
 			continue
 		}
-		score := 1 / (1 + math.Exp(-float64(m.scores.GetData()[at])))
+		score := 1 / (1 + math.Exp(-float64(scores[at])))
 		threshold := 0.5
 		if len(f.Vision.Thresholds) > 0 {
 			threshold = f.Vision.Thresholds[at]

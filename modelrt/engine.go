@@ -1,0 +1,548 @@
+package modelrt
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	ort "github.com/yalue/onnxruntime_go"
+
+	"chatxray/modelrt/kernel"
+	"chatxray/pipeline"
+)
+
+// engine shares a decoder among texts. One goroutine owns the decoder and runs it step after step; a step feeds one token of every text
+// that is being written, and a piece of the prompts that wait or of a text that is scored. So a long prompt holds up nobody's next
+// word for longer than its piece takes.
+//
+// Texts have slots of the decoder's cache. What a slot held stays known place by place, so that a text that begins like an earlier one
+// (the next turn of a conversation, the same instructions) is fed only from where it differs. Behind the slots of texts are those of
+// scoring: prompts that stay.
+type engine struct {
+	decoder  decoder
+	hidden   int
+	vocab    int
+	capacity int // tokens of a slot
+	slots    []slotState
+	held     int // slots behind, for scoring
+	most     int // texts that may wait
+
+	mu      sync.Mutex
+	waiting []*text
+	scoring []*scoring
+	closing bool
+	wake    chan struct{}
+	ended   chan struct{}
+
+	// Of the goroutine:
+	active  []*text
+	batch   batch
+	takers  []taker // who gets which logits
+	call    *call
+	scored  *scoring // the one at work
+	long    bool     // a run is at work that is worth stopping; with stopped and the call's options under stop
+	stopped bool     // it was told to
+	stop    sync.Mutex
+	ids     []int32
+	rows    []float32
+}
+
+// slotState is what a slot's cache holds.
+type slotState struct {
+	keys []uint64 // of each place that is filled
+	used time.Time
+	text *text // nil when free
+}
+
+// taker is who gets logits of a run.
+type taker struct {
+	text    *text
+	scoring *scoring
+	row, at int // of a scoring
+}
+
+// Pieces of prompts and of scored texts, in tokens. A piece beside texts that are being written is short. A run of more than
+// stoppable tokens is stopped when a text in it is cancelled; shorter ones end soon.
+const (
+	pieceAlone  = 256
+	pieceBeside = 48
+	pieceScored = 96 // each has logits of its own
+	stoppable   = 8
+)
+
+// aging is how long a waiting text takes to be as urgent as the next class.
+const aging = 20 * time.Second
+
+func newEngine(d decoder, m *Manifest, texts, held, capacity, most int) *engine {
+	e := &engine{
+		decoder: d, hidden: m.Decoder.Hidden, vocab: m.Decoder.Vocab, capacity: capacity, slots: make([]slotState, texts), held: held, most: most,
+		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
+	return e
+}
+
+// text is what one request wants written. The engine's goroutine has its lower part.
+type text struct {
+	ctx      context.Context
+	class    int       // of urgency, 0 before 1
+	keys     []uint64  // what stands at each place of the prompt; places with the same key and the same ones before have the same cache
+	prompt   []float32 // len(keys)×hidden
+	choose   func(logits []float32) (int32, float64, error)
+	take     func(id int32, logprob float64) (more bool) // must not wait
+	deadline time.Time
+
+	since     time.Time
+	slot      int
+	past      int // places that are filled
+	last      int32
+	began     bool // the prompt is filled
+	cancelled atomic.Bool
+	forget    func() bool
+	err       error
+	reused    int
+	spent     time.Duration // in runs that it took part in
+	done      chan struct{}
+}
+
+// scoring asks how likely ids are after each held prompt.
+type scoring struct {
+	ctx    context.Context
+	past   int   // length of the held prompts
+	last   int32 // their last token
+	ids    []int32
+	fed    []float32 // embeddings of last and of all ids but the last
+	next   int       // how many positions of all rows are done
+	rows   [][]float64
+	spent  time.Duration
+	err    error
+	done   chan struct{}
+	cancel atomic.Bool
+	forget func() bool
+}
+
+// write runs a text to its end: until take wants no more, or ctx ends. The places of prompt and answer must fit a slot.
+func (e *engine) write(t *text) error {
+	if len(t.keys) == 0 || len(t.prompt) != len(t.keys)*e.hidden || len(t.keys) >= e.capacity {
+		return fmt.Errorf("%w: a prompt of %d tokens; this model takes up to %d with the answer", pipeline.ErrInvalid, len(t.keys), e.capacity)
+	}
+	t.done, t.since, t.slot = make(chan struct{}), time.Now(), -1
+	t.forget = context.AfterFunc(t.ctx, func() {
+		t.cancelled.Store(true)
+		e.interrupt()
+	})
+	defer t.forget()
+	if err := e.queue(t); err != nil {
+		return err
+	}
+	e.poke()
+	<-t.done
+	return t.err
+}
+
+func (e *engine) queue(t *text) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.closing:
+		return errClosed
+	case len(e.waiting) >= e.most:
+		return fmt.Errorf("%w: %d requests wait for the model; try again later", pipeline.ErrBusy, len(e.waiting))
+	}
+	e.waiting = append(e.waiting, t)
+	return nil
+}
+
+// score returns the log-probability (natural logarithm) of each of ids after each held prompt. The prompts have the same length past and the
+// same last token.
+func (e *engine) score(ctx context.Context, past int, last int32, ids []int32) ([][]float64, time.Duration, error) {
+	if len(ids) == 0 || past < 1 || past+len(ids) > e.capacity+1 {
+		return nil, 0, fmt.Errorf("%w: a text of %d tokens to score", pipeline.ErrInvalid, len(ids))
+	}
+	s := &scoring{ctx: ctx, past: past, last: last, ids: ids, rows: make([][]float64, e.held), done: make(chan struct{})}
+	for i := range s.rows {
+		s.rows[i] = make([]float64, len(ids))
+	}
+	s.forget = context.AfterFunc(ctx, func() {
+		s.cancel.Store(true)
+		e.interrupt()
+	})
+	defer s.forget()
+	e.mu.Lock()
+	if e.closing {
+		e.mu.Unlock()
+		return nil, 0, errClosed
+	}
+	e.scoring = append(e.scoring, s)
+	e.mu.Unlock()
+	e.poke()
+	<-s.done
+	return s.rows, s.spent, s.err
+}
+
+// interrupt stops the run at work where it is a long one: it is done again without those who do not want it any more.
+func (e *engine) interrupt() {
+	e.stop.Lock()
+	if e.long {
+		e.stopped = true
+		e.call.options.Terminate()
+	}
+	e.stop.Unlock()
+	e.poke()
+}
+
+func (e *engine) poke() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// load is what the engine has to do: texts that wait and texts that are being written.
+func (e *engine) load() (waiting, active int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.slots {
+		if s.text != nil {
+			active++
+		}
+	}
+	return len(e.waiting), active
+}
+
+// close lets texts and scorings that were begun end, refuses those that wait, and returns when the goroutine has ended.
+func (e *engine) close() {
+	e.mu.Lock()
+	e.closing = true
+	e.mu.Unlock()
+	e.poke()
+	<-e.ended
+}
+
+// work is the goroutine. c is the call that its runs are under.
+func (e *engine) work(c *call) {
+	e.call = c
+	defer close(e.ended)
+	for {
+		if !e.admit() {
+			return
+		}
+		if len(e.active) == 0 && e.scored == nil {
+			<-e.wake
+			continue
+		}
+		e.step()
+	}
+}
+
+// admit drops who was cancelled and gives free slots to those who wait. It returns false when the engine is closing and has nothing left.
+func (e *engine) admit() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i := 0; i < len(e.active); {
+		if t := e.active[i]; t.cancelled.Load() {
+			e.leave(t, context.Cause(t.ctx))
+		} else {
+			i++
+		}
+	}
+	e.waiting = slices.DeleteFunc(e.waiting, func(t *text) bool {
+		switch {
+		case t.cancelled.Load():
+			t.err = context.Cause(t.ctx)
+		case e.closing:
+			t.err = errClosed
+		default:
+			return false
+		}
+		close(t.done)
+		return true
+	})
+	if e.scored != nil {
+		e.scoring, e.scored = slices.Insert(e.scoring, 0, e.scored), nil
+	}
+	e.scoring = slices.DeleteFunc(e.scoring, func(s *scoring) bool {
+		gone := s.cancel.Load()
+		if gone {
+			s.err = context.Cause(s.ctx)
+			close(s.done)
+		}
+		return gone
+	})
+	if len(e.scoring) > 0 { // one at a time: they share the held slots
+		e.scored = e.scoring[0]
+		e.scoring = slices.Delete(e.scoring, 0, 1)
+	}
+	now := time.Now()
+	for len(e.waiting) > 0 && len(e.active) < len(e.slots) {
+		first := slices.MinFunc(e.waiting, func(a, b *text) int {
+			return int(a.rank(now).Sub(b.rank(now)))
+		})
+		e.waiting = slices.DeleteFunc(e.waiting, func(t *text) bool { return t == first })
+		e.seat(first)
+	}
+	return !e.closing || len(e.active) > 0 || e.scored != nil
+}
+
+// rank orders the texts that wait: by when they came, a class later by aging.
+func (t *text) rank(time.Time) time.Time { return t.since.Add(time.Duration(t.class) * aging) }
+
+// seat gives t the free slot that holds most of its beginning, else the one that was free longest, and copies a longer beginning from
+// wherever one is.
+func (e *engine) seat(t *text) {
+	seat, have, donor, more := -1, -1, -1, -1
+	for i := range e.slots {
+		s := &e.slots[i]
+		n := common(s.keys, t.keys)
+		if s.text == nil && (n > have || n == have && s.used.Before(e.slots[seat].used)) {
+			seat, have = i, n
+		}
+		if n > more {
+			donor, more = i, n
+		}
+	}
+	// The last place is fed in any case: its logits are wanted.
+	have, more = min(have, len(t.keys)-1), min(more, len(t.keys)-1)
+	if more > have && donor != seat {
+		if err := e.decoder.share(donor, seat, more); err == nil {
+			have = more
+		}
+	}
+	s := &e.slots[seat]
+	s.text, s.keys = t, append(s.keys[:0], t.keys[:have]...)
+	t.slot, t.past, t.reused = seat, have, have
+	e.active = append(e.active, t)
+}
+
+func common(a, b []uint64) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+// leave ends a text. The caller holds mu.
+func (e *engine) leave(t *text, err error) {
+	s := &e.slots[t.slot]
+	s.text, s.used = nil, time.Now()
+	e.active = slices.DeleteFunc(e.active, func(o *text) bool { return o == t })
+	t.err = err
+	close(t.done)
+}
+
+// step makes a batch, runs it, and hands the logits out.
+func (e *engine) step() {
+	b := &e.batch
+	b.clear()
+	e.takers, e.ids = e.takers[:0], e.ids[:0]
+	for _, t := range e.active {
+		if t.began {
+			e.ids = append(e.ids, t.last)
+		}
+	}
+	if n := len(e.ids) * e.hidden; cap(e.rows) < n {
+		e.rows = make([]float32, n)
+	}
+	rows := e.rows[:len(e.ids)*e.hidden]
+	if len(e.ids) > 0 {
+		if err := e.decoder.lookup(e.call, e.ids, rows); err != nil {
+			e.fail(err)
+			return
+		}
+	}
+	writing := 0
+	for _, t := range e.active {
+		if t.began {
+			b.add(t.slot, t.past, rows[writing*e.hidden:][:e.hidden], 1)
+			writing++
+			b.want()
+			e.takers = append(e.takers, taker{text: t})
+		}
+	}
+	piece := pieceAlone
+	if writing > 0 {
+		piece = pieceBeside
+	}
+	for _, t := range e.active {
+		if n := min(piece, len(t.keys)-t.past); !t.began && n > 0 {
+			b.add(t.slot, t.past, t.prompt[t.past*e.hidden:(t.past+n)*e.hidden], n)
+			piece -= n
+			if t.past+n == len(t.keys) {
+				b.want()
+				e.takers = append(e.takers, taker{text: t})
+			}
+		}
+	}
+	scored := 0
+	if e.scored != nil && piece > 0 {
+		if err := e.embedScored(e.scored); err != nil {
+			e.fail(err)
+			return
+		}
+		scored = e.addScoring(e.scored, min(piece, pieceScored))
+	}
+	if len(b.wanted) == 0 { // the graph has logits in any case
+		b.want()
+		e.takers = append(e.takers, taker{})
+	}
+	began := time.Now()
+	stopped, err := e.run(b)
+	switch {
+	case err == nil:
+		e.hand(time.Since(began), scored)
+	case !stopped:
+		e.fail(err)
+	}
+}
+
+// embedScored looks up what a scoring feeds, once.
+func (e *engine) embedScored(s *scoring) error {
+	if s.fed != nil {
+		return nil
+	}
+	s.fed = make([]float32, len(s.ids)*e.hidden)
+	return e.decoder.lookup(e.call, append([]int32{s.last}, s.ids[:len(s.ids)-1]...), s.fed)
+}
+
+// addScoring adds up to n positions: the same places of all rows side by side.
+func (e *engine) addScoring(s *scoring, n int) int {
+	total := len(s.ids) * e.held
+	n = min(n, total-s.next)
+	each := max(1, n/e.held) // places
+	from := s.next / e.held
+	each = min(each, len(s.ids)-from)
+	for row := range e.held {
+		for i := range each {
+			e.batch.add(len(e.slots)+row, s.past-1+from+i, s.fed[(from+i)*e.hidden:][:e.hidden], 1)
+			e.batch.want()
+			e.takers = append(e.takers, taker{scoring: s, row: row, at: from + i})
+		}
+	}
+	return each * e.held
+}
+
+// run runs the batch. A long run can be stopped: then it has to be done again, without those who stopped it.
+func (e *engine) run(b *batch) (stopped bool, err error) {
+	e.stop.Lock()
+	e.long = b.tokens() > stoppable
+	e.stop.Unlock()
+	err = e.decoder.run(e.call, b)
+	e.stop.Lock()
+	defer e.stop.Unlock()
+	stopped = e.stopped
+	e.long, e.stopped = false, false
+	if stopped { // options that were told to stop, perhaps just after the run, stop every run under them
+		o, newErr := ort.NewRunOptions()
+		if newErr != nil {
+			return false, newErr
+		}
+		e.call.options.Destroy()
+		e.call.options = o
+	}
+	return stopped, err
+}
+
+// hand gives the logits of a run to those who wanted them.
+func (e *engine) hand(spent time.Duration, scored int) {
+	// Places that were fed count from now on.
+	for i := 0; i < len(e.batch.slot); i++ {
+		if s := int(e.batch.slot[i]); s < len(e.slots) {
+			t := e.slots[s].text
+			if !t.began {
+				e.slots[s].keys = append(e.slots[s].keys, t.keys[t.past])
+			} else {
+				e.slots[s].keys = append(e.slots[s].keys, uint64(t.last))
+			}
+			t.past++
+		}
+	}
+	for _, t := range e.active {
+		t.spent += spent
+	}
+	type ending struct {
+		t   *text
+		err error
+	}
+	var ended []ending
+	for i, k := range e.takers {
+		logits := e.batch.logits[i*e.vocab:][:e.vocab]
+		switch {
+		case k.text != nil:
+			if more, err := k.text.advance(logits); !more || err != nil {
+				ended = append(ended, ending{k.text, err})
+			}
+		case k.scoring != nil:
+			v := kernel.LogProbability(logits, k.scoring.ids[k.at])
+			if math.IsNaN(v) || math.IsInf(v, 0) || v > 1e-3 {
+				k.scoring.err = fmt.Errorf("%w: a log-probability is %v", pipeline.ErrModel, v)
+			}
+			k.scoring.rows[k.row][k.at] = v
+		}
+	}
+	if len(ended) == 0 && scored == 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, x := range ended {
+		e.leave(x.t, x.err)
+	}
+	if scored > 0 {
+		s := e.scored
+		s.next += scored
+		s.spent += spent
+		if s.err != nil || s.next == len(s.ids)*e.held {
+			e.scored = nil
+			close(s.done)
+		}
+	}
+}
+
+// advance chooses the next token and offers it.
+func (t *text) advance(logits []float32) (more bool, err error) {
+	id, logprob, err := t.choose(logits)
+	if err != nil {
+		return false, err
+	}
+	t.began, t.last = true, id
+	return t.take(id, logprob), nil
+}
+
+// fail ends everything that the failed run was for.
+func (e *engine) fail(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for len(e.active) > 0 {
+		t := e.active[0]
+		e.slots[t.slot].keys = e.slots[t.slot].keys[:0]
+		e.leave(t, err)
+	}
+	if e.scored != nil {
+		e.scored.err = err
+		close(e.scored.done)
+		e.scored = nil
+	}
+}
+
+// imageKeys are the keys of an image's places. Equal embeddings have equal keys, and none is that of a token.
+func imageKeys(embeds []float32, places int) []uint64 {
+	var h maphash.Hash
+	h.SetSeed(keySeed)
+	for _, v := range embeds {
+		bits := math.Float32bits(v)
+		h.Write([]byte{byte(bits), byte(bits >> 8), byte(bits >> 16), byte(bits >> 24)})
+	}
+	sum := h.Sum64()
+	keys := make([]uint64, places)
+	for i := range keys {
+		keys[i] = (sum + uint64(i)*0x9e3779b97f4a7c15) | 1<<63
+	}
+	return keys
+}
+
+var keySeed = maphash.MakeSeed()
