@@ -32,8 +32,13 @@ type flatFeed struct {
 	slot, at, upto *ort.Tensor[int32]
 	wanted         *ort.Tensor[int64]
 	logits         *ort.Tensor[float32]
-	in, out        []ort.Value
+	run            *kernel.Run
 	made           tensors
+}
+
+func (f *flatFeed) free() {
+	f.run.Close()
+	f.made.destroy()
 }
 
 // The tensors of runs of few tokens, those of decoding, are kept: of keptFeeds sizes up to keptTokens.
@@ -136,10 +141,10 @@ func (f *flat) close() {
 	f.graph.close()
 	f.embed.close()
 	for _, feed := range f.feeds {
-		feed.made.destroy()
+		feed.free()
 	}
 	for _, l := range f.lookups {
-		l.made.destroy()
+		l.free()
 	}
 	f.tensors.destroy()
 }
@@ -150,12 +155,12 @@ func (f *flat) lookup(c *call, ids []int32, dst []float32) error {
 		return err
 	}
 	if len(ids) > keptTokens {
-		defer l.made.destroy()
+		defer l.free()
 	}
 	for i, id := range ids {
 		l.ids.GetData()[i] = int64(id)
 	}
-	if err := c.run(f.embed, l.in, l.out); err != nil {
+	if err := c.repeat(f.embed, l.run); err != nil {
 		return err
 	}
 	copy(dst, l.rows.GetData())
@@ -164,10 +169,15 @@ func (f *flat) lookup(c *call, ids []int32, dst []float32) error {
 
 // flatLookup is the tensors of a run of the embed graph.
 type flatLookup struct {
-	ids     *ort.Tensor[int64]
-	rows    *ort.Tensor[float32]
-	in, out []ort.Value
-	made    tensors
+	ids  *ort.Tensor[int64]
+	rows *ort.Tensor[float32]
+	run  *kernel.Run
+	made tensors
+}
+
+func (l *flatLookup) free() {
+	l.run.Close()
+	l.made.destroy()
 }
 
 // lookupOf returns tensors for n tokens; those for up to keptTokens are kept.
@@ -182,7 +192,12 @@ func (f *flat) lookupOf(n int) (*flatLookup, error) {
 		l.made.destroy()
 		return nil, l.made.err
 	}
-	l.in, l.out = []ort.Value{l.ids}, []ort.Value{l.rows}
+	run, err := f.embed.prepare([]ort.Value{l.ids}, []ort.Value{l.rows})
+	if err != nil {
+		l.made.destroy()
+		return nil, err
+	}
+	l.run = run
 	if n <= keptTokens {
 		f.lookups[n] = l
 	}
@@ -212,7 +227,7 @@ func (f *flat) run(c *call, b *batch) error {
 		return err
 	}
 	if b.tokens() > keptTokens {
-		defer feed.made.destroy()
+		defer feed.free()
 	}
 	copy(feed.x.GetData(), b.x)
 	copy(feed.slot.GetData(), b.slot)
@@ -225,7 +240,7 @@ func (f *flat) run(c *call, b *batch) error {
 		copy(feed.sin.GetData()[i*half:][:half], f.sin[int(at)*half:])
 	}
 	b.logits = feed.logits.GetData()
-	return c.run(f.graph, feed.in, feed.out)
+	return c.repeat(f.graph, feed.run)
 }
 
 // feed returns tensors for a run of so many tokens and logits. Those of up to keptTokens are kept.
@@ -243,7 +258,7 @@ func (f *flat) feed(tokens, wanted int) (*flatFeed, error) {
 	}
 	if len(f.feeds) >= keptFeeds {
 		for k, old := range f.feeds {
-			old.made.destroy()
+			old.free()
 			delete(f.feeds, k)
 		}
 	}
@@ -269,7 +284,12 @@ func (f *flat) newFeed(tokens, wanted int, logits []float32) (*flatFeed, error) 
 		t.destroy()
 		return nil, t.err
 	}
-	feed.in = append([]ort.Value{feed.x, feed.cos, feed.sin, feed.slot, feed.at, feed.upto, feed.wanted}, f.fixed...)
-	feed.out = []ort.Value{feed.logits}
+	in := append([]ort.Value{feed.x, feed.cos, feed.sin, feed.slot, feed.at, feed.upto, feed.wanted}, f.fixed...)
+	run, err := f.graph.prepare(in, []ort.Value{feed.logits})
+	if err != nil {
+		t.destroy()
+		return nil, err
+	}
+	feed.run = run
 	return feed, nil
 }

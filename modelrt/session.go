@@ -15,8 +15,10 @@ import (
 
 // graph is a loaded ONNX graph with a fixed order of inputs and outputs.
 type graph struct {
-	name    string
-	session *ort.DynamicAdvancedSession
+	name            string
+	session         *ort.DynamicAdvancedSession
+	library         string
+	inputs, outputs []string
 }
 
 func (r *Runtime) load(path string, inputs, outputs []string, threads int, spin bool) (*graph, error) {
@@ -35,7 +37,7 @@ func (r *Runtime) load(path string, inputs, outputs []string, threads int, spin 
 	if err != nil {
 		return nil, fmt.Errorf("%w: ONNX Runtime %s does not load %s: %s", pipeline.ErrInvalid, r.version, name, oneLine(err))
 	}
-	return &graph{name, s}, nil
+	return &graph{name, s, r.library, inputs, outputs}, nil
 }
 
 func (g *graph) close() {
@@ -92,6 +94,32 @@ func (c *call) run(g *graph, in, out []ort.Value) error {
 		return context.Cause(c.ctx)
 	}
 	return fmt.Errorf("%w: running %s: %s", pipeline.ErrModel, g.name, oneLine(err))
+}
+
+// repeat does a prepared run again.
+func (c *call) repeat(g *graph, r *kernel.Run) error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	began := time.Now()
+	err := r.Do(c.options)
+	c.spent += time.Since(began)
+	switch {
+	case err == nil:
+		return nil
+	case c.ctx.Err() != nil:
+		return context.Cause(c.ctx)
+	}
+	return fmt.Errorf("%w: running %s: %s", pipeline.ErrModel, g.name, oneLine(err))
+}
+
+// prepare makes a run of g over fixed values.
+func (g *graph) prepare(in, out []ort.Value) (*kernel.Run, error) {
+	r, err := kernel.NewRun(g.library, g.session, g.inputs, g.outputs, in, out)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %v", pipeline.ErrUnsupported, g.name, err)
+	}
+	return r, nil
 }
 
 // tensors makes tensors and remembers them, so that they can be destroyed together. Its first error stays.
