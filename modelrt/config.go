@@ -9,9 +9,10 @@ import (
 type Config struct {
 	Bundle  string `yaml:"bundle"`  // folder of the model bundle; empty: the default bundle
 	Form    string `yaml:"form"`    // of the bundle's language model; empty: the first that the device runs
-	Threads int    `yaml:"threads"` // of ONNX Runtime; 0: one a core
-	// Spin lets ONNX Runtime's threads wait actively: a third faster on a machine that does nothing else, several times slower beside
-	// other work.
+	Texts   int    `yaml:"texts"`   // written side by side; 0: a few
+	Threads int    `yaml:"threads"` // of ONNX Runtime and of decoding; 0: one a core
+	// Spin lets ONNX Runtime's threads wait actively: a little faster on a machine that does nothing else, several times slower beside
+	// other work. Forms of the kind flat decode without them.
 	Spin bool `yaml:"spin"`
 	// Device is auto (CUDA where its libraries load, else the CPU), cpu, or cuda (refuse to start without).
 	Device string `yaml:"device"`
@@ -25,6 +26,9 @@ func (c Config) Check() error {
 	var errs []error
 	if c.Threads < 0 || c.Threads > 1024 {
 		errs = append(errs, fmt.Errorf("model.threads: %d is not between 0 and 1024", c.Threads))
+	}
+	if c.Texts < 0 || c.Texts > 256 {
+		errs = append(errs, fmt.Errorf("model.texts: %d is not between 0 and 256", c.Texts))
 	}
 	switch c.Device {
 	case "auto", string(CPU), string(CUDA):

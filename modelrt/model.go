@@ -27,7 +27,7 @@ type Options struct {
 	Texts int
 	// Form is the form of the language model to run; empty is the first that the device runs.
 	Form string
-	// Spin lets waiting threads spin: about a third faster on a machine of its own, several times slower beside other work.
+	// Spin lets ONNX Runtime's waiting threads spin: quicker on a machine of its own, several times slower beside other work.
 	Spin bool
 	// Label finds what sentences say about each of pipeline.Labels, in their order.
 	Label func(sentences []string) []pipeline.Finding

@@ -72,6 +72,7 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 		Cache:    cache,
 		Progress: progress(s.err, "making the weights of "+filepath.Base(dir)),
 		Threads:  cfg.Model.Threads,
+		Texts:    cfg.Model.Texts,
 		Form:     cfg.Model.Form,
 		Spin:     cfg.Model.Spin,
 		Label:    label.Report,
@@ -84,7 +85,7 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 		s.log.Warn().Str("reason", why).Msg("the bundle does not run on CUDA; the CPU is used")
 	}
 	ref := model.Ref()
-	s.log.Info().Str("model", ref.Name).Str("version", ref.Version).Str("onnxruntime", runtime.Version()).Str("device", string(model.Device())).
+	s.log.Info().Str("model", ref.Name).Str("version", ref.Version).Str("onnxruntime", runtime.Version()).Str("device", string(model.Device())).Str("form", model.Form()).
 		Dur("took", time.Since(began)).Msg("model loaded")
 	return &engine{model: model, steps: steps(model, cfg)}, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"chatxray/config"
 	"chatxray/dicomweb"
+	"chatxray/modelrt"
 	"chatxray/pipeline"
 	"chatxray/pipeline/archive"
 	"chatxray/pipeline/deliver"
@@ -92,6 +93,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 
 	metrics := prometheus.NewRegistry()
 	countLine(metrics, line)
+	countModel(metrics, eng.model)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
 		Lookup: dicom.Lookup, Log: s.log, Metrics: metrics, Readings: readings{line, arch},
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
@@ -213,6 +215,20 @@ func (r readings) Preview(ctx context.Context, studyUID string) ([]byte, error) 
 		return nil, fmt.Errorf("study %s has not been read: %w", studyUID, pipeline.ErrNotFound)
 	}
 	return r.arch.Preview(ctx, studyUID, st.Record.Key)
+}
+
+// countModel shows what the model has to do.
+func countModel(r *prometheus.Registry, model *modelrt.Model) {
+	for _, g := range []struct {
+		name, help string
+		value      func() int
+	}{
+		{"texts_waiting", "Texts (reports, answers) that wait for the model.", func() int { waiting, _ := model.Load(); return waiting }},
+		{"texts_writing", "Texts that the model is writing.", func() int { _, writing := model.Load(); return writing }},
+	} {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "chatxray", Name: g.name, Help: g.help},
+			func() float64 { return float64(g.value()) }))
+	}
 }
 
 // countLine shows what the line has done on /metrics.
