@@ -13,9 +13,10 @@ import (
 // The limits of following a program. What goes beyond is made anew when it is needed again, or refused.
 const (
 	maxPlaces  = 1 << 12 // kept, with their transitions
+	maxKept    = 1 << 19 // threads of all kept places
 	maxMasks   = 8 << 20 // bytes of kept masks
 	maxThreads = 1 << 10 // of a place
-	maxWork    = 1 << 22 // steps for one mask
+	maxWork    = 1 << 20 // steps for one mask: some 0.1 s
 )
 
 // Grammar keeps texts within a form. It is safe for concurrent use: texts share what was found about the places that they came to.
@@ -34,6 +35,7 @@ type Grammar struct {
 	frames     map[frame]*frame
 	masks      map[string]Mask
 	lastID     uint32
+	kept       int // threads of all places
 	begin      *place
 	nowhere    *place
 	key        []byte
@@ -120,6 +122,7 @@ func (g *Grammar) classify() {
 // forget drops what is kept. Texts keep the place that they are at.
 func (g *Grammar) forget() {
 	g.generation++
+	g.kept = 0
 	g.places, g.frames, g.masks = map[string]*place{}, map[frame]*frame{}, map[string]Mask{}
 }
 
@@ -233,7 +236,7 @@ func (g *Grammar) place(threads []thread, done bool) *place {
 		return p
 	}
 	p := &place{threads: threads, done: done, live: done, generation: g.generation, next: make([]*place, g.classes)}
-	if len(g.places) >= maxPlaces || len(g.frames) >= 4*maxPlaces {
+	if g.kept += len(threads); len(g.places) >= maxPlaces || len(g.frames) >= 4*maxPlaces || g.kept > maxKept {
 		g.forget() // p's frames are of the generation before
 	}
 	for _, t := range threads {
