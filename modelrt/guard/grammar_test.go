@@ -188,8 +188,9 @@ func TestGrammarHasNoDeadEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		scripts := newGuard(t, v, "en")
 		for range 40 {
-			text := follow(t, v, g.Follow(), rnd, 30)
+			text := follow(t, v, guard.All{scripts.Follow(), g.Follow()}, rnd, 30)
 			instance, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
 			if err != nil || oracle.Validate(instance) != nil {
 				t.Fatalf("%q: %v", text, err)

@@ -14,7 +14,7 @@ import (
 // what is read and in what is written; every text of the grammar is valid by the schema.
 //
 // Read are: true and {} (any value); type, also as a list; properties, required, additionalProperties; items, minItems, maxItems; enum, const;
-// minLength, maxLength (characters); anyOf, beside which nothing else stands; $ref to #/$defs/NAME, #/definitions/NAME, which may not come back
+// minLength, maxLength (characters); minimum, maximum, exclusiveMinimum, exclusiveMaximum of integers; anyOf, beside which nothing else stands; $ref to #/$defs/NAME, #/definitions/NAME, which may not come back
 // to itself. Notes are skipped: title, description, default, examples, format, deprecated, readOnly, writeOnly, $schema, $id,
 // $comment. Every other keyword is refused, since a text might break it.
 //
@@ -88,6 +88,7 @@ var keywords = map[string]string{
 	"type": "", "enum": "", "const": "", "anyOf": "", "$ref": "", "$defs": "", "definitions": "",
 	"properties": "object", "required": "object", "additionalProperties": "object",
 	"items": "array", "minItems": "array", "maxItems": "array", "minLength": "string", "maxLength": "string",
+	"minimum": "integer", "maximum": "integer", "exclusiveMinimum": "integer", "exclusiveMaximum": "integer",
 	"title": "", "description": "", "default": "", "examples": "", "format": "", "deprecated": "", "readOnly": "", "writeOnly": "",
 	"$schema": "", "$id": "", "$comment": "",
 }
@@ -188,7 +189,8 @@ func (s *schemaReader) read(v *value, at string) (form, error) {
 
 // readKeywords are those that say something about a text.
 func readKeywords() []string {
-	return []string{"type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems", "enum", "const", "minLength", "maxLength", "anyOf", "$ref", "$defs", "definitions"}
+	return []string{"type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems", "enum", "const", "minLength", "maxLength",
+		"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "anyOf", "$ref", "$defs", "definitions"}
 }
 
 var kinds = []string{"object", "array", "string", "number", "integer", "boolean", "null"}
@@ -278,6 +280,12 @@ func (s *schemaReader) typed(t string, v *value, at string) (form, error) {
 			return nil, err
 		}
 		return word{literal(`"`), repeat{s.character(), least, most}, literal(`"`)}, nil
+	case "integer", "number":
+		if bounded := slices.ContainsFunc(v.keys, func(k string) bool { return keywords[k] == "integer" }); bounded && t == "number" {
+			return nil, unsupported(at, "minimum and maximum of a number; read are those of an integer")
+		} else if bounded {
+			return integers(v, at)
+		}
 	}
 	return s.scalar(t), nil
 }

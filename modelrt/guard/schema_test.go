@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -24,7 +25,7 @@ func validator(t testing.TB, schema string) *jsonschema.Schema {
 	t.Helper()
 	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(schema))
 	if err != nil {
-		t.Fatalf("%s: %v", schema, err)
+		t.Fatalf("%.3000s: %v", schema, err)
 	}
 	c := jsonschema.NewCompiler()
 	if err := c.AddResource("s.json", doc); err != nil {
@@ -32,7 +33,7 @@ func validator(t testing.TB, schema string) *jsonschema.Schema {
 	}
 	s, err := c.Compile("s.json")
 	if err != nil {
-		t.Fatalf("%s: %v", schema, err)
+		t.Fatalf("%.3000s: %v", schema, err)
 	}
 	return s
 }
@@ -83,11 +84,11 @@ func randomSchema(rnd *rand.Rand, depth int) any {
 	scalar := func() any {
 		return []any{"left", "right", "", "ü \"quoted\"", "a\\b\n\u0001", 3, -2.5, 1e3, true, false, nil, []any{1, "x"}, object{"a": 1, "b": []any{}}}[rnd.IntN(13)]
 	}
-	n := 9
+	kinds := 12
 	if depth == 0 {
-		n = 6
+		kinds = 6
 	}
-	switch k := rnd.IntN(n + 3); k {
+	switch rnd.IntN(kinds) {
 	case 0, 1:
 		s := object{"type": "string"}
 		least := rnd.IntN(4)
@@ -101,6 +102,10 @@ func randomSchema(rnd *rand.Rand, depth int) any {
 		}
 		return s
 	case 2:
+		if rnd.IntN(2) == 0 {
+			least := rnd.IntN(3000) - 1500
+			return object{"type": "integer", []string{"minimum", "exclusiveMinimum"}[rnd.IntN(2)]: least, []string{"maximum", "exclusiveMaximum"}[rnd.IntN(2)]: float64(least) + 2 + float64(rnd.IntN(1200))/4}
+		}
 		return object{"type": []string{"number", "integer", "boolean", "null"}[rnd.IntN(4)], "description": "d"}
 	case 3:
 		return object{"enum": []any{scalar(), scalar(), scalar()}}
@@ -129,15 +134,12 @@ func randomSchema(rnd *rand.Rand, depth int) any {
 		}
 		return s
 	}
-	if depth == 0 {
-		return object{"type": "boolean"}
-	}
 	properties := object{}
 	for range rnd.IntN(5) {
 		properties[name()] = randomSchema(rnd, depth-1)
 	}
 	var required []any
-	for k := range properties {
+	for _, k := range slices.Sorted(maps.Keys(properties)) {
 		if rnd.IntN(2) == 0 {
 			required = append(required, k)
 		}
@@ -167,7 +169,7 @@ func TestRandomSchemas(t *testing.T) {
 			schema := string(b)
 			g, err := guard.NewSchema(v.Vocabulary, allowed, b)
 			if err != nil {
-				t.Fatalf("%s: %v", schema, err)
+				t.Fatalf("%.3000s: %v", schema, err)
 			}
 			oracle := validator(t, schema)
 			for i := range 2 {
@@ -176,10 +178,10 @@ func TestRandomSchemas(t *testing.T) {
 				slowest = max(slowest, time.Since(began))
 				instance, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
 				if err != nil {
-					t.Fatalf("%s: %q is no JSON: %v", schema, text, err)
+					t.Fatalf("%.3000s: %q is no JSON: %v", schema, text, err)
 				}
 				if err := oracle.Validate(instance); err != nil {
-					t.Fatalf("%s: %q is not valid: %v", schema, text, err)
+					t.Fatalf("%.3000s: %q is not valid: %v", schema, text, err)
 				}
 				if !utf8.ValidString(text) || allowed.Check(text) != nil || strings.Contains(strings.ReplaceAll(text, `\\`, ""), `\u`) && !strings.Contains(schema, `\u`) {
 					t.Fatalf("%s: %q", schema, text)
@@ -244,6 +246,30 @@ func TestSchemaAdmits(t *testing.T) {
 	})
 }
 
+// Every integer from -1200 to 1200 against bounds of all kinds.
+func TestSchemaIntegers(t *testing.T) {
+	v := synthetic(t, false)
+	rnd := rand.New(rand.NewPCG(51, 52))
+	for range 60 {
+		least := rnd.IntN(2200) - 1100
+		most := least + rnd.IntN(1+rnd.IntN(1200))
+		g, err := guard.NewSchema(v.Vocabulary, scriptsFor(t, "en"), fmt.Appendf(nil, `{"type":"integer","minimum":%d,"exclusiveMaximum":%.1f}`, least, float64(most)+0.5))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := -1200; n <= 1200; n++ {
+			if got, want := accepts(v, g, fmt.Sprint(n)), n >= least && n <= most; got != want {
+				t.Fatalf("%d from %d to %d: %v", n, least, most, got)
+			}
+		}
+		for _, odd := range []string{"", "-", "00", "01", "-01", "1.0", "1e1", " 1"} {
+			if accepts(v, g, odd) {
+				t.Errorf("%q passes", odd)
+			}
+		}
+	}
+}
+
 func accepts(v *vocabulary, g *guard.Grammar, text string) bool {
 	s := g.Follow()
 	for _, id := range v.encode(text) {
@@ -272,7 +298,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"\"\xFF\"", pipeline.ErrInvalid, "UTF-8"}, {`{"type":"string","type":"null"}`, pipeline.ErrInvalid, "twice"},
 		{`false`, pipeline.ErrInvalid, "admits nothing"}, {`{"type":"text"}`, pipeline.ErrInvalid, "type is none"}, {`{"type":[]}`, pipeline.ErrInvalid, "empty list"},
 		{`{"type":"string","pattern":"a"}`, pipeline.ErrUnsupported, `"pattern"`}, {`{"oneOf":[true]}`, pipeline.ErrUnsupported, `"oneOf"`},
-		{`{"type":"integer","minimum":3}`, pipeline.ErrUnsupported, `"minimum"`}, {`{"properties":{}}`, pipeline.ErrUnsupported, `without "type"`},
+		{`{"type":"number","minimum":3}`, pipeline.ErrUnsupported, "minimum"}, {`{"type":"integer","minimum":3,"exclusiveMaximum":3.5,"maximum":2}`, pipeline.ErrInvalid, "no integer"}, {`{"type":"integer","minimum":"3"}`, pipeline.ErrInvalid, "no number"}, {`{"properties":{}}`, pipeline.ErrUnsupported, `without "type"`},
 		{`{"type":"string","anyOf":[true]}`, pipeline.ErrUnsupported, "beside"}, {`{"anyOf":[]}`, pipeline.ErrInvalid, "anyOf"},
 		{`{"enum":[1],"maxLength":3}`, pipeline.ErrUnsupported, "beside enum"}, {`{"enum":[]}`, pipeline.ErrInvalid, "enum"}, {`{"type":"string","enum":[1]}`, pipeline.ErrInvalid, "no value"},
 		{`{"enum":[1],"const":2}`, pipeline.ErrInvalid, "no value"},
