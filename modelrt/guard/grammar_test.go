@@ -211,7 +211,7 @@ func TestSchemaInEveryScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	foreignSeen := false
-	for range 150 {
+	for range 30 {
 		text := follow(t, v, g.Follow(), rnd, 400)
 		if _, err := jsonschema.UnmarshalJSON(strings.NewReader(text)); err != nil {
 			t.Fatalf("%q: %v", text, err)

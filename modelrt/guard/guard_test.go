@@ -51,30 +51,44 @@ func decode(t *testing.T, v *vocabulary, g *guard.Guard, steps int, seed uint64)
 		t.Fatalf("only %d tokens that are not ASCII", len(favourites))
 	}
 	logits := make([]float32, v.Width())
+	random := newNoise(v.Width(), rnd)
 	state := guard.State(0)
+	var pushed []int32 // what is pushed is above all that is not
 	if g != nil {
 		state = g.Start()
 	}
 	out := make([]int32, 0, steps)
 	for step := range steps {
-		copy(logits, base)
+		pushed = pushed[:0]
+		push := func(id int, by float32) {
+			logits[id] += 1000 + by
+			pushed = append(pushed, int32(id))
+		}
 		if step%50 == 0 { // wholly random
-			for i := range logits {
-				logits[i] = float32(rnd.NormFloat64() * 10)
+			random.into(logits)
+		} else {
+			copy(logits, base)
+			for range 100 {
+				push(int(favourites[rnd.IntN(len(favourites))]), 20*rnd.Float32())
 			}
 		}
-		for range 100 {
-			logits[favourites[rnd.IntN(len(favourites))]] += 20 * rnd.Float32()
-		}
-		if step%7 == 0 { // any token, so that the text also goes where no favourite leads
+		if step%7 == 1 { // any token, so that the text also goes where no favourite leads
 			for range 20 {
-				logits[rnd.IntN(len(logits))] += 100
+				push(rnd.IntN(len(logits)), 100)
 			}
 		}
 		if g != nil {
 			g.Mask(state, logits)
 		}
-		id := best(logits)
+		id := int32(-1)
+		for _, i := range pushed {
+			if logits[i] > 0 && (id < 0 || logits[i] > logits[id]) {
+				id = i
+			}
+		}
+		if id < 0 {
+			id = best(logits)
+		}
 		if id < 0 {
 			t.Fatalf("step %d: nothing may come after %q", step, tail(v.text(out)))
 		}
@@ -189,12 +203,11 @@ func TestGreedyIsUntouched(t *testing.T) {
 	g := newGuard(t, v, "en")
 	rnd := rand.New(rand.NewPCG(3, 4))
 	logits := make([]float32, v.Width())
+	random := newNoise(v.Width(), rnd)
 	for _, s := range reports {
 		state := g.Start()
 		for _, id := range append(v.encode(s), v.stop) {
-			for i := range logits {
-				logits[i] = float32(rnd.NormFloat64())
-			}
+			random.into(logits)
 			logits[id] = 30
 			g.Mask(state, logits)
 			if got := best(logits); got != id || logits[id] != 30 {

@@ -129,7 +129,7 @@ func synthetic(t testing.TB, spaceFirst bool) *vocabulary {
 		add(s)
 	}
 	char := func() string { return string(rune(0x4E00 + rnd.IntN(0x9FA5-0x4E00))) }
-	for range 3000 {
+	for range 1000 {
 		a, b, c := char(), char(), char()
 		add(a)
 		add(a + b)
@@ -173,6 +173,24 @@ func newGuard(t testing.TB, v *vocabulary, languages ...string) *guard.Guard {
 		t.Fatal(err)
 	}
 	return g
+}
+
+// noise is random logits for any number of steps: each takes another part of one table.
+type noise struct {
+	table []float32
+	rnd   *rand.Rand
+}
+
+func newNoise(width int, rnd *rand.Rand) *noise {
+	n := &noise{make([]float32, 2*width), rnd}
+	for i := range n.table {
+		n.table[i] = float32(rnd.Uint32()&0xFFFF) / 0x1000
+	}
+	return n
+}
+
+func (n *noise) into(logits []float32) {
+	copy(logits, n.table[n.rnd.IntN(len(n.table)-len(logits)):])
 }
 
 // best is the greedy choice: the first of the largest; -1 where all are masked.
