@@ -357,8 +357,31 @@ func TestFollower(t *testing.T) {
 	}
 }
 
+// BenchmarkGuard tells what a guard costs: made once for a bundle and its languages, then a mask a token.
 func BenchmarkGuard(b *testing.B) {
-	v := smolLM(b)
+	b.Run("SmolLM2, 49152 tokens", func(b *testing.B) { benchmarkGuard(b, smolLM(b)) })
+	b.Run("synthetic, 152000 tokens, a third Chinese", func(b *testing.B) { benchmarkGuard(b, large(b)) })
+}
+
+// large is a vocabulary of the size of Qwen's.
+func large(b *testing.B) *vocabulary {
+	rnd := rand.New(rand.NewPCG(1, 1))
+	base := synthetic(b, false)
+	tokens := base.tokens
+	for len(tokens) < 152_000 {
+		word := make([]rune, 2+rnd.IntN(6))
+		for i := range word {
+			word[i] = 'a' + rune(rnd.IntN(26))
+			if len(tokens)%3 == 0 {
+				word[i] = 0x4E00 + rune(rnd.IntN(20000))
+			}
+		}
+		tokens = append(tokens, []byte(string(word)))
+	}
+	return assemble(b, tokens, base.stop, nil)
+}
+
+func benchmarkGuard(b *testing.B, v *vocabulary) {
 	b.Run("new", func(b *testing.B) {
 		s := scriptsFor(b, "en")
 		for b.Loop() {

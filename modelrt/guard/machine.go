@@ -12,11 +12,11 @@ import (
 
 // The limits of following a program. What goes beyond is made anew when it is needed again, or refused.
 const (
-	maxPlaces  = 1 << 12 // kept, with their transitions
-	maxKept    = 1 << 19 // threads of all kept places
-	maxMasks   = 8 << 20 // bytes of kept masks
-	maxThreads = 1 << 10 // of a place
-	maxWork    = 1 << 20 // steps for one mask: some 0.1 s
+	maxPlaces  = 1 << 12  // kept, with their transitions
+	maxKept    = 1 << 19  // threads of all kept places
+	maxMasks   = 16 << 20 // bytes of kept masks
+	maxThreads = 1 << 10  // of a place
+	maxWork    = 1 << 20  // steps for one mask: some 0.1 s
 )
 
 // Grammar keeps texts within a form. It is safe for concurrent use: texts share what was found about the places that they came to.
@@ -340,7 +340,7 @@ func (g *Grammar) mask(p *place) (Mask, error) {
 		m.or(v.stops)
 	}
 	if len(g.masks)*len(m)*8 >= maxMasks {
-		clear(g.masks)
+		g.forget() // the places too, since they hold masks
 	}
 	g.masks[string(g.outlook(p))] = m
 	p.mask = m
