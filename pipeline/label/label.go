@@ -22,6 +22,7 @@ package label
 
 import (
 	"slices"
+	"strings"
 
 	"chatxray/pipeline"
 )
@@ -77,6 +78,13 @@ func read(text string) said {
 		p.structures(out)
 	}
 	return out
+}
+
+// Knows tells whether sentences in a language, by its RFC 5646 tag, are understood: English of any country. What is written in another
+// language must stay "not said", whatever Sentence and Report make of it.
+func Knows(language string) bool {
+	base, _, _ := strings.Cut(language, "-")
+	return strings.EqualFold(base, "en")
 }
 
 // Report returns one Finding for each of pipeline.Labels, in their order, from the sentences of one report.

@@ -454,3 +454,11 @@ func FuzzSentence(f *testing.F) {
 		}
 	})
 }
+
+func TestKnows(t *testing.T) {
+	for tag, want := range map[string]bool{"en": true, "en-GB": true, "EN-us": true, "de": false, "": false, "eng": false, "enm": false, "zh-Hans": false} {
+		if got := Knows(tag); got != want {
+			t.Errorf("%q: %v", tag, got)
+		}
+	}
+}
