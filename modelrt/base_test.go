@@ -38,7 +38,7 @@ func openBaseForm(t testing.TB, form string, spin bool) *Model {
 		t.Fatal(err)
 	}
 	o := tinyOptions(t)
-	o.Threads, o.Form, o.Spin = 0, form, spin
+	o.Threads, o.Form, o.Spin, o.Texts = 0, form, spin, 8
 	o.Cache = filepath.Join(cache, "chatxray", "weights")
 	o.Base = func(_ context.Context, part string) (string, error) {
 		if p := os.Getenv("CHATXRAY_BASE"); p != "" {

@@ -2,9 +2,7 @@ package modelrt
 
 import (
 	"fmt"
-	"math"
 
-	"chatxray/modelrt/kernel"
 	"chatxray/pipeline"
 )
 
@@ -67,13 +65,4 @@ func (r *Runtime) newDecoder(dir string, b *Bundle, form *Form, slots, capacity,
 		return r.newFlat(dir, b, form, slots, capacity, threads)
 	}
 	return r.newGQA(dir, b.Manifest, form, slots, capacity, threads, spin)
-}
-
-// greedy returns the likeliest token, of equal ones the first, and the natural logarithm of its probability.
-func greedy(logits []float32) (int32, float64, error) {
-	id, p := kernel.Best(logits)
-	if math.IsNaN(p) || math.IsInf(p, 0) {
-		return 0, 0, fmt.Errorf("%w: the decoder's logits are not finite", pipeline.ErrModel)
-	}
-	return id, p, nil
 }

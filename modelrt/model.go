@@ -10,6 +10,7 @@ import (
 
 	ort "github.com/yalue/onnxruntime_go"
 
+	"chatxray/modelrt/guard"
 	"chatxray/pipeline"
 )
 
@@ -31,6 +32,8 @@ type Options struct {
 	Spin bool
 	// Label finds what sentences say about each of pipeline.Labels, in their order.
 	Label func(sentences []string) []pipeline.Finding
+	// Knows, when set, says whether Label knows a language, an RFC 5646 tag. Of a report in another nothing is labelled.
+	Knows func(language string) bool
 	// Now is the clock that Reading.Created comes from.
 	Now func() time.Time
 }
@@ -44,6 +47,8 @@ type Model struct {
 	now    func() time.Time
 	prompt *prompt
 	limit  int // new tokens
+	guard  *guard.Guard
+	knows  func(language string) bool
 
 	device   Device
 	fallback string
@@ -108,7 +113,7 @@ func loadModel(ctx context.Context, r *Runtime, b *Bundle, base BaseModel, o Opt
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{bundle: b, form: form, label: o.Label, now: o.Now, eyes: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
+	m := &Model{bundle: b, form: form, label: o.Label, knows: o.Knows, now: o.Now, eyes: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
 	if err := m.load(ctx, r, prepared, o); err != nil {
 		m.free()
 		return nil, err
@@ -164,6 +169,9 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 	}
 	var err error
 	if m.prompt, err = m.bundle.prompt(); err != nil {
+		return err
+	}
+	if m.guard, err = m.guardFor(f.Languages[0]); err != nil {
 		return err
 	}
 	m.limit = min(f.Generation.MaxNewTokens, f.Decoder.MaxLength-m.prompt.length())

@@ -108,7 +108,7 @@ func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
 // write decodes greedily after the prompt around the image, to a stop token, a stop string or the limit.
 func (m *Model) write(ctx context.Context, s *sight) (*answer, error) {
 	p, stops, a := m.prompt, m.bundle.Manifest.Generation.StopStrings, &answer{}
-	t := &text{ctx: ctx, prompt: m.embeds(s.image), keys: p.keys(s.image), choose: greedy, take: func(id int32, logprob float64) bool {
+	t := &text{ctx: ctx, prompt: m.embeds(s.image), keys: p.keys(s.image), choose: greedyWithin(m.guard), take: func(id int32, logprob float64) bool {
 		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
 			return false
 		}
@@ -117,6 +117,9 @@ func (m *Model) write(ctx context.Context, s *sight) (*answer, error) {
 	}}
 	err := m.engine.write(t)
 	a.spent = t.spent
+	if err == nil {
+		err = m.guard.Scripts().Check(string(a.text)) // the guard makes it impossible; this is what would tell
+	}
 	return a, err
 }
 
@@ -205,7 +208,7 @@ func (m *Model) findings(sentences []pipeline.Sentence, scores []float32) ([]pip
 		if found[i].Label != label {
 			return nil, fmt.Errorf("%w: the labeler gave %q in the place of %q", pipeline.ErrInvalid, found[i].Label, label)
 		}
-		if !slices.Contains(f.Labels, label) {
+		if !slices.Contains(f.Labels, label) || m.knows != nil && !m.knows(f.Languages[0]) {
 			found[i] = pipeline.Finding{Label: label, Presence: pipeline.NotSaid}
 		}
 		at := slices.Index(f.Vision.Findings, label)

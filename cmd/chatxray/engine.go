@@ -76,6 +76,7 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 		Form:     cfg.Model.Form,
 		Spin:     cfg.Model.Spin,
 		Label:    label.Report,
+		Knows:    label.Knows,
 		Now:      time.Now,
 	})
 	if err != nil {
