@@ -339,6 +339,9 @@ func (s *server) sendValue(c *gin.Context, in *pipeline.Instance, o Object, path
 			if s.fresh(c, tag, at) {
 				return
 			}
+			if media != mediaOctets && media != "application/pdf" { // a page that somebody has stored must not act for who looks at it
+				c.Header("Content-Security-Policy", "default-src 'none'; sandbox")
+			}
 			p := &pieces{all: []piece{{value: value, size: size}}}
 			if !single {
 				boundary := boundaryOf(tag)

@@ -63,7 +63,7 @@ const (
 
 func newGate() *gate { return &gate{slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))} }
 
-var errGate = fmt.Errorf("%w: too many frames are being converted", pipeline.ErrBusy)
+var errGate = fmt.Errorf("%w: too much is being converted or made at the moment", pipeline.ErrBusy)
 
 // enter waits for a slot. The error wraps pipeline.ErrBusy, or is that of ctx.
 func (g *gate) enter(ctx context.Context) (leave func(), err error) {
