@@ -166,7 +166,7 @@ func (s *server) sendForm(c *gin.Context, in *pipeline.Instance, o Object, list 
 	}
 	defer leave()
 	if form.syntax != asStored && !s.Transcodes(in.TransferSyntaxUID, form.syntax) {
-		return false, fmt.Errorf("%w: frames of transfer syntax %s are not converted to %s", errNotAcceptable, in.TransferSyntaxUID, printable(form.syntax))
+		return false, fmt.Errorf("%w: frames of transfer syntax %s are not converted to %q", errNotAcceptable, in.TransferSyntaxUID, printable(form.syntax))
 	}
 	first, actual, err := o.Frame(ctx, list[0], form.syntax)
 	if err != nil {
