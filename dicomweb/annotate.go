@@ -46,6 +46,7 @@ func annotate(m image.Image, h pipeline.Dataset, p picture) {
 
 func writeLines(m draw.Image, face font.Face, y, line int, lines []string) {
 	for _, text := range lines {
+		text = shortened(text)
 		width := font.MeasureString(face, text).Ceil()
 		ground := image.Rect(line/4, y-line*8/10, line*3/4+width, y+line*2/10)
 		draw.Draw(m, ground, image.NewUniform(color.RGBA{A: 160}), image.Point{}, draw.Over)
@@ -53,6 +54,19 @@ func writeLines(m draw.Image, face font.Face, y, line int, lines []string) {
 		d.DrawString(text)
 		y += line
 	}
+}
+
+// maxLine is how many characters of a text are written: no picture is wide enough for more, and a file may have megabytes of them.
+const maxLine = 512
+
+func shortened(text string) string {
+	n := 0
+	for i := range text {
+		if n++; n > maxLine {
+			return text[:i]
+		}
+	}
+	return text
 }
 
 // patientLines say whose picture it is. Of a name, the first component group that the typeface can write.

@@ -245,6 +245,17 @@ func TestRequestsInFlight(t *testing.T) {
 	again := func() reply {
 		return s.post("/studies", related("b"), bytes.NewReader(body), "Authorization", "Bearer "+storeToken)
 	}
+	running := func() bool { // else what is sent again may be first
+		r, err := http.NewRequest(http.MethodGet, "http://"+s.host()+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+readToken)
+		return bytes.Contains(s.do(r).body, []byte("chatxray_uploads_running 1"))
+	}
+	for end := time.Now().Add(10 * time.Second); !running() && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	r := reply{}
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if r = again(); r.StatusCode == http.StatusTooManyRequests {

@@ -86,6 +86,35 @@ func (s *server) body(c *gin.Context) (*requestBody, error) {
 	}
 }
 
+// maxUnwanted is how many bytes of a body are read that means nothing.
+const maxUnwanted = 256 << 10
+
+// unwanted bounds the wait for a body that no handler reads: net/http reads what is left of it before an answer goes out, however long that
+// takes. What comes with another method than POST means nothing (RFC 9110 section 9.3) and is read here, so that no deadline is left for
+// the answer.
+func (s *server) unwanted(c *gin.Context) {
+	if c.Request.ContentLength == 0 || c.Request.ProtoMajor != 1 {
+		return
+	}
+	control := http.NewResponseController(c.Writer)
+	_ = control.SetReadDeadline(time.Now().Add(s.Idle))
+	if c.Request.Method == http.MethodPost {
+		return
+	}
+	n, err := io.CopyN(io.Discard, c.Request.Body, maxUnwanted+1)
+	switch {
+	case errors.Is(err, io.EOF):
+		_ = control.SetReadDeadline(time.Time{})
+		return
+	case err == nil:
+		err = fmt.Errorf("%w: a body that this method does not have, of more than %d bytes", errTooLarge, n-1)
+	default:
+		err = broken(err)
+	}
+	c.Header("Connection", "close")
+	s.refuse(c, err)
+}
+
 // broken tells why the bytes of the wire ended.
 func broken(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {

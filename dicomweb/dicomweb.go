@@ -200,7 +200,7 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 	e.RedirectTrailingSlash = false
 	_ = e.SetTrustedProxies(cfg.Proxies) // checked
 	e.RemoteIPHeaders = []string{"X-Forwarded-For"}
-	e.Use(s.access, s.recovered, s.streams, s.cors, countsAreRead)
+	e.Use(s.access, s.recovered, s.streams, s.cors, s.unwanted, countsAreRead)
 	e.NoRoute(s.viewer, func(c *gin.Context) {
 		c.JSON(http.StatusNotFound, gin.H{"error": "there is no such resource; see docs/dicomweb.md"})
 	})

@@ -166,7 +166,7 @@ func (s *server) sendForm(c *gin.Context, in *pipeline.Instance, o Object, list 
 	}
 	defer leave()
 	if form.syntax != asStored && !s.Transcodes(in.TransferSyntaxUID, form.syntax) {
-		return false, fmt.Errorf("%w: frames of transfer syntax %s are not converted to %s", errNotAcceptable, in.TransferSyntaxUID, printable(form.syntax))
+		return false, fmt.Errorf("%w: frames of transfer syntax %s are not converted to %q", errNotAcceptable, in.TransferSyntaxUID, printable(form.syntax))
 	}
 	first, actual, err := o.Frame(ctx, list[0], form.syntax)
 	if err != nil {
@@ -338,6 +338,9 @@ func (s *server) sendValue(c *gin.Context, in *pipeline.Instance, o Object, path
 			tag := entityTag([]*pipeline.Instance{in}, "value", path, media, fmt.Sprint(single))
 			if s.fresh(c, tag, at) {
 				return
+			}
+			if media != mediaOctets && media != "application/pdf" { // a page that somebody has stored must not act for who looks at it
+				c.Header("Content-Security-Policy", "default-src 'none'; sandbox")
 			}
 			p := &pieces{all: []piece{{value: value, size: size}}}
 			if !single {

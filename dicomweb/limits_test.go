@@ -192,12 +192,27 @@ func TestNoPatientDataInLogs(t *testing.T) {
 	s.get("/studies?SECRET%zz")
 	s.get("/SECRET?SECRET", "Authorization", "Bearer SECRET", "X-Forwarded-For", "SECRET", "Origin", "SECRET")
 	s.get("/studies/1.2/series/1.2.3/instances/1.2.3.4/bulkdata/SECRET", "Range", "SECRET", "If-None-Match", "SECRET")
+	for _, c := range [][2]string{
+		{"application/dicom+json", `[{"SECRET":{"vr":"PN"}}]`}, {"application/dicom+json", `[{"00100010":{"vr":"SECRET"}}]`}, {"application/dicom+json", `["SECRET"]`},
+		{"application/dicom+json", `[{"00100010":{"vr":"PN","Value":[{"Alphabetic":"SECRET"}]},"00100030":{"vr":"DA","Value":[{"SECRET":1}]},"00280010":{"vr":"US","Value":["SECRET"]}}]`},
+		{"application/dicom+xml", `<SECRET/>`}, {"application/dicom+xml", `<NativeDicomModel><SECRET/></NativeDicomModel>`},
+		{"application/dicom+xml", `<NativeDicomModel><DicomAttribute tag="00100010" vr="PN"><SECRET/></DicomAttribute></NativeDicomModel>`},
+		{"application/dicom+xml", `<NativeDicomModel><DicomAttribute tag="00100020" vr="LO"><Value number="1"><SECRET/></Value></DicomAttribute></NativeDicomModel>`},
+		{"application/dicom+xml", `<?xml version="1.0" encoding="SECRET"?><NativeDicomModel/>`},
+		{related("b"), "--b\r\nContent-Type: SECRET\r\n\r\nx\r\n--b--"}, {related("b"), "--b\r\nContent-Transfer-Encoding: SECRET\r\n\r\nx\r\n--b--"},
+		{related("b"), "--b\r\nContent-Length: SECRET\r\n\r\nx\r\n--b--"}, {related("b"), "--b\r\nSECRET\r\n\r\nx\r\n--b--"}, {"SECRET", "SECRET"},
+		{`multipart/related; type="application/dicom+json"; boundary=b`, "--b\r\nContent-Type: SECRET\r\n\r\nx\r\n--b--"},
+	} {
+		s.post("/studies", c[0], strings.NewReader(c[1]))
+	}
+	s.post("/studies", "application/dicom", strings.NewReader("x"), "Content-Encoding", "SECRET")
+	s.get("/studies/1.2/series/1.2.3/instances/1.2.3.4", "Accept", "application/dicom; transfer-syntax=SECRET")
 	metrics := metricsOf(t, s.host())
 	if !strings.Contains(metrics, `chatxray_stow_instances_total{result="stored"} 1`) || !strings.Contains(s.log.String(), `"status":200`) {
 		t.Errorf("nothing counted or logged: %s %s", metrics, s.log)
 	}
 	for name, text := range map[string]string{"log": s.log.String(), "metrics": metrics} {
-		for _, word := range []string{"SECRET", "Ada", "Probe", "1.2.3.4\"} "} {
+		for _, word := range []string{"SECRET", "secret", "Ada", "Probe", "1.2.3.4\"} "} {
 			if strings.Contains(text, word) {
 				t.Errorf("%s in the %s: %s", word, name, text)
 			}

@@ -56,6 +56,12 @@ func (s *server) metadata(c *gin.Context) {
 	case err != nil:
 		s.refuse(c, err)
 	default:
+		release, err := s.gate.hold(b.Len())
+		if err != nil {
+			s.refuse(c, err)
+			return
+		}
+		defer release()
 		s.content(c, media, at, &pieces{all: []piece{bytesPiece(b.Bytes())}})
 	}
 }
@@ -121,6 +127,11 @@ func (s *server) writeModel(w io.Writer, in *pipeline.Instance, base, media stri
 	} else {
 		out = m.appendItem(nil, o.Header(), "")
 	}
+	release, err := s.gate.hold(len(out))
+	if err != nil {
+		return err
+	}
+	defer release()
 	_, err = w.Write(out)
 	return err
 }

@@ -90,7 +90,7 @@ func (m *modelled) dataset(raw rawDataset, at string, allows func(pipeline.Tag, 
 		case r.inline != "":
 			m.inline(&e, r)
 		case len(r.items) > 0 && r.vr != "SQ", len(r.values) > 0 && r.vr == "SQ":
-			m.fail(r, "its values do not go with %s", printable(r.vr))
+			m.fail(r, "its values do not go with %q", printable(r.vr))
 		default:
 			for n, item := range r.items {
 				e.Items = append(e.Items, m.dataset(item, path+"/"+strconv.Itoa(n+1)+"/", allows))
@@ -111,7 +111,7 @@ func (m *modelled) inline(e *pipeline.Element, r rawElement) {
 		m.fail(r, "its InlineBinary is no base64")
 	}
 	if !slices.Contains(words, r.vr) {
-		m.fail(r, "%s has no InlineBinary", printable(r.vr))
+		m.fail(r, "%q has no InlineBinary", printable(r.vr))
 	}
 }
 

@@ -30,6 +30,32 @@ func (r *reader) count() error {
 	return nil
 }
 
+// maxWeight is what metadata may take in memory.
+const maxWeight = 256 << 20
+
+// weigh tells about how many bytes metadata take in memory while they are read: what every attribute, item and value makes, however short it
+// is in the text.
+func weigh(kind string, b []byte) (n int) {
+	if kind == mediaXML {
+		return len(b) + 128*bytes.Count(b, []byte("<")) + 64*bytes.Count(b, []byte("="))
+	}
+	quoted := false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			i++
+		case quoted:
+		case c == '{':
+			n += 384
+		case c == ',':
+			n += 64
+		}
+	}
+	return len(b) + n
+}
+
 // readJSON reads the data sets of a JSON model: an array of them, or one.
 func readJSON(b []byte) ([]rawDataset, error) {
 	var sets []json.RawMessage
@@ -209,11 +235,11 @@ func (x *xmlReader) attribute(raw *rawElement, depth int) error {
 		switch e.Name.Local {
 		case "Value":
 			if text, err = x.text(); err == nil {
-				raw.values = numbered(raw.values, attribute(e, "number"), text)
+				err = x.numbered(raw, attribute(e, "number"), text)
 			}
 		case "PersonName":
 			if text, err = x.name(); err == nil {
-				raw.values = numbered(raw.values, attribute(e, "number"), text)
+				err = x.numbered(raw, attribute(e, "number"), text)
 			}
 		case "Item":
 			var item rawDataset
@@ -236,12 +262,17 @@ func (x *xmlReader) attribute(raw *rawElement, depth int) error {
 	}
 }
 
-// numbered puts a value where its number says: empty ones between may be left out.
-func numbered(values []string, number, text string) []string {
-	if n, err := strconv.Atoi(number); err == nil && n > len(values)+1 && n <= len(values)+1024 {
-		values = append(values, make([]string, n-1-len(values))...)
+// numbered puts a value where its number says: empty ones between may be left out, but count.
+func (x *xmlReader) numbered(raw *rawElement, number, text string) error {
+	if n, err := strconv.Atoi(number); err == nil && n > len(raw.values)+1 && n <= len(raw.values)+1024 {
+		missing := n - 1 - len(raw.values)
+		if x.elements += missing; x.elements > maxModelElements {
+			return x.count()
+		}
+		raw.values = append(raw.values, make([]string, missing)...)
 	}
-	return append(values, text)
+	raw.values = append(raw.values, text)
+	return nil
 }
 
 // text reads the text of an element without children.

@@ -3,6 +3,7 @@ package dicomweb
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"chatxray/pipeline"
@@ -86,7 +87,7 @@ func (s *server) chooseDICOM(accept []mediaType, found []*pipeline.Instance, one
 			if slices.ContainsFunc(found, func(in *pipeline.Instance) bool {
 				return in.TransferSyntaxUID != ts && !s.Transcodes(in.TransferSyntaxUID, ts)
 			}) {
-				refused = append(refused, printable(ts))
+				refused = append(refused, strconv.Quote(printable(ts)))
 				continue
 			}
 		}

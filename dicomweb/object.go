@@ -42,6 +42,8 @@ type Object interface {
 	Pixels
 	// Transcode prepares the file for another transfer syntax; actual names the one that it will have.
 	Transcode(ctx context.Context, syntaxUID string) (file io.WriterTo, actual string, err error)
+	// Weight is about how many bytes of memory it takes until Close.
+	Weight() int64
 	Close() error
 }
 
@@ -63,7 +65,7 @@ const (
 
 func newGate() *gate { return &gate{slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))} }
 
-var errGate = fmt.Errorf("%w: too many frames are being converted", pipeline.ErrBusy)
+var errGate = fmt.Errorf("%w: too much is being converted or made at the moment", pipeline.ErrBusy)
 
 // enter waits for a slot. The error wraps pipeline.ErrBusy, or is that of ctx.
 func (g *gate) enter(ctx context.Context) (leave func(), err error) {
@@ -145,7 +147,29 @@ func (s *server) open(in *pipeline.Instance) (Object, error) {
 	case err != nil:
 		return nil, fmt.Errorf("instance %s: %w", in.SOPInstanceUID, err)
 	}
+	if n := o.Weight(); n > heavy {
+		release, err := s.gate.hold(int(n))
+		if err != nil {
+			o.Close()
+			return nil, err
+		}
+		return heavyObject{o, release}, nil
+	}
 	return o, nil
+}
+
+// heavy is from when on the memory of an open file counts.
+const heavy = 1 << 20
+
+type heavyObject struct {
+	Object
+	release func()
+}
+
+// Close implements Object.
+func (o heavyObject) Close() error {
+	defer o.release()
+	return o.Object.Close()
 }
 
 func errGone(in *pipeline.Instance) error {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"chatxray/pipeline"
 )
@@ -20,146 +19,105 @@ const (
 	maxValue = 256 << 20 // bytes of bulk data other than pixels, which are put together in memory
 )
 
-// bulkPart is bulk data of a request, in the spool.
-type bulkPart struct {
-	off, size     int64
-	media, syntax string
-}
-
-// spool keeps bulk data until all of a request is there: a file that nobody else sees.
-type spool struct {
-	file  *os.File
-	size  int64
-	parts map[string][]bulkPart // by location
-}
-
-func newSpool() (*spool, error) {
-	f, err := scratch()
-	if err != nil {
-		return nil, err
-	}
-	return &spool{file: f, parts: map[string][]bulkPart{}}, nil
-}
-
-// scratch makes a file without a name.
-func scratch() (*os.File, error) {
-	f, err := os.CreateTemp("", "chatxray-*")
-	if err != nil {
-		return nil, diskFull(fmt.Errorf("bulk data cannot be written: %w", err))
-	}
-	_ = os.Remove(f.Name())
-	return f, nil
-}
-
-func diskFull(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: the folder for temporary files: %v", pipeline.ErrFull, err)
-	}
-	return err
-}
-
-// add takes a part.
-func (s *spool) add(p *part, limit int64) error {
-	m := parseMediaType(p.Header.Get("Content-Type"))
-	r := &counted{r: io.LimitReader(p, limit+1)}
-	n, err := io.Copy(s.file, r)
-	switch {
-	case r.err != nil && errors.Is(r.err, io.ErrUnexpectedEOF):
-		return errUnclosed
-	case r.err != nil:
-		return r.err
-	case err != nil:
-		return diskFull(err)
-	case n > limit:
-		return fmt.Errorf("%w: a part has more than %d bytes", errTooLarge, limit)
-	}
-	location := strings.TrimSpace(p.Header.Get("Content-Location"))
-	s.parts[location] = append(s.parts[location], bulkPart{s.size, n, m.name, m.params["transfer-syntax"]})
-	s.size += n
-	return nil
-}
-
-func (s *spool) reader(p bulkPart) *io.SectionReader {
-	return io.NewSectionReader(s.file, p.off, p.size)
-}
-
 // models is a request of metadata with bulk data (PS3.18 sections 10.5.1.1 and 8.7.3): one part of JSON, or parts of XML for one instance
-// each, and parts of bulk data with their Content-Location.
+// each, and parts of bulk data with their Content-Location. All of it is in the spool before any is read: metadata become many times as large
+// in memory, and a slow client must not hold that.
 func (u *upload) models(body io.Reader, m mediaType) error {
-	release, err := u.s.gate.hold(maxModel)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if m.name != mediaMulti {
-		b, err := limited(body, maxModel)
-		if err != nil {
-			return err
-		}
-		sets, err := readModels(m.name, b)
-		if err != nil {
-			return err
-		}
-		return u.assembleAll(sets, nil)
-	}
-	boundary, err := m.boundary()
-	if err != nil {
-		return fmt.Errorf("%w: %v", pipeline.ErrInvalid, err)
-	}
-	mr, err := newMultipart(body, boundary)
-	if err != nil {
-		return err
-	}
 	s, err := newSpool()
 	if err != nil {
 		return err
 	}
 	defer s.file.Close()
-	sets, err := u.modelParts(mr, s, m.params["type"])
+	kind, models := m.name, make([]bulkPart, 1)
+	if m.name != mediaMulti {
+		models[0], err = s.take(body, maxModel)
+	} else {
+		kind = m.params["type"]
+		models, err = u.modelParts(body, m, s)
+	}
 	if err != nil {
 		return err
 	}
-	return u.assembleAll(sets, s)
+	for _, p := range models {
+		if err := u.model(kind, p, s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// modelParts reads all parts.
-func (u *upload) modelParts(mr *parts, s *spool, kind string) (sets []rawDataset, err error) {
+// modelParts takes all parts and returns those of metadata.
+func (u *upload) modelParts(body io.Reader, m mediaType, s *spool) (models []bulkPart, err error) {
+	boundary, err := m.boundary()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", pipeline.ErrInvalid, err)
+	}
+	mr, err := newMultipart(body, boundary)
+	if err != nil {
+		return nil, err
+	}
+	kind := m.params["type"]
 	for n := 0; ; n++ {
 		p, err := mr.next()
 		switch {
-		case err == io.EOF && len(sets) == 0:
+		case err == io.EOF && len(models) == 0:
 			return nil, fmt.Errorf("%w: the multipart body has no part of %s", pipeline.ErrInvalid, kind)
 		case err == io.EOF:
-			return sets, nil
+			return models, nil
 		case err != nil:
 			return nil, err
 		case n == u.s.MaxParts:
 			return nil, fmt.Errorf("%w: the request has more than %d parts; send fewer instances at once", errTooLarge, u.s.MaxParts)
 		}
 		media := parseMediaType(p.Header.Get("Content-Type")).name
-		if media != kind {
-			if n == 0 && media != "" {
-				return nil, fmt.Errorf("%w: the first part is %q, and the request says that it is %s", pipeline.ErrInvalid, printable(media), kind)
+		switch {
+		case n == 0 && media != "" && media != kind:
+			return nil, fmt.Errorf("%w: the first part is %q, and the request says that it is %s", pipeline.ErrInvalid, printable(media), kind)
+		case n > 0 && media != kind:
+			if err := s.add(p, u.s.MaxInstance); err != nil {
+				return nil, err
 			}
-			if n > 0 {
-				if err := s.add(p, u.s.MaxInstance); err != nil {
-					return nil, err
-				}
-				continue
-			}
+			continue
 		}
-		b, err := limited(p, maxModel)
+		model, err := s.take(p, maxModel)
 		if err != nil {
 			return nil, err
 		}
-		more, err := readModels(kind, b)
-		if err != nil {
-			return nil, err
-		}
-		if sets = append(sets, more...); len(sets) > u.s.MaxParts {
-			return nil, fmt.Errorf("%w: the request has more than %d instances; send fewer at once", errTooLarge, u.s.MaxParts)
-		}
+		models = append(models, model)
 	}
+}
+
+// model reads metadata and stages what they make, within the memory that there is for such things.
+func (u *upload) model(kind string, p bulkPart, s *spool) error {
+	if p.size == 0 {
+		return fmt.Errorf("%w: the metadata are empty", pipeline.ErrInvalid)
+	}
+	release, err := u.s.gate.hold(int(p.size))
+	if err != nil {
+		return err
+	}
+	defer release()
+	b := make([]byte, p.size)
+	if _, err := io.ReadFull(s.reader(p), b); err != nil {
+		return err
+	}
+	weight := weigh(kind, b)
+	if weight > maxWeight {
+		return fmt.Errorf("%w: the metadata have too many attributes and values; send fewer instances at once, and long lists of values as bulk data", errTooLarge)
+	}
+	unload, err := u.s.gate.hold(weight)
+	if err != nil {
+		return err
+	}
+	defer unload()
+	sets, err := readModels(kind, b)
+	if err != nil {
+		return err
+	}
+	if len(u.parts)+len(sets) > u.s.MaxParts {
+		return fmt.Errorf("%w: the request has more than %d instances; send fewer at once", errTooLarge, u.s.MaxParts)
+	}
+	return u.assembleAll(sets, s)
 }
 
 func readModels(kind string, b []byte) ([]rawDataset, error) {
@@ -172,23 +130,6 @@ func readModels(kind string, b []byte) ([]rawDataset, error) {
 		err = fmt.Errorf("%w: it has no instance", errModel)
 	}
 	return sets, err
-}
-
-// limited reads all of r.
-func limited(r io.Reader, limit int64) ([]byte, error) {
-	c := &counted{r: io.LimitReader(r, limit+1)}
-	b, err := io.ReadAll(c)
-	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, errUnclosed
-	case err != nil:
-		return nil, err
-	case int64(len(b)) > limit:
-		return nil, fmt.Errorf("%w: the metadata have more than %d bytes", errTooLarge, limit)
-	case len(b) == 0:
-		return nil, fmt.Errorf("%w: the body is empty", pipeline.ErrInvalid)
-	}
-	return b, nil
 }
 
 // assembleAll makes a file of each data set and stages it. An instance's own failure is noted; an error is the whole request's.
@@ -222,10 +163,7 @@ func (u *upload) assemble(m *modelled, s *spool) (*os.File, error) {
 	var lengths []int64
 	syntax, total := explicitLE, int64(0)
 	for path, uri := range m.uris {
-		var parts []bulkPart
-		if s != nil {
-			parts = s.parts[strings.TrimSpace(uri)]
-		}
+		parts := s.parts[strings.TrimSpace(uri)]
 		if len(parts) == 0 {
 			return nil, &faulty{[]pipeline.Element{lastOf(path)}, fmt.Errorf("%w: %s", errNoBulk, path)}
 		}

@@ -51,7 +51,7 @@ func (s *server) wadoURI(c *gin.Context) {
 			d := delivery{single: true, syntax: asStored}
 			if ts := q.Get("transfersyntax"); ts != "" {
 				if d.syntax, d.strict = ts, true; ts != in.TransferSyntaxUID && !s.Transcodes(in.TransferSyntaxUID, ts) {
-					s.refuse(c, fmt.Errorf("%w: what is stored has the transfer syntax %s, which is not converted to %s", errNotAcceptable, in.TransferSyntaxUID, printable(ts)))
+					s.refuse(c, fmt.Errorf("%w: what is stored has the transfer syntax %s, which is not converted to %q", errNotAcceptable, in.TransferSyntaxUID, printable(ts)))
 					return
 				}
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"sync"
@@ -103,8 +104,11 @@ func (s *server) access(c *gin.Context) {
 // sentinel is told.
 func told(c *gin.Context) string {
 	err := c.Errors.Last().Err
-	if c.Request.URL.RawQuery == "" || statusOf(err) == http.StatusInternalServerError {
+	switch {
+	case statusOf(err) == http.StatusInternalServerError:
 		return err.Error()
+	case c.Request.URL.RawQuery == "": // what a client has sent is in quotes, and for the client only
+		return quoted.ReplaceAllString(err.Error(), "(left out)")
 	}
 	for _, w := range wire {
 		if errors.Is(err, w.err) {
@@ -113,6 +117,9 @@ func told(c *gin.Context) string {
 	}
 	return "failed"
 }
+
+// quoted matches what %q writes.
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
 func knownMethod(m string) string {
 	if slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}, m) {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/xml"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -56,16 +57,16 @@ func textValues(e pipeline.Element) []string {
 	if e.Tag == pipeline.TagSpecificCharacterSet {
 		return []string{"ISO_IR 192"}
 	}
-	out := e.Text
+	out := slices.Clip(e.Text) // what is appended is not the data set's
 	for _, n := range e.Ints {
 		s := strconv.FormatInt(n, 10)
 		if e.VR == "AT" {
 			s = fmt.Sprintf("%08X", uint32(n))
 		}
-		out = append(out[:len(out):len(out)], s)
+		out = append(out, s)
 	}
 	for _, f := range e.Floats {
-		out = append(out[:len(out):len(out)], strconv.FormatFloat(f, 'g', -1, 64))
+		out = append(out, strconv.FormatFloat(f, 'g', -1, 64))
 	}
 	return out
 }

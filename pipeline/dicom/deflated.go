@@ -21,6 +21,7 @@ func init() {
 const (
 	baseInflation = 8 << 20
 	sizeInflation = 4
+	maxInflated   = 256 << 20 // all of it lies in memory
 )
 
 // inflate makes the bytes of a deflated data set. What grows beyond the first bound must be a native image of the size that its
@@ -38,7 +39,10 @@ func inflate(deflated []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w DICOM: the deflated data set breaks off after %d bytes: %v", pipeline.ErrInvalid, n, err)
 	}
 	total, ok := declared(out.Bytes())
-	if !ok || total > int64(maxFrameBytes) {
+	if ok && total > maxInflated {
+		return nil, fmt.Errorf("%w DICOM: the deflated data set unfolds to %d bytes, and at most %d are read", pipeline.ErrInvalid, total, maxInflated)
+	}
+	if !ok {
 		return nil, fmt.Errorf("%w DICOM: the deflated data set of %d bytes unfolds to more than %d bytes, which its header does not account for", pipeline.ErrInvalid, len(deflated), limit)
 	}
 	out.Grow(int(max(0, total-limit)) + bytes.MinRead)

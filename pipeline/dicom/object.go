@@ -62,6 +62,9 @@ func (o *Object) Close() error {
 	return o.file.Close()
 }
 
+// Weight is about how many bytes of memory it takes until it is closed.
+func (o *Object) Weight() int64 { return o.walked.weight }
+
 // Header is every attribute but those of Left.
 func (o *Object) Header() pipeline.Dataset { return o.walked.header }
 

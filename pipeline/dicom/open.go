@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 
 	"chatxray/pipeline"
 )
@@ -120,10 +121,16 @@ type walked struct {
 	places []int64          // in src, one for each of left
 	begin  int64            // of the data set in src
 	meta   pipeline.Dataset
+	weight int64 // bytes of memory that it takes
 }
+
+// walks bounds how many files are gone through at the same time: what hostile ones take meanwhile adds up.
+var walks = make(chan struct{}, max(4, runtime.GOMAXPROCS(0)))
 
 // walk goes through a file. With keep it makes the header, without it only finds the pixels.
 func walk(src *source, keep bool) (*walked, error) {
+	walks <- struct{}{}
+	defer func() { <-walks }()
 	meta, off, err := readMeta(src)
 	if err != nil {
 		return nil, err
@@ -148,7 +155,7 @@ func walk(src *source, keep bool) (*walked, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.src, off = memory(set), 0
+		f.src, off, f.weight = memory(set), 0, int64(cap(set))
 	}
 	f.begin, f.meta = off, meta
 	w := newWalker(f.src, keep)
@@ -157,6 +164,7 @@ func walk(src *source, keep bool) (*walked, error) {
 		return nil, err
 	}
 	f.pixels, f.left, f.places = w.pixels, w.left, w.places
+	f.weight += budgetOf(f.src) - w.budget
 	if err := f.check(); err != nil || !keep {
 		return f, err
 	}

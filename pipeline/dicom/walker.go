@@ -14,9 +14,10 @@ const (
 	maxDepth     = 16      // sequences within sequences
 	maxElements  = 2 << 20 // in all, items included
 	maxFragments = 1 << 20
-	// A header may take baseBudget + sizeBudget × file bytes of memory.
+	// A header may take baseBudget + sizeBudget × file bytes of memory, and most of a large file are its pixels.
 	baseBudget = 12 << 20
 	sizeBudget = 3
+	mostBudget = baseBudget + 96<<20
 	// Other binary values are left out of the header above this length; they are found through their object.
 	maxBinary = 256 << 10
 )
@@ -90,8 +91,10 @@ type scope struct {
 }
 
 func newWalker(src *source, keep bool) *walker {
-	return &walker{src: src, keep: keep, budget: baseBudget + sizeBudget*src.size}
+	return &walker{src: src, keep: keep, budget: budgetOf(src)}
 }
+
+func budgetOf(src *source) int64 { return min(mostBudget, baseBudget+sizeBudget*src.size) }
 
 func (w *walker) bad(off int64, format string, a ...any) error {
 	return fmt.Errorf("%w DICOM: %s at byte %d", pipeline.ErrInvalid, fmt.Sprintf(format, a...), off)
@@ -100,7 +103,7 @@ func (w *walker) bad(off int64, format string, a ...any) error {
 // spend charges n bytes of memory.
 func (w *walker) spend(off, n int64) error {
 	if w.budget -= n; w.budget < 0 {
-		return w.bad(off, "the header is larger in memory than %d MiB + %d times the file; too many attributes or values", baseBudget>>20, sizeBudget)
+		return w.bad(off, "the header is larger in memory than %d MiB + %d times the file, or than %d MiB; too many attributes or values", baseBudget>>20, sizeBudget, mostBudget>>20)
 	}
 	return nil
 }
