@@ -247,8 +247,9 @@ func (s *server) fresh(c *gin.Context, tag string, at time.Time) (done bool) {
 	return done
 }
 
-// content answers with bytes whose length is known: Range, If-Range, If-Match, HEAD and all. fresh has been called.
-func (s *server) content(c *gin.Context, media string, at time.Time, p *pieces) {
+// content answers with bytes whose length is known: Range, If-Range, If-Match, HEAD and all. fresh has been called. There is never an
+// error to refuse: what breaks off is noted, and cut by net/http, which has told the length.
+func (s *server) content(c *gin.Context, media string, at time.Time, p *pieces) error {
 	defer p.Close()
 	c.Header("Content-Type", media)
 	w := &steady{c: c}
@@ -256,27 +257,17 @@ func (s *server) content(c *gin.Context, media string, at time.Time, p *pieces) 
 	if w.err != nil { // net/http cuts the connection: fewer bytes than Content-Length says
 		_ = c.Error(fmt.Errorf("the answer broke off: %w", w.err))
 	}
+	return nil
 }
 
-// stream answers with bytes that are made as they go: no Range. write is not called for HEAD. An error before the first byte is told; a
-// later one cuts the connection, so that half an answer does not look whole.
-func (s *server) stream(c *gin.Context, media string, write func(io.Writer) error) {
+// stream answers with bytes that are made as they go: no Range. write is not called for HEAD.
+func (s *server) stream(c *gin.Context, media string, write func(io.Writer) error) error {
 	c.Header("Content-Type", media)
 	c.Header("Accept-Ranges", "none")
 	c.Status(http.StatusOK)
 	if c.Request.Method == http.MethodHead {
 		c.Writer.WriteHeaderNow()
-		return
+		return nil
 	}
-	if err := write(&steady{c: c}); err != nil {
-		if !c.Writer.Written() {
-			for _, name := range []string{"Content-Type", "Accept-Ranges", "ETag", "Last-Modified", "Content-Disposition"} {
-				c.Writer.Header().Del(name)
-			}
-			s.refuse(c, err)
-			return
-		}
-		_ = c.Error(err)
-		panic(http.ErrAbortHandler)
-	}
+	return write(&steady{c: c})
 }

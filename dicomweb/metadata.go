@@ -1,6 +1,7 @@
 package dicomweb
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -16,26 +17,19 @@ const maxListed = 256
 
 // metadata is WADO-RS metadata of a study, a series or an instance (PS3.18 section 10.4.1.1.2): the headers in the JSON model, or in
 // XML, one part each.
-func (s *server) metadata(c *gin.Context) {
-	media, single, err := chooseModel(parseAccept(c.Request.Header["Accept"]), c.Param("instance") != "")
+func (s *server) metadata(c *gin.Context) error {
+	media, single, err := chooseModel(accepted(c), c.Param("instance") != "")
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
-	found, err := s.found(c)
+	k, err := s.asKept(c)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
-	at, _, err := modified(found)
-	if err != nil {
-		s.refuse(c, err)
-		return
-	}
-	base := s.base(c.Request)
+	base, found := s.base(c.Request), k.instances
 	tag := entityTag(found, "metadata", media, fmt.Sprint(single), base)
-	if s.fresh(c, tag, at) {
-		return
+	if s.fresh(c, tag, k.at) {
+		return nil
 	}
 	write := func(w io.Writer) error { return s.writeJSON(w, found, base) }
 	switch {
@@ -46,18 +40,16 @@ func (s *server) metadata(c *gin.Context) {
 		write = func(w io.Writer) error { return s.writeXMLParts(w, found, base, boundaryOf(tag)) }
 	}
 	if len(found) > maxListed {
-		s.stream(c, media, write)
-		return
+		return s.stream(c, media, write)
 	}
 	b := &buffer{limit: maxBuffered}
 	switch err := write(b); {
-	case err == errLong:
-		s.stream(c, media, write)
+	case errors.Is(err, errLong):
+		return s.stream(c, media, write)
 	case err != nil:
-		s.refuse(c, err)
-	default:
-		s.content(c, media, at, &pieces{all: []piece{bytesPiece(b.Bytes())}})
+		return err
 	}
+	return s.content(c, media, k.at, &pieces{all: []piece{bytesPiece(b.Bytes())}})
 }
 
 // chooseModel chooses between JSON and XML. single: not in a multipart body.

@@ -32,8 +32,11 @@ type route struct {
 	in      []string    // media types of the body
 	out     []string    // media types of the answer
 	also    []int       // statuses beside 200 that have such an answer; every other one is a JSON object with the sentence "error"
-	handle  gin.HandlerFunc
+	handle  handler
 }
+
+// handler answers a request, or says why not: its error is refused, once what it held is free again.
+type handler func(*gin.Context) error
 
 // parameter is a parameter of a query, or of a header where In says so.
 type parameter struct {
@@ -123,7 +126,11 @@ func (s *server) register(e *gin.Engine) {
 			methods = append(methods, http.MethodHead)
 		}
 		for _, m := range methods {
-			e.Handle(m, r.path, s.admitTo(r.role), r.handle)
+			e.Handle(m, r.path, s.admitTo(r.role), func(c *gin.Context) {
+				if err := r.handle(c); err != nil {
+					s.refuse(c, err)
+				}
+			})
 		}
 	}
 }
