@@ -225,7 +225,6 @@ func modified(found []*pipeline.Instance) (newest time.Time, sizes []int64, err 
 func (s *server) fresh(c *gin.Context, tag string, at time.Time) (done bool) {
 	h := c.Writer.Header()
 	h.Set("ETag", tag)
-	h.Add("Vary", "Accept")
 	h.Set("Cache-Control", "private, no-cache")
 	if !at.IsZero() {
 		h.Set("Last-Modified", at.UTC().Format(http.TimeFormat))

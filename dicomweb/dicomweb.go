@@ -232,6 +232,9 @@ func (s *server) recovered(c *gin.Context) {
 			panic(p)
 		default:
 			s.Log.Error().Str("route", c.FullPath()).Bytes("stack", debug.Stack()).Msg("a request panicked")
+			if c.Writer.Written() {
+				panic(http.ErrAbortHandler) // half an answer must not look whole
+			}
 			c.AbortWithStatusJSON(http.StatusInternalServerError, gin.H{"error": "the service failed; its log says why"})
 		}
 	}()

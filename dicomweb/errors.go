@@ -94,6 +94,7 @@ func (s *server) refuse(c *gin.Context, err error) {
 	for _, name := range []string{"Accept-Ranges", "Content-Disposition", "Content-Security-Policy", "Content-Type", "ETag", "Last-Modified"} { // of what would have come
 		c.Writer.Header().Del(name)
 	}
+	c.Header("Cache-Control", "no-store")
 	status := statusOf(err)
 	text := err.Error()
 	if status == http.StatusInternalServerError {

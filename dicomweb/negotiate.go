@@ -150,6 +150,9 @@ func frameForms(accept []mediaType, stored string) []frameForm {
 				ts = explicitLE
 			}
 			out = append(out, frameForm{ts, single})
+			if kind != mediaOctets && m.params["transfer-syntax"] == "" { // anything rather than nothing
+				out = append(out, frameForm{asStored, single})
+			}
 		case "image/*", "video/*":
 			if strings.HasPrefix(own, kind[:6]) {
 				out = append(out, frameForm{asStored, single})

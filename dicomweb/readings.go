@@ -27,7 +27,6 @@ func (s *server) reading(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Header("Cache-Control", "no-store")
 	c.JSON(http.StatusOK, st)
 	return nil
 }
