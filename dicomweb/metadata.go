@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/textproto"
+	"slices"
 
 	"github.com/gin-gonic/gin"
 
@@ -52,19 +53,20 @@ func (s *server) metadata(c *gin.Context) error {
 	return s.content(c, media, k.at, &pieces{all: []piece{bytesPiece(b.Bytes())}})
 }
 
-// chooseModel chooses between JSON and XML. single: not in a multipart body.
+// chooseModel chooses between JSON and XML for data sets. XML has a part for each; single: of one data set the client takes it alone.
 func chooseModel(accept []mediaType, one bool) (media string, single bool, err error) {
 	for _, m := range accept {
+		multi := m.name == "multipart/*" || m.name == mediaMulti && slices.Contains([]string{"", mediaXML, "application/xml"}, m.params["type"])
 		switch {
 		case m.matches(mediaJSON), m.matches("application/json"):
 			return mediaJSON, true, nil
-		case m.q > 0 && m.name == mediaMulti && (m.params["type"] == mediaXML || m.params["type"] == ""), m.name == "multipart/*" && m.q > 0:
+		case multi && m.q > 0:
 			return mediaXML, false, nil
-		case m.matches(mediaXML) && one:
-			return mediaXML, true, nil
+		case m.matches(mediaXML):
+			return mediaXML, one, nil
 		}
 	}
-	return "", false, fmt.Errorf(`%w: metadata come as %s, or as multipart/related; type="%s"`, errNotAcceptable, mediaJSON, mediaXML)
+	return "", false, fmt.Errorf(`%w: data sets come as %s, or as multipart/related; type="%s"`, errNotAcceptable, mediaJSON, mediaXML)
 }
 
 func (s *server) writeJSON(w io.Writer, found []*pipeline.Instance, base string) error {

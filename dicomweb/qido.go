@@ -16,7 +16,7 @@ import (
 // search is QIDO-RS at one level (PS3.18 section 10.6).
 func (s *server) search(level pipeline.Level) handler {
 	return func(c *gin.Context) error {
-		format, err := searchFormat(accepted(c))
+		format, _, err := chooseModel(accepted(c), false)
 		if err != nil {
 			return err
 		}
@@ -121,20 +121,6 @@ func warn(c *gin.Context, text string) {
 	c.Writer.Header().Add("Warning", `299 chatxray "`+text[:min(len(text), 1000)]+`"`)
 }
 
-// searchFormat chooses between JSON and one part of XML for each result.
-func searchFormat(accept []mediaType) (string, error) {
-	for _, m := range accept {
-		switch {
-		case m.matches(mediaJSON), m.matches("application/json"):
-			return mediaJSON, nil
-		case m.q > 0 && m.name == "multipart/related" && (m.params["type"] == mediaXML || m.params["type"] == "" || m.params["type"] == "application/xml"),
-			m.q > 0 && (m.name == mediaXML || m.name == "multipart/*"):
-			return mediaXML, nil
-		}
-	}
-	return "", fmt.Errorf(`%w: a search is answered with %s or multipart/related; type="%s"`, errNotAcceptable, mediaJSON, mediaXML)
-}
-
 // sendXML answers with one part for each result. A multipart body without parts does not exist, so no result is a 204.
 func sendXML(c *gin.Context, results []pipeline.Dataset) {
 	if len(results) == 0 {
@@ -148,7 +134,7 @@ func sendXML(c *gin.Context, results []pipeline.Dataset) {
 		_, _ = part.Write(appendXML(nil, d))
 	}
 	_ = w.Close()
-	c.Data(http.StatusOK, `multipart/related; type="`+mediaXML+`"; boundary=`+w.Boundary(), b.Bytes())
+	c.Data(http.StatusOK, related(mediaXML, w.Boundary()), b.Bytes())
 }
 
 func retrieveURL(base string, level pipeline.Level, d pipeline.Dataset) string {
