@@ -54,7 +54,7 @@ var wire = []struct {
 	{pipeline.ErrMissingPart, http.StatusServiceUnavailable, 0x0110, "a run-time part is missing"},
 	{pipeline.ErrNotImage, http.StatusConflict, 0x0122, "not an object that this service keeps"},
 	{pipeline.ErrUnsupported, http.StatusUnsupportedMediaType, 0x0122, "not supported"},
-	{pipeline.ErrUnknown, http.StatusBadRequest, 0xC000, "unknown transfer syntax or not DICOM"},
+	{pipeline.ErrUnknown, http.StatusBadRequest, 0xC122, "transfer syntax is not of the standard"},
 	{pipeline.ErrInvalid, http.StatusBadRequest, 0xC000, "not a valid DICOM file"},
 	{errBroken, http.StatusBadRequest, 0xC000, "upload broke off"},
 	{os.ErrDeadlineExceeded, http.StatusRequestTimeout, 0xC000, "upload stood still"},

@@ -101,6 +101,11 @@ func (s *server) asked(c *gin.Context, level pipeline.Level) (pipeline.Query, er
 	if len(unknown) > 0 {
 		warn(c, "These keys cannot be matched or returned and were left out: "+strings.Join(unknown, ", "))
 	}
+	for name, what := range map[string]string{emptyMatching: "Empty Value Matching", listMatching: "Multiple Value Matching"} {
+		if strings.EqualFold(c.Query(name), "true") {
+			warn(c, "The "+name+" parameter is not supported. "+what+" has not been performed.")
+		}
+	}
 	if study != "" {
 		q.Match = append(q.Match, pipeline.Match{Tag: pipeline.TagStudyInstanceUID, Value: study})
 	}

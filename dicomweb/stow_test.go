@@ -122,6 +122,7 @@ func TestAnswer(t *testing.T) {
 		file(t, object(t, "1.2.1", "1.2.1.1", "1.2.1.1.2")),                                 // new
 		file(t, object(t, "1.2.9", "1.2.9.1", "1.2.9.1.1")),                                 // of another study
 		[]byte("no DICOM"),
+		bytes.Replace(first, []byte("1.2.840.10008.1.2.1\x00"), []byte("1.2.840.10008.1.2.77"), 1),
 	}
 	r := s.post("/studies/1.2.1", related("b"), bytes.NewReader(multipartOf("b", parts...)), "X-Forwarded-Proto", "https", "X-Forwarded-Host", "pacs.example")
 	if r.StatusCode != http.StatusAccepted || r.Header.Get("Content-Type") != "application/dicom+json" {
@@ -150,6 +151,7 @@ func TestAnswer(t *testing.T) {
 		fmt.Sprintf("00081198 1.2.1.1.1  %d", 0x0111),
 		fmt.Sprintf("00081198 1.2.9.1.1  %d 0020000D", 0xA900),
 		fmt.Sprintf("0008119A   %d", 0xC000),
+		fmt.Sprintf("0008119A   %d", 0xC122), // Referenced Transfer Syntax Not Supported
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
