@@ -272,8 +272,8 @@ func (s *server) streamFrames(c *gin.Context, in *pipeline.Instance, o Object, l
 	})
 }
 
-// bulkdata returns a value that metadata has named by its BulkDataURI (PS3.18 section 10.4.1.1.5); that of compressed pixels is every
-// frame, as they are stored unless another form is asked for.
+// bulkdata returns a value that metadata has named by its BulkDataURI (PS3.18 section 10.4.1.1.5). That of compressed pixels is every
+// frame, that of video the stream.
 func (s *server) bulkdata(c *gin.Context) error {
 	k, err := s.asKept(c)
 	if err != nil {
@@ -302,21 +302,24 @@ func (s *server) sendValue(c *gin.Context, k keeping, o Object, path string, val
 		return err
 	}
 	offered := []string{mediaOctets}
+	if media := mediaOf(k.instances[0].TransferSyntaxUID); path == "7FE00010" && strings.HasPrefix(media, "video/") {
+		offered = []string{media, mediaOctets}
+	}
 	if mime := strings.ToLower(o.Header().String(tagMIMEType)); path == "00420011" && mime != "" && plainMedia(mime) {
 		offered = append(offered, mime)
 	}
 	for _, m := range accepted(c) {
+		kind, multi := m.inner()
 		for _, media := range offered {
-			single := m.matches(media)
-			if multi := m.q > 0 && m.name == mediaMulti && (m.params["type"] == "" || m.params["type"] == media || m.params["type"] == "*/*"); !single && !multi {
+			if !kind.matches(media) {
 				continue
 			}
-			tag := entityTag(k.instances, "value", path, media, fmt.Sprint(single))
+			tag := entityTag(k.instances, "value", path, media, fmt.Sprint(multi))
 			if s.fresh(c, tag, k.at) {
 				return nil
 			}
 			p := &pieces{all: []piece{{value: value, size: size}}}
-			if !single {
+			if multi {
 				boundary := boundaryOf(tag)
 				p.all = []piece{bytesPiece(partHead(boundary, true, media, "")), p.all[0], partsEnd(boundary)}
 				media = related(media, boundary)

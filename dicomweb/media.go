@@ -126,6 +126,14 @@ func (m mediaType) matches(name string) bool {
 	return ok && strings.HasPrefix(name, major+"/")
 }
 
+// inner is the media range that is wanted, and whether it is wanted in a multipart body.
+func (m mediaType) inner() (kind mediaType, multi bool) {
+	if m.name != mediaMulti && m.name != "multipart/*" {
+		return m, false
+	}
+	return mediaType{cmp.Or(m.params["type"], "*/*"), m.params, m.q}, true
+}
+
 // maxBoundary is far above the 70 characters of RFC 2046, which Orthanc exceeds.
 const maxBoundary = 1024
 

@@ -34,16 +34,9 @@ type shown struct {
 func shownForms(accept []mediaType) []shown {
 	var out []shown
 	for _, m := range accept {
-		multi := m.name == mediaMulti || m.name == "multipart/*"
-		if multi && m.q > 0 {
-			kind := m.params["type"]
-			if kind == "" {
-				kind = "*/*"
-			}
-			m.name = kind
-		}
+		kind, multi := m.inner()
 		for _, media := range append(pictureMedia, "text/html", "application/pdf") {
-			if m.matches(media) {
+			if kind.matches(media) {
 				out = append(out, shown{media, multi})
 			}
 		}
