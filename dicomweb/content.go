@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -188,10 +189,10 @@ func (w *steady) ReadFrom(r io.Reader) (sent int64, err error) {
 	return sent, nil
 }
 
-// entityTag names a representation: what it is made of and how. What has the same tag has the same bytes.
-func entityTag(found []*pipeline.Instance, how ...string) string {
+// entityTag names a representation: what it is made of, how, and by which version. What has the same tag has the same bytes.
+func (s *server) entityTag(found []*pipeline.Instance, how ...string) string {
 	h := sha256.New()
-	for _, x := range how {
+	for _, x := range append(how, s.Version) {
 		fmt.Fprintf(h, "%d:%s", len(x), x)
 	}
 	for _, in := range found {
@@ -203,9 +204,14 @@ func entityTag(found []*pipeline.Instance, how ...string) string {
 // boundaryOf makes a multipart boundary of an entity tag, so that the same representation has the same bytes.
 func boundaryOf(tag string) string { return "chatxray-" + strings.Trim(tag, `"`) }
 
-// modified is when the newest of the files came, to the second; zero where one is gone.
-func modified(found []*pipeline.Instance) (newest time.Time, sizes []int64, err error) {
+// modified is when the newest of the files came. A set of them has changed, too, when one is taken away, which its folders tell.
+func modified(found []*pipeline.Instance, set bool) (newest time.Time, sizes []int64, err error) {
+	folders := map[string]bool{}
 	for _, in := range found {
+		if set {
+			series := filepath.Dir(in.Path)
+			folders[series], folders[filepath.Dir(series)] = true, true
+		}
 		st, err := os.Stat(in.Path)
 		if errors.Is(err, os.ErrNotExist) {
 			return time.Time{}, nil, errGone(in)
@@ -217,6 +223,11 @@ func modified(found []*pipeline.Instance) (newest time.Time, sizes []int64, err 
 			newest = st.ModTime()
 		}
 		sizes = append(sizes, st.Size())
+	}
+	for dir := range folders {
+		if st, err := os.Stat(dir); err == nil && st.ModTime().After(newest) {
+			newest = st.ModTime()
+		}
 	}
 	return newest, sizes, nil
 }

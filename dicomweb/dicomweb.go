@@ -144,6 +144,7 @@ type Deps struct {
 	Pages    fs.FS                                                       // the files of a web viewer; nil without one
 	Routes   func(gin.RoutesInfo)                                        // gets the routes; nil where nobody asks
 	Log      zerolog.Logger                                              // gets UIDs, never patient data
+	Version  string                                                      // of the program: another one may write and draw otherwise
 	Imaging
 }
 

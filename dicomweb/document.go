@@ -37,12 +37,12 @@ func (s *server) showDocument(c *gin.Context, k keeping, o Object, forms []shown
 			return unable(k.instances[0], err)
 		}
 		size, err := value.Seek(0, io.SeekEnd)
-		if err != nil || s.fresh(c, entityTag(k.instances, "pdf"), k.at) {
+		if err != nil || s.fresh(c, s.entityTag(k.instances, "pdf"), k.at) {
 			return err
 		}
 		return s.content(c, "application/pdf", k.at, &pieces{all: []piece{{value: value, size: size}}})
 	case report && takes("text/html"):
-		if s.fresh(c, entityTag(k.instances, "html"), k.at) {
+		if s.fresh(c, s.entityTag(k.instances, "html"), k.at) {
 			return nil
 		}
 		c.Header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")

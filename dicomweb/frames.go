@@ -153,7 +153,7 @@ func (s *server) sendFrames(c *gin.Context, k keeping, o Object, named []int) er
 // sendForm answers with frames in one form. Where that cannot be made, nothing has been written, and the error wraps errNotAcceptable.
 func (s *server) sendForm(c *gin.Context, k keeping, o Object, list []int, form frameForm) error {
 	ctx, in := c.Request.Context(), k.instances[0]
-	tag := entityTag(k.instances, "frames", fmt.Sprint(list, form), s.base(c.Request))
+	tag := s.entityTag(k.instances, "frames", fmt.Sprint(list, form), s.base(c.Request))
 	native := slices.Contains(uncompressed, in.TransferSyntaxUID)
 	if native && (form.syntax == asStored || form.syntax == explicitLE) {
 		if p, ok := nativeFrames(o, list); ok {
@@ -314,7 +314,7 @@ func (s *server) sendValue(c *gin.Context, k keeping, o Object, path string, val
 			if !kind.matches(media) {
 				continue
 			}
-			tag := entityTag(k.instances, "value", path, media, fmt.Sprint(multi))
+			tag := s.entityTag(k.instances, "value", path, media, fmt.Sprint(multi))
 			if s.fresh(c, tag, k.at) {
 				return nil
 			}

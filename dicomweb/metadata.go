@@ -28,7 +28,7 @@ func (s *server) metadata(c *gin.Context) error {
 		return err
 	}
 	base, found := s.base(c.Request), k.instances
-	tag := entityTag(found, "metadata", media, fmt.Sprint(single), base)
+	tag := s.entityTag(found, "metadata", media, fmt.Sprint(single), base)
 	if s.fresh(c, tag, k.at) {
 		return nil
 	}

@@ -8,9 +8,12 @@ import (
 	"image"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"chatxray/dicomweb"
 	"chatxray/pipeline"
@@ -68,6 +71,42 @@ func TestSearchIsNotCached(t *testing.T) {
 	}
 	if r := s.get("/studies/1.2.1/metadata"); r.Header.Get("Cache-Control") != "private, no-cache" || r.Header.Get("Vary") != "Accept" {
 		t.Errorf("metadata: Cache-Control %q, Vary %q", r.Header.Get("Cache-Control"), r.Header.Get("Vary"))
+	}
+}
+
+// TestChangesAreNoticed: a cache that only knows a date hears of an instance that was taken away, and one that knows a tag, of another
+// version of the service.
+func TestChangesAreNoticed(t *testing.T) {
+	s := start(t)
+	s.store(object(t, "1.2.1", "1.2.1.1", "1.2.1.1.1"), object(t, "1.2.1", "1.2.1.1", "1.2.1.1.2"))
+	found, err := s.archive.Instances(t.Context(), "1.2.1", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := filepath.Dir(found[0].Path)
+	yesterday := time.Now().Add(-24 * time.Hour)
+	for _, path := range []string{found[0].Path, found[1].Path, series, filepath.Dir(series)} {
+		if err := os.Chtimes(path, yesterday, yesterday); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := s.get("/studies/1.2.1/metadata")
+	at := before.Header.Get("Last-Modified")
+	if r := s.get("/studies/1.2.1/metadata", "If-Modified-Since", at); r.StatusCode != http.StatusNotModified {
+		t.Errorf("nothing has changed since %s: %d", at, r.StatusCode)
+	}
+	if _, _, err := s.archive.Delete(t.Context(), "1.2.1", "1.2.1.1", "1.2.1.1.2"); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.get("/studies/1.2.1/metadata", "If-Modified-Since", at); r.StatusCode != http.StatusOK {
+		t.Errorf("an instance is gone since %s: %d", at, r.StatusCode)
+	}
+
+	newer := start(t, func(_ *dicomweb.Config, d *dicomweb.Deps, _ *archive.Options) { d.Version = "2" })
+	newer.store(object(t, "1.2.1", "1.2.1.1", "1.2.1.1.1"))
+	const path = "/studies/1.2.1/series/1.2.1.1/instances/1.2.1.1.1"
+	if tag := s.get(path, "Accept", "application/dicom").Header.Get("ETag"); tag == "" || tag == newer.get(path, "Accept", "application/dicom").Header.Get("ETag") {
+		t.Errorf("two versions have the tag %s", tag)
 	}
 }
 

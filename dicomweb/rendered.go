@@ -158,7 +158,7 @@ func (s *server) showInstance(c *gin.Context, k keeping, list []int, p picture, 
 
 // showOne answers with one picture.
 func (s *server) showOne(c *gin.Context, k keeping, o Object, frame int, p picture, media string) error {
-	if s.fresh(c, entityTag(k.instances, "picture", media, p.key(), fmt.Sprint(frame)), k.at) {
+	if s.fresh(c, s.entityTag(k.instances, "picture", media, p.key(), fmt.Sprint(frame)), k.at) {
 		return nil
 	}
 	leave, err := s.gate.enter(c.Request.Context())
@@ -182,7 +182,7 @@ func (s *server) showOne(c *gin.Context, k keeping, o Object, frame int, p pictu
 // streamPictures answers with every frame of instances, or those of list, as a multipart body. Instances without pixels are left out.
 func (s *server) streamPictures(c *gin.Context, k keeping, list []int, p picture, media string) error {
 	base := s.base(c.Request)
-	tag := entityTag(k.instances, "rendered", media, p.key(), fmt.Sprint(list), base)
+	tag := s.entityTag(k.instances, "rendered", media, p.key(), fmt.Sprint(list), base)
 	if s.fresh(c, tag, k.at) {
 		return nil
 	}

@@ -33,7 +33,7 @@ func (s *server) retrieve(c *gin.Context) error {
 		return s.sendInstance(c, k, d)
 	}
 	base := s.base(c.Request)
-	tag := entityTag(k.instances, "dicom", fmt.Sprint(d), base)
+	tag := s.entityTag(k.instances, "dicom", fmt.Sprint(d), base)
 	switch {
 	case s.fresh(c, tag, k.at):
 		return nil
@@ -49,7 +49,7 @@ func (s *server) retrieve(c *gin.Context) error {
 type keeping struct {
 	instances []*pipeline.Instance // at least one
 	sizes     []int64              // of their files
-	at        time.Time            // when the newest of the files came
+	at        time.Time            // when it changed last
 }
 
 // asKept finds what the path names.
@@ -63,7 +63,7 @@ func (s *server) asKept(c *gin.Context) (keeping, error) {
 
 func (s *server) kept(ctx context.Context, study, series, sop string) (k keeping, err error) {
 	if k.instances, err = s.store.Instances(ctx, study, series, sop); err == nil {
-		k.at, k.sizes, err = modified(k.instances)
+		k.at, k.sizes, err = modified(k.instances, sop == "")
 	}
 	return k, err
 }
@@ -102,7 +102,7 @@ const maxBuffered = 64 << 20
 func (s *server) sendInstance(c *gin.Context, k keeping, d delivery) error {
 	in := k.instances[0]
 	target := s.target(d, in)
-	if s.fresh(c, entityTag(k.instances, "instance", target), k.at) {
+	if s.fresh(c, s.entityTag(k.instances, "instance", target), k.at) {
 		return nil
 	}
 	stored := &pieces{all: []piece{{path: in.Path, size: k.sizes[0]}}}
@@ -121,7 +121,7 @@ func (s *server) sendInstance(c *gin.Context, k keeping, d delivery) error {
 	defer o.Close()
 	if actual == asStored {
 		leave()
-		c.Header("ETag", entityTag(k.instances, "instance", asStored)) // another time it may be possible
+		c.Header("ETag", s.entityTag(k.instances, "instance", asStored)) // another time it may be possible
 		return s.content(c, labelled(mediaDICOM, in.TransferSyntaxUID), k.at, stored)
 	}
 	b := &buffer{limit: maxBuffered}

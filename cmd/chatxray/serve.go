@@ -93,7 +93,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	metrics := prometheus.NewRegistry()
 	countLine(metrics, line)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
-		Lookup: dicom.Lookup, Log: s.log, Metrics: metrics, Readings: readings{line, arch},
+		Lookup: dicom.Lookup, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch},
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
 		Imaging: imaging(),
 		Checks:  map[string]func(context.Context) error{"redis": claims.Ping},
