@@ -163,6 +163,7 @@ func TestDicomwebClientPython(t *testing.T) {
 		"bulk data of pixels",
 		"frames",
 		"frames of a compressed instance",
+		"parts are labelled as what they are",
 		"rendered instance",
 		"rendered frames",
 		"delete an instance",
