@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -280,4 +281,24 @@ func (s *server) stream(c *gin.Context, media string, write func(io.Writer) erro
 		return nil
 	}
 	return write(&steady{c: c})
+}
+
+// convert streams what is converted as it goes, in the client's turn of the gate.
+func (s *server) convert(c *gin.Context, media string, write func(io.Writer) error) error {
+	return s.stream(c, media, func(w io.Writer) error {
+		y, err := s.gate.yield(c.Request.Context())
+		if err != nil {
+			return err
+		}
+		defer y.close()
+		y.w = w
+		return write(y)
+	})
+}
+
+// partsTo writes a multipart body.
+func partsTo(w io.Writer, boundary string) *multipart.Writer {
+	mw := multipart.NewWriter(w)
+	_ = mw.SetBoundary(boundary) // one that boundaryOf has made
+	return mw
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"mime/multipart"
 	"net/textproto"
 	"slices"
 	"strconv"
@@ -16,55 +14,6 @@ import (
 
 	"chatxray/pipeline"
 )
-
-// Media types of answers of WADO-RS.
-var (
-	asFiles    = []string{mediaMulti + `; type="application/dicom"`, mediaDICOM, mediaZip}
-	asMetadata = []string{mediaJSON, mediaMulti + `; type="application/dicom+xml"`}
-	pictures   = []string{"image/jpeg", "image/png", "image/gif"}
-	asRendered = append([]string{mediaMulti + `; type="image/jpeg"`, "text/html", "application/pdf"}, pictures...)
-	asFrames   = []string{mediaMulti + `; type="application/octet-stream"`, mediaOctets, mediaMulti + `; type="image/jls"`}
-)
-
-// renderQuery are the parameters of pictures (PS3.18 section 8.3.5).
-var renderQuery = []parameter{
-	{name: "window", in: "query", about: "center,width[,function]", schema: map[string]any{"type": "string",
-		"pattern": "^(-?[0-9]{1,5}(\\.[0-9]{1,3})?,[1-9][0-9]{0,4}(,(linear|linear-exact|sigmoid))?)?$"}},
-	{name: "viewport", in: "query", about: "width,height[,sx,sy,sw,sh]: as large as fits, of the region only; a negative sw or sh turns it round.",
-		schema: map[string]any{"type": "string", "pattern": "^([1-9][0-9]{0,2},[1-9][0-9]{0,2})?$"}},
-	{name: "quality", in: "query", about: "Of JPEG.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": 100}},
-	{name: "annotation", in: "query", about: "Is written into the picture.", schema: map[string]any{"type": "string",
-		"enum": []string{"", "patient", "technique", "patient,technique"}}},
-}
-
-// uriQuery are the parameters of WADO-URI (PS3.18 section 9.1).
-var uriQuery = []parameter{
-	{name: "requestType", in: "query", about: "WADO", schema: map[string]any{"type": "string", "const": "WADO"}, required: true},
-	{name: "studyUID", in: "query", schema: uidSchema("Study Instance UID"), required: true},
-	{name: "seriesUID", in: "query", schema: uidSchema("Series Instance UID"), required: true},
-	{name: "objectUID", in: "query", schema: uidSchema("SOP Instance UID"), required: true},
-	{name: "contentType", in: "query", about: "application/dicom or a picture.", schema: map[string]any{"type": "string",
-		"enum": []string{mediaDICOM, "image/jpeg", "image/png"}}},
-	{name: "frameNumber", in: "query", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt32}},
-}
-
-// retrieveRoutes lists the resources of WADO-RS.
-func (s *server) retrieveRoutes() (t []route) {
-	get := func(path, what string, query []parameter, out []string, handle handler) {
-		t = append(t, route{"GET", path, RoleRead, what + " (WADO-RS)", query, nil, out, nil, handle})
-	}
-	for _, l := range []struct{ path, what string }{{studyPath, "a study"}, {seriesPath, "a series"}, {instancePath, "an instance"}} {
-		get(l.path, "Retrieve "+l.what, nil, asFiles, s.retrieve)
-		get(l.path+"/metadata", "Retrieve the metadata of "+l.what, nil, asMetadata, s.metadata)
-		get(l.path+"/rendered", "Render "+l.what, renderQuery, asRendered, s.rendered)
-		get(l.path+"/thumbnail", "Render "+l.what+" as a small picture", renderQuery, pictures, s.thumbnail)
-	}
-	get(instancePath+"/frames/:frames", "Retrieve frames", nil, asFrames, s.frames)
-	get(instancePath+"/frames/:frames/rendered", "Render frames", renderQuery, asRendered, s.rendered)
-	get(instancePath+"/frames/:frames/thumbnail", "Render a frame as a small picture", renderQuery, pictures, s.thumbnail)
-	get(instancePath+"/bulkdata/*path", "Retrieve a binary value that metadata name", nil, asFrames, s.bulkdata)
-	return t
-}
 
 // maxFrameList is how many frames one request may name.
 const maxFrameList = 10_000
@@ -213,7 +162,7 @@ func nativeFrames(o Object, list []int) (out []piece, ok bool) {
 		}
 		size *= int64(n)
 	}
-	value, err := o.Value("7FE00010")
+	value, err := o.Value(pixelValue)
 	if err != nil || size%8 != 0 || o.Header().String(pipeline.TagPhotometricInterpretation) == "YBR_FULL_422" {
 		return nil, false
 	}
@@ -244,17 +193,8 @@ func (s *server) frameURL(c *gin.Context, in *pipeline.Instance, f int) string {
 
 // streamFrames answers with more frames than are held in memory.
 func (s *server) streamFrames(c *gin.Context, in *pipeline.Instance, o Object, list []int, form frameForm, actual, boundary string) error {
-	return s.stream(c, related(mediaOf(actual), boundary), func(w io.Writer) error {
-		y, err := s.gate.yield(c.Request.Context())
-		if err != nil {
-			return err
-		}
-		defer y.close()
-		y.w = w
-		mw := multipart.NewWriter(y)
-		if err := mw.SetBoundary(boundary); err != nil {
-			return err
-		}
+	return s.convert(c, related(mediaOf(actual), boundary), func(w io.Writer) error {
+		mw := partsTo(w, boundary)
 		for _, f := range list {
 			b, _, err := o.Frame(c.Request.Context(), f, form.syntax)
 			if err != nil {
@@ -270,71 +210,6 @@ func (s *server) streamFrames(c *gin.Context, in *pipeline.Instance, o Object, l
 		}
 		return mw.Close()
 	})
-}
-
-// bulkdata returns a value that metadata has named by its BulkDataURI (PS3.18 section 10.4.1.1.5). That of compressed pixels is every
-// frame, that of video the stream.
-func (s *server) bulkdata(c *gin.Context) error {
-	k, err := s.asKept(c)
-	if err != nil {
-		return err
-	}
-	o, err := s.open(k.instances[0])
-	if err != nil {
-		return err
-	}
-	defer o.Close()
-	path := strings.ToUpper(strings.Trim(c.Param("path"), "/"))
-	value, err := o.Value(path)
-	switch {
-	case errors.Is(err, pipeline.ErrUnsupported) && path == "7FE00010":
-		return s.sendFrames(c, k, o, nil)
-	case err != nil:
-		return unable(k.instances[0], err)
-	}
-	return s.sendValue(c, k, o, path, value)
-}
-
-// sendValue answers with an uncompressed value.
-func (s *server) sendValue(c *gin.Context, k keeping, o Object, path string, value io.ReadSeeker) error {
-	size, err := value.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	offered := []string{mediaOctets}
-	if media := mediaOf(k.instances[0].TransferSyntaxUID); path == "7FE00010" && strings.HasPrefix(media, "video/") {
-		offered = []string{media, mediaOctets}
-	}
-	if mime := strings.ToLower(o.Header().String(tagMIMEType)); path == "00420011" && mime != "" && plainMedia(mime) {
-		offered = append(offered, mime)
-	}
-	for _, m := range accepted(c) {
-		kind, multi := m.inner()
-		for _, media := range offered {
-			if !kind.matches(media) {
-				continue
-			}
-			tag := s.entityTag(k.instances, "value", path, media, fmt.Sprint(multi))
-			if s.fresh(c, tag, k.at) {
-				return nil
-			}
-			p := &pieces{all: []piece{{value: value, size: size}}}
-			if multi {
-				boundary := boundaryOf(tag)
-				p.all = []piece{bytesPiece(partHead(boundary, true, media, "")), p.all[0], partsEnd(boundary)}
-				media = related(media, boundary)
-			}
-			return s.content(c, media, k.at, p)
-		}
-	}
-	return fmt.Errorf("%w: this value comes as %s", errNotAcceptable, strings.Join(offered, " or "))
-}
-
-const tagMIMEType pipeline.Tag = 0x00420012 // MIME Type of Encapsulated Document
-
-// plainMedia tells whether a string from a file may stand in a header.
-func plainMedia(s string) bool {
-	return len(s) < 64 && strings.Count(s, "/") == 1 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789/+-.") == ""
 }
 
 // frameOf is the frame that stands for an object: the one of the path, Representative Frame Number, or the first.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime/multipart"
 	"net/textproto"
 	"slices"
 
@@ -85,10 +84,7 @@ func (s *server) writeJSON(w io.Writer, found []*pipeline.Instance, base string)
 }
 
 func (s *server) writeXMLParts(w io.Writer, found []*pipeline.Instance, base, boundary string) error {
-	mw := multipart.NewWriter(w)
-	if err := mw.SetBoundary(boundary); err != nil {
-		return err
-	}
+	mw := partsTo(w, boundary)
 	for _, in := range found {
 		part, err := mw.CreatePart(textproto.MIMEHeader{"Content-Type": {mediaXML}, "Content-Location": {instanceURL(base, in) + "/metadata"}})
 		if err != nil {

@@ -186,18 +186,8 @@ func (s *server) streamPictures(c *gin.Context, k keeping, list []int, p picture
 	if s.fresh(c, tag, k.at) {
 		return nil
 	}
-	boundary := boundaryOf(tag)
-	return s.stream(c, related(media, boundary), func(w io.Writer) error {
-		y, err := s.gate.yield(c.Request.Context())
-		if err != nil {
-			return err
-		}
-		defer y.close()
-		y.w = w
-		mw := multipart.NewWriter(y)
-		if err := mw.SetBoundary(boundary); err != nil {
-			return err
-		}
+	return s.convert(c, related(media, boundaryOf(tag)), func(w io.Writer) error {
+		mw := partsTo(w, boundaryOf(tag))
 		some := false
 		for _, in := range k.instances {
 			n, err := s.drawInstance(c.Request.Context(), mw, in, list, p, media, base)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime/multipart"
 	"net/textproto"
 	"os"
 	"slices"
@@ -128,14 +127,8 @@ func (s *server) sendInstance(c *gin.Context, k keeping, d delivery) error {
 	switch _, err := file.WriteTo(b); {
 	case errors.Is(err, errLong):
 		leave()
-		return s.stream(c, labelled(mediaDICOM, actual), func(w io.Writer) error {
-			y, err := s.gate.yield(c.Request.Context())
-			if err != nil {
-				return err
-			}
-			defer y.close()
-			y.w = w
-			_, err = file.WriteTo(y)
+		return s.convert(c, labelled(mediaDICOM, actual), func(w io.Writer) error {
+			_, err := file.WriteTo(w)
 			return err
 		})
 	case err != nil:
@@ -186,10 +179,7 @@ func (s *server) converted(ctx context.Context, in *pipeline.Instance, target st
 // connection is cut, because a closed multipart body would say that nothing is missing.
 func (s *server) sendConverted(c *gin.Context, found []*pipeline.Instance, d delivery, base, tag string) error {
 	return s.stream(c, related(mediaDICOM, boundaryOf(tag)), func(w io.Writer) error {
-		mw := multipart.NewWriter(w)
-		if err := mw.SetBoundary(boundaryOf(tag)); err != nil {
-			return err
-		}
+		mw := partsTo(w, boundaryOf(tag))
 		for _, in := range found {
 			err := s.sendAs(c.Request.Context(), in, d, func(syntax string) (io.Writer, error) {
 				return mw.CreatePart(textproto.MIMEHeader{"Content-Type": {labelled(mediaDICOM, syntax)}, "Content-Location": {instanceURL(base, in)}})
