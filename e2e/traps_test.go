@@ -177,10 +177,11 @@ func TestTraps(t *testing.T) {
 		{"6 LF-only framing, missing closing delimiter, gzip body, zero parts, empty body: silent loss", func(f *field) {
 			whole := f.one("a1")
 			for name, body := range map[string][]byte{
-				"LF only":    bytes.ReplaceAll(whole, []byte("\r\n"), []byte("\n")),
-				"no end":     bytes.TrimSuffix(whole, []byte("--bnd--\r\n")),
-				"zero parts": []byte("--bnd--\r\n"),
-				"empty":      nil,
+				"LF only":     bytes.ReplaceAll(whole, []byte("\r\n"), []byte("\n")),
+				"no end":      bytes.TrimSuffix(whole, []byte("\r\n--bnd--\r\n")),
+				"half an end": bytes.TrimSuffix(whole, []byte("-\r\n")),
+				"zero parts":  []byte("--bnd--\r\n"),
+				"empty":       nil,
 			} {
 				if status, kept, _, _ := f.store(asDICOM, bytes.NewReader(body)); status != http.StatusBadRequest || kept != 0 || f.count() != 0 {
 					f.t.Errorf("%s: status %d, %d told as kept, %d found", name, status, kept, f.count())
