@@ -26,7 +26,7 @@ func (s *server) stow(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	format, err := answerFormat(c.Request.Header["Accept"])
+	format, err := answerFormat(accepted(c))
 	if err != nil {
 		return err
 	}

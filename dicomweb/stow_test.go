@@ -171,6 +171,18 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// TestAnswerFormat: what clients write into Accept when they store.
+func TestAnswerFormat(t *testing.T) {
+	s := start(t)
+	b := multipartOf("b", file(t, object(t, "1.2", "1.2.3", "1.2.3.4")))
+	for accept, want := range map[string]string{"": "json", "*/*": "json", "application/json": "json", "application/xml": "xml", `multipart/related; type="application/dicom+xml"`: "xml",
+		related("b"): "json", "multipart/related; type=application/octet-stream": "json", "application/dicom": "json", "application/dicom+xml;q=0.9, application/dicom+json;q=0.2": "xml"} {
+		if r := s.post("/studies", related("b"), bytes.NewReader(b), "Accept", accept); r.StatusCode != http.StatusOK || r.Header.Get("Content-Type") != "application/dicom+"+want {
+			t.Errorf("%q: %d %s", accept, r.StatusCode, r.Header.Get("Content-Type"))
+		}
+	}
+}
+
 func TestAnswerInXML(t *testing.T) {
 	s := start(t)
 	r := s.post("/studies", related("b"), bytes.NewReader(multipartOf("b", file(t, object(t, "1.2", "1.2.3", "1.2.3.4")))), "Accept", "application/dicom+xml")
