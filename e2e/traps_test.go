@@ -413,13 +413,16 @@ func oddUIDs(f *field) {
 			f.t.Errorf("%q: status %d, %d told as kept, %d as failed", odd, status, kept, failed)
 		}
 	}
-	long := bytes.Replace(f.objects["a1"], []byte(sop), []byte(sop[:len(sop)-1]+"9"), -1)
-	at := element(f.t, long, 0x0008, 0x0018, "UI")
-	n := int(long[at-2])
-	long = slices.Insert(long, at+n, []byte(strings.Repeat("1", 80-n))...)
-	long[at-2] = 80
-	if status, kept, _, _ := f.store(asDICOM, bytes.NewReader(framed("bnd", long))); status != http.StatusConflict || kept != 0 {
-		f.t.Errorf("a UID of 80 characters: status %d, %d told as kept", status, kept)
+	for _, tag := range [][2]uint16{{0x0008, 0x0018}, {0x0020, 0x000E}} { // of the first, the File Meta Information tells another value
+		long := bytes.ReplaceAll(f.objects["a1"], []byte(sop), []byte(sop[:len(sop)-1]+"9"))
+		at := element(f.t, long, tag[0], tag[1], "UI")
+		n := int(long[at-2])
+		digits := len(bytes.TrimRight(long[at:at+n], "\x00"))
+		long = slices.Replace(long, at+digits, at+n, []byte(strings.Repeat("1", 80-digits))...)
+		long[at-2] = 80
+		if status, kept, _, _ := f.store(asDICOM, bytes.NewReader(framed("bnd", long))); status != http.StatusConflict || kept != 0 {
+			f.t.Errorf("a UID of 80 characters: status %d, %d told as kept", status, kept)
+		}
 	}
 	for uid, pad := range map[string]string{".1.12": " ", ".1.13": "\x00"} {
 		b := bytes.ReplaceAll(f.objects["a2"], []byte(f.prefix+".1.1.2"), []byte(f.prefix+uid+pad))
