@@ -43,12 +43,15 @@ var build = sync.OnceValues(func() (string, error) {
 	return bin, nil
 })
 
-// watchSources looks at every folder of the module. go test knows what a test has looked at, and would else take a result from its cache
+// watchSources looks at every source of the module. go test knows what a test has looked at, and would else take a result from its cache
 // though the product, which nothing here imports, has changed.
 func watchSources() {
 	_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
 		if err == nil && d.IsDir() && path != root && strings.HasPrefix(d.Name(), ".") {
 			return filepath.SkipDir
+		}
+		if filepath.Ext(path) == ".go" {
+			_, err = os.Stat(path)
 		}
 		return err
 	})
