@@ -34,6 +34,7 @@ var root = func() string {
 }()
 
 var build = sync.OnceValues(func() (string, error) {
+	watchSources()
 	bin := filepath.Join(os.TempDir(), fmt.Sprintf("chatxray-e2e-%d", os.Getpid()))
 	cmd := exec.Command("go", "build", "-o", bin, "./cmd/chatxray")
 	cmd.Dir = root
@@ -43,7 +44,7 @@ var build = sync.OnceValues(func() (string, error) {
 	return bin, nil
 })
 
-// watchSources looks at every source of the module. go test knows what a test has looked at, and would else take a result from its cache
+// watchSources looks at every source of the module. go test knows what a test has looked at (once it runs tests), and would else take a result from its cache
 // though the product, which nothing here imports, has changed.
 func watchSources() {
 	_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
@@ -58,7 +59,6 @@ func watchSources() {
 }
 
 func TestMain(m *testing.M) {
-	watchSources()
 	if os.Getenv("CHATXRAY_BUNDLES") == "" {
 		os.Setenv("CHATXRAY_BUNDLES", filepath.Join(root, "bundles"))
 	}
