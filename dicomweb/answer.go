@@ -19,15 +19,17 @@ const (
 	mediaXML  = "application/dicom+xml"
 )
 
-// answerFormat chooses between the two forms of a data set in an answer; JSON where both are welcome.
-func answerFormat(accept []string) (string, error) {
-	for _, m := range parseAccept(accept) {
+// answerFormat chooses between the two forms of a data set in an answer; JSON where both are welcome. Clients that copy the Content-Type
+// name multipart/related or application/dicom.
+func answerFormat(accept []mediaType) (string, error) {
+	for _, m := range accept {
+		kind, multi := m.inner()
 		switch {
-		case m.matches(mediaJSON), m.matches("application/json"):
+		case kind.matches(mediaJSON), kind.matches("application/json"):
 			return mediaJSON, nil
-		case m.matches(mediaXML), m.matches("application/xml"), m.matches("text/xml"):
+		case kind.matches(mediaXML), kind.matches("application/xml"), kind.matches("text/xml"):
 			return mediaXML, nil
-		case m.matches("multipart/related") || m.matches("application/dicom"): // sent by clients that copy the Content-Type
+		case kind.matches(mediaDICOM), multi && m.q > 0:
 			return mediaJSON, nil
 		}
 	}

@@ -266,6 +266,9 @@ func (s *server) admitTo(role Role) gin.HandlerFunc {
 		return func(*gin.Context) {}
 	}
 	return func(c *gin.Context) {
+		h := c.Writer.Header() // of every answer about patients, unless it has a name by which a cache can ask whether it is still right
+		h.Set("Cache-Control", "no-store")
+		h.Add("Vary", "Accept")
 		p, err := s.Guard.who(c.Request, addressKey(c.ClientIP()))
 		if err == nil {
 			c.Set(principalKey, p.name)

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -188,10 +190,10 @@ func (w *steady) ReadFrom(r io.Reader) (sent int64, err error) {
 	return sent, nil
 }
 
-// entityTag names a representation: what it is made of and how. What has the same tag has the same bytes.
-func entityTag(found []*pipeline.Instance, how ...string) string {
+// entityTag names a representation: what it is made of, how, and by which version. What has the same tag has the same bytes.
+func (s *server) entityTag(found []*pipeline.Instance, how ...string) string {
 	h := sha256.New()
-	for _, x := range how {
+	for _, x := range append(how, s.Version) {
 		fmt.Fprintf(h, "%d:%s", len(x), x)
 	}
 	for _, in := range found {
@@ -203,9 +205,14 @@ func entityTag(found []*pipeline.Instance, how ...string) string {
 // boundaryOf makes a multipart boundary of an entity tag, so that the same representation has the same bytes.
 func boundaryOf(tag string) string { return "chatxray-" + strings.Trim(tag, `"`) }
 
-// modified is when the newest of the files came, to the second; zero where one is gone.
-func modified(found []*pipeline.Instance) (newest time.Time, sizes []int64, err error) {
+// modified is when the newest of the files came. A set of them has changed, too, when one is taken away, which its folders tell.
+func modified(found []*pipeline.Instance, set bool) (newest time.Time, sizes []int64, err error) {
+	folders := map[string]bool{}
 	for _, in := range found {
+		if set {
+			series := filepath.Dir(in.Path)
+			folders[series], folders[filepath.Dir(series)] = true, true
+		}
 		st, err := os.Stat(in.Path)
 		if errors.Is(err, os.ErrNotExist) {
 			return time.Time{}, nil, errGone(in)
@@ -218,6 +225,11 @@ func modified(found []*pipeline.Instance) (newest time.Time, sizes []int64, err 
 		}
 		sizes = append(sizes, st.Size())
 	}
+	for dir := range folders {
+		if st, err := os.Stat(dir); err == nil && st.ModTime().After(newest) {
+			newest = st.ModTime()
+		}
+	}
 	return newest, sizes, nil
 }
 
@@ -225,7 +237,6 @@ func modified(found []*pipeline.Instance) (newest time.Time, sizes []int64, err 
 func (s *server) fresh(c *gin.Context, tag string, at time.Time) (done bool) {
 	h := c.Writer.Header()
 	h.Set("ETag", tag)
-	h.Add("Vary", "Accept")
 	h.Set("Cache-Control", "private, no-cache")
 	if !at.IsZero() {
 		h.Set("Last-Modified", at.UTC().Format(http.TimeFormat))
@@ -247,8 +258,9 @@ func (s *server) fresh(c *gin.Context, tag string, at time.Time) (done bool) {
 	return done
 }
 
-// content answers with bytes whose length is known: Range, If-Range, If-Match, HEAD and all. fresh has been called.
-func (s *server) content(c *gin.Context, media string, at time.Time, p *pieces) {
+// content answers with bytes whose length is known: Range, If-Range, If-Match, HEAD and all. fresh has been called. There is never an
+// error to refuse: what breaks off is noted, and cut by net/http, which has told the length.
+func (s *server) content(c *gin.Context, media string, at time.Time, p *pieces) error {
 	defer p.Close()
 	c.Header("Content-Type", media)
 	w := &steady{c: c}
@@ -256,27 +268,37 @@ func (s *server) content(c *gin.Context, media string, at time.Time, p *pieces) 
 	if w.err != nil { // net/http cuts the connection: fewer bytes than Content-Length says
 		_ = c.Error(fmt.Errorf("the answer broke off: %w", w.err))
 	}
+	return nil
 }
 
-// stream answers with bytes that are made as they go: no Range. write is not called for HEAD. An error before the first byte is told; a
-// later one cuts the connection, so that half an answer does not look whole.
-func (s *server) stream(c *gin.Context, media string, write func(io.Writer) error) {
+// stream answers with bytes that are made as they go: no Range. write is not called for HEAD.
+func (s *server) stream(c *gin.Context, media string, write func(io.Writer) error) error {
 	c.Header("Content-Type", media)
 	c.Header("Accept-Ranges", "none")
 	c.Status(http.StatusOK)
 	if c.Request.Method == http.MethodHead {
 		c.Writer.WriteHeaderNow()
-		return
+		return nil
 	}
-	if err := write(&steady{c: c}); err != nil {
-		if !c.Writer.Written() {
-			for _, name := range []string{"Content-Type", "Accept-Ranges", "ETag", "Last-Modified", "Content-Disposition"} {
-				c.Writer.Header().Del(name)
-			}
-			s.refuse(c, err)
-			return
+	return write(&steady{c: c})
+}
+
+// convert streams what is converted as it goes, in the client's turn of the gate.
+func (s *server) convert(c *gin.Context, media string, write func(io.Writer) error) error {
+	return s.stream(c, media, func(w io.Writer) error {
+		y, err := s.gate.yield(c.Request.Context())
+		if err != nil {
+			return err
 		}
-		_ = c.Error(err)
-		panic(http.ErrAbortHandler)
-	}
+		defer y.close()
+		y.w = w
+		return write(y)
+	})
+}
+
+// partsTo writes a multipart body.
+func partsTo(w io.Writer, boundary string) *multipart.Writer {
+	mw := multipart.NewWriter(w)
+	_ = mw.SetBoundary(boundary) // one that boundaryOf has made
+	return mw
 }

@@ -15,19 +15,18 @@ type Deleter interface {
 }
 
 // remove answers DELETE of a study, a series or an instance with 204.
-func (s *server) remove(c *gin.Context) {
+func (s *server) remove(c *gin.Context) error {
 	study, series, sop, err := pathUIDs(c)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	// Who asked may go away in the middle; what has begun is finished.
 	n, err := s.Deleter.Delete(context.WithoutCancel(c.Request.Context()), study, series, sop)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	s.Log.Warn().Str("study", study).Str("series", series).Str("instance", sop).Int("instances", n).
 		Str("by", c.GetString(principalKey)).Str("client", c.ClientIP()).Msg("deleted")
 	c.Status(http.StatusNoContent)
+	return nil
 }

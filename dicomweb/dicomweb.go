@@ -144,6 +144,7 @@ type Deps struct {
 	Pages    fs.FS                                                       // the files of a web viewer; nil without one
 	Routes   func(gin.RoutesInfo)                                        // gets the routes; nil where nobody asks
 	Log      zerolog.Logger                                              // gets UIDs, never patient data
+	Version  string                                                      // of the program: another one may write and draw otherwise
 	Imaging
 }
 
@@ -232,6 +233,9 @@ func (s *server) recovered(c *gin.Context) {
 			panic(p)
 		default:
 			s.Log.Error().Str("route", c.FullPath()).Bytes("stack", debug.Stack()).Msg("a request panicked")
+			if c.Writer.Written() {
+				panic(http.ErrAbortHandler) // half an answer must not look whole
+			}
 			c.AbortWithStatusJSON(http.StatusInternalServerError, gin.H{"error": "the service failed; its log says why"})
 		}
 	}()

@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -27,35 +26,29 @@ const (
 	tagMeasurementUnits pipeline.Tag = 0x004008EA
 )
 
-// showDocument answers with an object that is no image: a structured report as text/html, an encapsulated PDF as it is. It is false where
-// the object is neither, or the client takes neither.
-func (s *server) showDocument(c *gin.Context, in *pipeline.Instance, o Object, forms []shown, at time.Time) bool {
+// showDocument answers with an object that is no image: a structured report as text/html, an encapsulated PDF as it is. Where the object
+// is neither, or the client takes neither, the error is noImage.
+func (s *server) showDocument(c *gin.Context, k keeping, o Object, forms []shown, noImage error) error {
 	takes := func(media string) bool { return slices.Contains(forms, shown{media, false}) }
-	one := []*pipeline.Instance{in}
 	switch _, report := o.Header().Get(tagContentSequence); {
-	case in.SOPClassUID == encapsulatedPDF && takes("application/pdf"):
+	case k.instances[0].SOPClassUID == encapsulatedPDF && takes("application/pdf"):
 		value, err := o.Value(documentValue)
 		if err != nil {
-			s.refuse(c, unable(in, err))
-			return true
+			return unable(k.instances[0], err)
 		}
 		size, err := value.Seek(0, io.SeekEnd)
-		if err != nil {
-			s.refuse(c, err)
-			return true
+		if err != nil || s.fresh(c, s.entityTag(k.instances, "pdf"), k.at) {
+			return err
 		}
-		if !s.fresh(c, entityTag(one, "pdf"), at) {
-			s.content(c, "application/pdf", at, &pieces{all: []piece{{value: value, size: size}}})
-		}
+		return s.content(c, "application/pdf", k.at, &pieces{all: []piece{{value: value, size: size}}})
 	case report && takes("text/html"):
-		if !s.fresh(c, entityTag(one, "html"), at) {
-			c.Header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
-			s.content(c, "text/html; charset=utf-8", at, &pieces{all: []piece{bytesPiece(reportPage(o.Header()))}})
+		if s.fresh(c, s.entityTag(k.instances, "html"), k.at) {
+			return nil
 		}
-	default:
-		return false
+		c.Header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
+		return s.content(c, "text/html; charset=utf-8", k.at, &pieces{all: []piece{bytesPiece(reportPage(o.Header()))}})
 	}
-	return true
+	return unable(k.instances[0], noImage)
 }
 
 // reportPage writes a structured report for people: the tree of its content items as nested lists.

@@ -54,7 +54,7 @@ var wire = []struct {
 	{pipeline.ErrMissingPart, http.StatusServiceUnavailable, 0x0110, "a run-time part is missing"},
 	{pipeline.ErrNotImage, http.StatusConflict, 0x0122, "not an object that this service keeps"},
 	{pipeline.ErrUnsupported, http.StatusUnsupportedMediaType, 0x0122, "not supported"},
-	{pipeline.ErrUnknown, http.StatusBadRequest, 0xC000, "unknown transfer syntax or not DICOM"},
+	{pipeline.ErrUnknown, http.StatusBadRequest, 0xC122, "transfer syntax is not of the standard"},
 	{pipeline.ErrInvalid, http.StatusBadRequest, 0xC000, "not a valid DICOM file"},
 	{errBroken, http.StatusBadRequest, 0xC000, "upload broke off"},
 	{os.ErrDeadlineExceeded, http.StatusRequestTimeout, 0xC000, "upload stood still"},
@@ -85,8 +85,16 @@ func reasonOf(err error) (reason int, comment string) {
 const retryAfter = "5"
 
 // refuse answers a whole request with an error: a JSON object with one sentence. The text of an error that has no entry in the table
-// stays in the log.
+// stays in the log. Where an answer has begun the connection is cut, so that half of it does not look whole.
 func (s *server) refuse(c *gin.Context, err error) {
+	_ = c.Error(err) // for the access log
+	if c.Writer.Written() {
+		panic(http.ErrAbortHandler)
+	}
+	for _, name := range []string{"Accept-Ranges", "Content-Disposition", "Content-Security-Policy", "Content-Type", "ETag", "Last-Modified"} { // of what would have come
+		c.Writer.Header().Del(name)
+	}
+	c.Header("Cache-Control", "no-store")
 	status := statusOf(err)
 	text := err.Error()
 	if status == http.StatusInternalServerError {
@@ -96,12 +104,11 @@ func (s *server) refuse(c *gin.Context, err error) {
 		c.Header("Retry-After", retryAfter)
 	}
 	s.deny(c, err)
-	_ = c.Error(err) // for the access log
 	c.Abort()
 	c.JSON(status, gin.H{"error": text})
 }
 
-// studyUID, seriesUID and instanceUID check a UID of the path.
+// pathUIDs checks the UIDs of the path; those that it does not name are empty.
 func pathUIDs(c *gin.Context) (study, series, sop string, err error) {
 	uids := [3]string{}
 	for i, name := range []string{"study", "series", "instance"} {

@@ -1,70 +1,19 @@
 package dicomweb
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"mime/multipart"
 	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/gin-gonic/gin"
 
 	"chatxray/pipeline"
 )
-
-// Media types of answers of WADO-RS.
-var (
-	asFiles    = []string{mediaMulti + `; type="application/dicom"`, mediaDICOM, mediaZip}
-	asMetadata = []string{mediaJSON, mediaMulti + `; type="application/dicom+xml"`}
-	pictures   = []string{"image/jpeg", "image/png", "image/gif"}
-	asRendered = append([]string{mediaMulti + `; type="image/jpeg"`, "text/html", "application/pdf"}, pictures...)
-	asFrames   = []string{mediaMulti + `; type="application/octet-stream"`, mediaOctets, mediaMulti + `; type="image/jls"`}
-)
-
-// renderQuery are the parameters of pictures (PS3.18 section 8.3.5).
-var renderQuery = []parameter{
-	{name: "window", in: "query", about: "center,width[,function]", schema: map[string]any{"type": "string",
-		"pattern": "^(-?[0-9]{1,5}(\\.[0-9]{1,3})?,[1-9][0-9]{0,4}(,(linear|linear-exact|sigmoid))?)?$"}},
-	{name: "viewport", in: "query", about: "width,height[,sx,sy,sw,sh]: as large as fits, of the region only; a negative sw or sh turns it round.",
-		schema: map[string]any{"type": "string", "pattern": "^([1-9][0-9]{0,2},[1-9][0-9]{0,2})?$"}},
-	{name: "quality", in: "query", about: "Of JPEG.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": 100}},
-	{name: "annotation", in: "query", about: "Is written into the picture.", schema: map[string]any{"type": "string",
-		"enum": []string{"", "patient", "technique", "patient,technique"}}},
-}
-
-// uriQuery are the parameters of WADO-URI (PS3.18 section 9.1).
-var uriQuery = []parameter{
-	{name: "requestType", in: "query", about: "WADO", schema: map[string]any{"type": "string", "const": "WADO"}, required: true},
-	{name: "studyUID", in: "query", schema: uidSchema("Study Instance UID"), required: true},
-	{name: "seriesUID", in: "query", schema: uidSchema("Series Instance UID"), required: true},
-	{name: "objectUID", in: "query", schema: uidSchema("SOP Instance UID"), required: true},
-	{name: "contentType", in: "query", about: "application/dicom or a picture.", schema: map[string]any{"type": "string",
-		"enum": []string{mediaDICOM, "image/jpeg", "image/png"}}},
-	{name: "frameNumber", in: "query", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt32}},
-}
-
-// retrieveRoutes lists the resources of WADO-RS.
-func (s *server) retrieveRoutes() (t []route) {
-	get := func(path, what string, query []parameter, out []string, handle gin.HandlerFunc) {
-		t = append(t, route{"GET", path, RoleRead, what + " (WADO-RS)", query, nil, out, nil, handle})
-	}
-	for _, l := range []struct{ path, what string }{{studyPath, "a study"}, {seriesPath, "a series"}, {instancePath, "an instance"}} {
-		get(l.path, "Retrieve "+l.what, nil, asFiles, s.retrieve)
-		get(l.path+"/metadata", "Retrieve the metadata of "+l.what, nil, asMetadata, s.metadata)
-		get(l.path+"/rendered", "Render "+l.what, renderQuery, asRendered, s.rendered)
-		get(l.path+"/thumbnail", "Render "+l.what+" as a small picture", renderQuery, pictures, s.thumbnail)
-	}
-	get(instancePath+"/frames/:frames", "Retrieve frames", nil, asFrames, s.frames)
-	get(instancePath+"/frames/:frames/rendered", "Render frames", renderQuery, asRendered, s.rendered)
-	get(instancePath+"/frames/:frames/thumbnail", "Render a frame as a small picture", renderQuery, pictures, s.thumbnail)
-	get(instancePath+"/bulkdata/*path", "Retrieve a binary value that metadata name", nil, asFrames, s.bulkdata)
-	return t
-}
 
 // maxFrameList is how many frames one request may name.
 const maxFrameList = 10_000
@@ -89,113 +38,114 @@ func frameList(c *gin.Context) ([]int, error) {
 }
 
 // frames is WADO-RS of frames (PS3.18 section 10.4.1.1.6).
-func (s *server) frames(c *gin.Context) {
-	found, err := s.found(c)
+func (s *server) frames(c *gin.Context) error {
+	k, err := s.asKept(c)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	list, err := frameList(c)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
-	o, err := s.open(found[0])
+	o, err := s.open(k.instances[0])
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	defer o.Close()
-	s.sendFrames(c, found[0], o, list)
+	return s.sendFrames(c, k, o, list)
 }
 
-// sendFrames answers with frames (from 0) of an open object in the first of the client's forms that can be made.
-func (s *server) sendFrames(c *gin.Context, in *pipeline.Instance, o Object, list []int) {
+// framesOf lists the frames of an object that a request is about, from 0: those that it names, else all.
+func framesOf(o Object, named []int) ([]int, error) {
 	n, err := o.Frames()
 	if err != nil {
-		s.refuse(c, unable(in, err))
-		return
+		return nil, err
 	}
-	for _, f := range list {
-		if f >= n {
-			s.refuse(c, fmt.Errorf("%w: frame %d of %d", pipeline.ErrNotFound, f+1, n))
-			return
+	if named == nil {
+		for i := range n {
+			named = append(named, i)
 		}
 	}
+	for _, f := range named {
+		if f >= n {
+			return nil, fmt.Errorf("%w: frame %d of %d", pipeline.ErrNotFound, f+1, n)
+		}
+	}
+	return named, nil
+}
+
+// sendFrames answers with the named frames of an open object, nil for all, in the first of the client's forms that can be made.
+func (s *server) sendFrames(c *gin.Context, k keeping, o Object, named []int) error {
+	in := k.instances[0]
+	list, err := framesOf(o, named)
+	if err != nil {
+		return unable(in, err)
+	}
 	var failed error
-	for _, form := range frameForms(parseAccept(c.Request.Header["Accept"]), in.TransferSyntaxUID) {
+	for _, form := range frameForms(accepted(c), in.TransferSyntaxUID) {
 		if form.single && len(list) > 1 {
 			continue
 		}
-		done, err := s.sendForm(c, in, o, list, form)
-		if done {
-			return
+		err := s.sendForm(c, k, o, list, form)
+		if err == nil || !errors.Is(err, errNotAcceptable) {
+			return err
 		}
-		if failed == nil {
-			failed = err
-		}
+		failed = cmp.Or(failed, err)
 	}
 	if failed == nil {
 		failed = fmt.Errorf(`%w: frames come as multipart/related of application/octet-stream, of the image type of their transfer syntax, %s, or of what they can be converted to`,
 			errNotAcceptable, mediaOf(in.TransferSyntaxUID))
 	}
-	s.refuse(c, failed)
+	return failed
 }
 
-// sendForm answers with frames in one form, or says why it cannot be made.
-func (s *server) sendForm(c *gin.Context, in *pipeline.Instance, o Object, list []int, form frameForm) (done bool, err error) {
-	ctx := c.Request.Context()
-	one := []*pipeline.Instance{in}
-	at, _, err := modified(one)
-	if err != nil {
-		return false, err
-	}
-	tag := entityTag(one, "frames", fmt.Sprint(list, form), s.base(c.Request))
+// sendForm answers with frames in one form. Where that cannot be made, nothing has been written, and the error wraps errNotAcceptable.
+func (s *server) sendForm(c *gin.Context, k keeping, o Object, list []int, form frameForm) error {
+	ctx, in := c.Request.Context(), k.instances[0]
+	tag := s.entityTag(k.instances, "frames", fmt.Sprint(list, form), s.base(c.Request))
 	native := slices.Contains(uncompressed, in.TransferSyntaxUID)
 	if native && (form.syntax == asStored || form.syntax == explicitLE) {
 		if p, ok := nativeFrames(o, list); ok {
-			if !s.fresh(c, tag, at) {
-				s.sendParts(c, in, list, form, explicitLE, at, p)
+			if s.fresh(c, tag, k.at) {
+				return nil
 			}
-			return true, nil
+			return s.sendParts(c, k, list, form, explicitLE, p)
 		}
+	}
+	if form.syntax != asStored && !s.Transcodes(in.TransferSyntaxUID, form.syntax) {
+		return fmt.Errorf("%w: frames of transfer syntax %s are not converted to %q", errNotAcceptable, in.TransferSyntaxUID, printable(form.syntax))
 	}
 	leave, err := s.gate.enter(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer leave()
-	if form.syntax != asStored && !s.Transcodes(in.TransferSyntaxUID, form.syntax) {
-		return false, fmt.Errorf("%w: frames of transfer syntax %s are not converted to %q", errNotAcceptable, in.TransferSyntaxUID, printable(form.syntax))
-	}
 	first, actual, err := o.Frame(ctx, list[0], form.syntax)
 	if err != nil {
-		return false, unable(in, err)
+		return unable(in, err)
 	}
-	if s.fresh(c, tag, at) {
-		return true, nil
+	if s.fresh(c, tag, k.at) {
+		return nil
 	}
-	if int64(len(first))*int64(len(list)) <= maxBuffered || form.single {
-		release, err := s.gate.hold(len(first) * len(list))
-		if err != nil {
-			return false, err
-		}
-		defer release()
-		parts := []piece{bytesPiece(first)}
-		for _, f := range list[1:] {
-			b, _, err := o.Frame(ctx, f, form.syntax)
-			if err != nil {
-				return false, unable(in, err)
-			}
-			parts = append(parts, bytesPiece(b))
-		}
+	if int64(len(first))*int64(len(list)) > maxBuffered && !form.single {
 		leave()
-		s.sendParts(c, in, list, form, actual, at, parts)
-		return true, nil
+		return s.streamFrames(c, in, o, list, form, actual, boundaryOf(tag))
+	}
+	release, err := s.gate.hold(len(first) * len(list))
+	if err != nil {
+		return err
+	}
+	defer release()
+	parts := []piece{bytesPiece(first)}
+	for _, f := range list[1:] {
+		b, _, err := o.Frame(ctx, f, form.syntax)
+		if err != nil {
+			return unable(in, err)
+		}
+		parts = append(parts, bytesPiece(b))
 	}
 	leave()
-	s.streamFrames(c, in, o, list, form, actual, boundaryOf(tag))
-	return true, nil
+	return s.sendParts(c, k, list, form, actual, parts)
 }
 
 // uncompressed are the transfer syntaxes whose frames need no decoding.
@@ -212,7 +162,7 @@ func nativeFrames(o Object, list []int) (out []piece, ok bool) {
 		}
 		size *= int64(n)
 	}
-	value, err := o.Value("7FE00010")
+	value, err := o.Value(pixelValue)
 	if err != nil || size%8 != 0 || o.Header().String(pipeline.TagPhotometricInterpretation) == "YBR_FULL_422" {
 		return nil, false
 	}
@@ -223,19 +173,18 @@ func nativeFrames(o Object, list []int) (out []piece, ok bool) {
 }
 
 // sendParts answers with frames, one piece each.
-func (s *server) sendParts(c *gin.Context, in *pipeline.Instance, list []int, form frameForm, actual string, at time.Time, parts []piece) {
+func (s *server) sendParts(c *gin.Context, k keeping, list []int, form frameForm, actual string, parts []piece) error {
 	media := labelled(mediaOf(actual), actual)
 	if form.single {
-		s.content(c, media, at, &pieces{all: parts})
-		return
+		return s.content(c, media, k.at, &pieces{all: parts})
 	}
 	boundary := boundaryOf(c.Writer.Header().Get("ETag"))
 	p := new(pieces)
 	for i, f := range list {
-		p.all = append(p.all, bytesPiece(partHead(boundary, i == 0, media, s.frameURL(c, in, f))), parts[i])
+		p.all = append(p.all, bytesPiece(partHead(boundary, i == 0, media, s.frameURL(c, k.instances[0], f))), parts[i])
 	}
-	p.all = append(p.all, bytesPiece([]byte("\r\n--"+boundary+"--\r\n")))
-	s.content(c, related(mediaOf(actual), boundary), at, p)
+	p.all = append(p.all, partsEnd(boundary))
+	return s.content(c, related(mediaOf(actual), boundary), k.at, p)
 }
 
 func (s *server) frameURL(c *gin.Context, in *pipeline.Instance, f int) string {
@@ -243,18 +192,9 @@ func (s *server) frameURL(c *gin.Context, in *pipeline.Instance, f int) string {
 }
 
 // streamFrames answers with more frames than are held in memory.
-func (s *server) streamFrames(c *gin.Context, in *pipeline.Instance, o Object, list []int, form frameForm, actual, boundary string) {
-	s.stream(c, related(mediaOf(actual), boundary), func(w io.Writer) error {
-		y, err := s.gate.yield(c.Request.Context())
-		if err != nil {
-			return err
-		}
-		defer y.close()
-		y.w = w
-		mw := multipart.NewWriter(y)
-		if err := mw.SetBoundary(boundary); err != nil {
-			return err
-		}
+func (s *server) streamFrames(c *gin.Context, in *pipeline.Instance, o Object, list []int, form frameForm, actual, boundary string) error {
+	return s.convert(c, related(mediaOf(actual), boundary), func(w io.Writer) error {
+		mw := partsTo(w, boundary)
 		for _, f := range list {
 			b, _, err := o.Frame(c.Request.Context(), f, form.syntax)
 			if err != nil {
@@ -270,96 +210,6 @@ func (s *server) streamFrames(c *gin.Context, in *pipeline.Instance, o Object, l
 		}
 		return mw.Close()
 	})
-}
-
-// bulkdata returns a value that metadata has named by its BulkDataURI (PS3.18 section 10.4.1.1.5); that of compressed pixels is every
-// frame, as they are stored unless another form is asked for.
-func (s *server) bulkdata(c *gin.Context) {
-	found, err := s.found(c)
-	if err != nil {
-		s.refuse(c, err)
-		return
-	}
-	in := found[0]
-	o, err := s.open(in)
-	if err != nil {
-		s.refuse(c, err)
-		return
-	}
-	defer o.Close()
-	path := strings.ToUpper(strings.Trim(c.Param("path"), "/"))
-	value, err := o.Value(path)
-	switch {
-	case errors.Is(err, pipeline.ErrUnsupported) && path == "7FE00010":
-		s.sendAllFrames(c, in, o)
-		return
-	case err != nil:
-		s.refuse(c, unable(in, err))
-		return
-	}
-	s.sendValue(c, in, o, path, value)
-}
-
-func (s *server) sendAllFrames(c *gin.Context, in *pipeline.Instance, o Object) {
-	n, err := o.Frames()
-	if err != nil {
-		s.refuse(c, unable(in, err))
-		return
-	}
-	list := make([]int, n)
-	for i := range list {
-		list[i] = i
-	}
-	s.sendFrames(c, in, o, list)
-}
-
-// sendValue answers with an uncompressed value.
-func (s *server) sendValue(c *gin.Context, in *pipeline.Instance, o Object, path string, value io.ReadSeeker) {
-	size, err := value.Seek(0, io.SeekEnd)
-	if err != nil {
-		s.refuse(c, err)
-		return
-	}
-	at, _, err := modified([]*pipeline.Instance{in})
-	if err != nil {
-		s.refuse(c, err)
-		return
-	}
-	offered := []string{mediaOctets}
-	if mime := strings.ToLower(o.Header().String(tagMIMEType)); path == "00420011" && mime != "" && plainMedia(mime) {
-		offered = append(offered, mime)
-	}
-	for _, m := range parseAccept(c.Request.Header["Accept"]) {
-		for _, media := range offered {
-			single := m.matches(media)
-			if multi := m.q > 0 && m.name == mediaMulti && (m.params["type"] == "" || m.params["type"] == media || m.params["type"] == "*/*"); !single && !multi {
-				continue
-			}
-			tag := entityTag([]*pipeline.Instance{in}, "value", path, media, fmt.Sprint(single))
-			if s.fresh(c, tag, at) {
-				return
-			}
-			if media != mediaOctets && media != "application/pdf" { // a page that somebody has stored must not act for who looks at it
-				c.Header("Content-Security-Policy", "default-src 'none'; sandbox")
-			}
-			p := &pieces{all: []piece{{value: value, size: size}}}
-			if !single {
-				boundary := boundaryOf(tag)
-				p.all = []piece{bytesPiece(partHead(boundary, true, media, "")), p.all[0], bytesPiece([]byte("\r\n--" + boundary + "--\r\n"))}
-				media = related(media, boundary)
-			}
-			s.content(c, media, at, p)
-			return
-		}
-	}
-	s.refuse(c, fmt.Errorf("%w: this value comes as %s", errNotAcceptable, strings.Join(offered, " or ")))
-}
-
-const tagMIMEType pipeline.Tag = 0x00420012 // MIME Type of Encapsulated Document
-
-// plainMedia tells whether a string from a file may stand in a header.
-func plainMedia(s string) bool {
-	return len(s) < 64 && strings.Count(s, "/") == 1 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789/+-.") == ""
 }
 
 // frameOf is the frame that stands for an object: the one of the path, Representative Frame Number, or the first.

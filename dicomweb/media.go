@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/gin-gonic/gin"
 )
 
 // mediaType is a media type or media range as it stands in Content-Type or Accept. Names and type are in lower case, values as sent.
@@ -67,6 +69,18 @@ func parseAccept(headers []string) []mediaType {
 	return out
 }
 
+// accepted reads what a client takes: the query parameter accept, which goes before the header (PS3.18 section 8.3.3.1), or the header.
+func accepted(c *gin.Context) []mediaType {
+	headers := c.Request.Header["Accept"]
+	if v := c.Query("accept"); v != "" {
+		headers = []string{unencodedPlus.Replace(v)}
+	}
+	return parseAccept(headers)
+}
+
+// unencodedPlus puts back the plus of a media type that was not percent-encoded, and so became a space.
+var unencodedPlus = strings.NewReplacer("dicom xml", "dicom+xml", "dicom json", "dicom+json")
+
 // split cuts at a separator outside double quotes.
 func split(s string, sep byte) []string {
 	var out []string
@@ -110,6 +124,14 @@ func (m mediaType) matches(name string) bool {
 	}
 	major, ok := strings.CutSuffix(m.name, "/*")
 	return ok && strings.HasPrefix(name, major+"/")
+}
+
+// inner is the media range that is wanted, and whether it is wanted in a multipart body.
+func (m mediaType) inner() (kind mediaType, multi bool) {
+	if m.name != mediaMulti && m.name != "multipart/*" {
+		return m, false
+	}
+	return mediaType{cmp.Or(m.params["type"], "*/*"), m.params, m.q}, true
 }
 
 // maxBoundary is far above the 70 characters of RFC 2046, which Orthanc exceeds.

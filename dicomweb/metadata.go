@@ -1,10 +1,11 @@
 package dicomweb
 
 import (
+	"errors"
 	"fmt"
 	"io"
-	"mime/multipart"
 	"net/textproto"
+	"slices"
 
 	"github.com/gin-gonic/gin"
 
@@ -16,26 +17,19 @@ const maxListed = 256
 
 // metadata is WADO-RS metadata of a study, a series or an instance (PS3.18 section 10.4.1.1.2): the headers in the JSON model, or in
 // XML, one part each.
-func (s *server) metadata(c *gin.Context) {
-	media, single, err := chooseModel(parseAccept(c.Request.Header["Accept"]), c.Param("instance") != "")
+func (s *server) metadata(c *gin.Context) error {
+	media, single, err := chooseModel(accepted(c), c.Param("instance") != "")
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
-	found, err := s.found(c)
+	k, err := s.asKept(c)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
-	at, _, err := modified(found)
-	if err != nil {
-		s.refuse(c, err)
-		return
-	}
-	base := s.base(c.Request)
-	tag := entityTag(found, "metadata", media, fmt.Sprint(single), base)
-	if s.fresh(c, tag, at) {
-		return
+	base, found := s.base(c.Request), k.instances
+	tag := s.entityTag(found, "metadata", media, fmt.Sprint(single), base)
+	if s.fresh(c, tag, k.at) {
+		return nil
 	}
 	write := func(w io.Writer) error { return s.writeJSON(w, found, base) }
 	switch {
@@ -46,39 +40,37 @@ func (s *server) metadata(c *gin.Context) {
 		write = func(w io.Writer) error { return s.writeXMLParts(w, found, base, boundaryOf(tag)) }
 	}
 	if len(found) > maxListed {
-		s.stream(c, media, write)
-		return
+		return s.stream(c, media, write)
 	}
 	b := &buffer{limit: maxBuffered}
 	switch err := write(b); {
-	case err == errLong:
-		s.stream(c, media, write)
+	case errors.Is(err, errLong):
+		return s.stream(c, media, write)
 	case err != nil:
-		s.refuse(c, err)
-	default:
-		release, err := s.gate.hold(b.Len())
-		if err != nil {
-			s.refuse(c, err)
-			return
-		}
-		defer release()
-		s.content(c, media, at, &pieces{all: []piece{bytesPiece(b.Bytes())}})
+		return err
 	}
+	release, err := s.gate.hold(b.Len())
+	if err != nil {
+		return err
+	}
+	defer release()
+	return s.content(c, media, k.at, &pieces{all: []piece{bytesPiece(b.Bytes())}})
 }
 
-// chooseModel chooses between JSON and XML. single: not in a multipart body.
+// chooseModel chooses between JSON and XML for data sets. XML has a part for each; single: of one data set the client takes it alone.
 func chooseModel(accept []mediaType, one bool) (media string, single bool, err error) {
 	for _, m := range accept {
+		multi := m.name == "multipart/*" || m.name == mediaMulti && slices.Contains([]string{"", mediaXML, "application/xml"}, m.params["type"])
 		switch {
 		case m.matches(mediaJSON), m.matches("application/json"):
 			return mediaJSON, true, nil
-		case m.q > 0 && m.name == mediaMulti && (m.params["type"] == mediaXML || m.params["type"] == ""), m.name == "multipart/*" && m.q > 0:
+		case multi && m.q > 0:
 			return mediaXML, false, nil
-		case m.matches(mediaXML) && one:
-			return mediaXML, true, nil
+		case m.matches(mediaXML):
+			return mediaXML, one, nil
 		}
 	}
-	return "", false, fmt.Errorf(`%w: metadata come as %s, or as multipart/related; type="%s"`, errNotAcceptable, mediaJSON, mediaXML)
+	return "", false, fmt.Errorf(`%w: data sets come as %s, or as multipart/related; type="%s"`, errNotAcceptable, mediaJSON, mediaXML)
 }
 
 func (s *server) writeJSON(w io.Writer, found []*pipeline.Instance, base string) error {
@@ -97,10 +89,7 @@ func (s *server) writeJSON(w io.Writer, found []*pipeline.Instance, base string)
 }
 
 func (s *server) writeXMLParts(w io.Writer, found []*pipeline.Instance, base, boundary string) error {
-	mw := multipart.NewWriter(w)
-	if err := mw.SetBoundary(boundary); err != nil {
-		return err
-	}
+	mw := partsTo(w, boundary)
 	for _, in := range found {
 		part, err := mw.CreatePart(textproto.MIMEHeader{"Content-Type": {mediaXML}, "Content-Location": {instanceURL(base, in) + "/metadata"}})
 		if err != nil {

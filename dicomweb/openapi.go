@@ -197,24 +197,24 @@ func content(types []string) object {
 }
 
 // openapi answers GET /openapi.json.
-func (s *server) openapi(c *gin.Context) {
+func (s *server) openapi(c *gin.Context) error {
 	c.JSON(http.StatusOK, s.document(s.base(c.Request)))
+	return nil
 }
 
 // capabilities answers OPTIONS of the service root: WADL as PS3.18 section 8.9 has it, or the OpenAPI document where JSON is wanted.
-func (s *server) capabilities(c *gin.Context) {
+func (s *server) capabilities(c *gin.Context) error {
 	c.Header("Allow", "OPTIONS")
 	for _, m := range parseAccept(c.Request.Header["Accept"]) {
 		switch {
 		case m.matches("application/vnd.sun.wadl+xml"), m.matches("application/xml"):
 			c.Data(http.StatusOK, "application/vnd.sun.wadl+xml", s.wadl(s.base(c.Request)))
-			return
+			return nil
 		case m.matches("application/json"), m.matches("application/vnd.oai.openapi+json"), m.matches(mediaJSON):
-			s.openapi(c)
-			return
+			return s.openapi(c)
 		}
 	}
-	s.refuse(c, fmt.Errorf("%w: capabilities come as %s", errNotAcceptable, strings.Join(asCapabilities, " or ")))
+	return fmt.Errorf("%w: capabilities come as %s", errNotAcceptable, strings.Join(asCapabilities, " or "))
 }
 
 // wadl describes the service in the Web Application Description Language (W3C submission of 31 August 2009).

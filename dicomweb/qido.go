@@ -6,7 +6,6 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
-	"net/url"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -15,22 +14,19 @@ import (
 )
 
 // search is QIDO-RS at one level (PS3.18 section 10.6).
-func (s *server) search(level pipeline.Level) gin.HandlerFunc {
-	return func(c *gin.Context) {
-		format, err := searchFormat(c.Request)
+func (s *server) search(level pipeline.Level) handler {
+	return func(c *gin.Context) error {
+		format, _, err := chooseModel(accepted(c), false)
 		if err != nil {
-			s.refuse(c, err)
-			return
+			return err
 		}
 		q, err := s.asked(c, level)
 		if err != nil {
-			s.refuse(c, err)
-			return
+			return err
 		}
 		found, err := s.store.Search(c.Request.Context(), q)
 		if err != nil {
-			s.refuse(c, err)
-			return
+			return err
 		}
 		if found.Left > 0 {
 			atLeast := ""
@@ -47,7 +43,7 @@ func (s *server) search(level pipeline.Level) gin.HandlerFunc {
 		}
 		if format == mediaXML {
 			sendXML(c, found.Results)
-			return
+			return nil
 		}
 		out := make([]byte, 0, 2+1024*len(found.Results))
 		out = append(out, '[')
@@ -58,23 +54,23 @@ func (s *server) search(level pipeline.Level) gin.HandlerFunc {
 			out = appendJSON(out, d, nil)
 		}
 		c.Data(http.StatusOK, mediaJSON, append(out, ']'))
+		return nil
 	}
 }
 
 // count answers how many results a search has, as dcm4chee does.
-func (s *server) count(level pipeline.Level) gin.HandlerFunc {
-	return func(c *gin.Context) {
+func (s *server) count(level pipeline.Level) handler {
+	return func(c *gin.Context) error {
 		q, err := s.asked(c, level)
 		if err != nil {
-			s.refuse(c, err)
-			return
+			return err
 		}
 		n, err := s.store.Count(c.Request.Context(), q)
 		if err != nil {
-			s.refuse(c, err)
-			return
+			return err
 		}
 		c.JSON(http.StatusOK, gin.H{"count": n})
+		return nil
 	}
 }
 
@@ -105,6 +101,11 @@ func (s *server) asked(c *gin.Context, level pipeline.Level) (pipeline.Query, er
 	if len(unknown) > 0 {
 		warn(c, "These keys cannot be matched or returned and were left out: "+strings.Join(unknown, ", "))
 	}
+	for name, what := range map[string]string{emptyMatching: "Empty Value Matching", listMatching: "Multiple Value Matching"} {
+		if strings.EqualFold(c.Query(name), "true") {
+			warn(c, "The "+name+" parameter is not supported. "+what+" has not been performed.")
+		}
+	}
 	if study != "" {
 		q.Match = append(q.Match, pipeline.Match{Tag: pipeline.TagStudyInstanceUID, Value: study})
 	}
@@ -125,27 +126,6 @@ func warn(c *gin.Context, text string) {
 	c.Writer.Header().Add("Warning", `299 chatxray "`+text[:min(len(text), 1000)]+`"`)
 }
 
-// searchFormat chooses between JSON and one part of XML for each result. The query parameter accept counts before the header (PS3.18
-// section 8.3.3.1).
-func searchFormat(r *http.Request) (string, error) {
-	accept := r.Header["Accept"]
-	if strings.Contains(r.URL.RawQuery, "accept=") {
-		if v, err := url.ParseQuery(r.URL.RawQuery); err == nil && v.Has("accept") {
-			accept = []string{strings.ReplaceAll(v.Get("accept"), " ", "+")} // a plus that was not encoded
-		}
-	}
-	for _, m := range parseAccept(accept) {
-		switch {
-		case m.matches(mediaJSON), m.matches("application/json"):
-			return mediaJSON, nil
-		case m.q > 0 && m.name == "multipart/related" && (m.params["type"] == mediaXML || m.params["type"] == "" || m.params["type"] == "application/xml"),
-			m.q > 0 && (m.name == mediaXML || m.name == "multipart/*"):
-			return mediaXML, nil
-		}
-	}
-	return "", fmt.Errorf(`%w: a search is answered with %s or multipart/related; type="%s"`, errNotAcceptable, mediaJSON, mediaXML)
-}
-
 // sendXML answers with one part for each result. A multipart body without parts does not exist, so no result is a 204.
 func sendXML(c *gin.Context, results []pipeline.Dataset) {
 	if len(results) == 0 {
@@ -159,7 +139,7 @@ func sendXML(c *gin.Context, results []pipeline.Dataset) {
 		_, _ = part.Write(appendXML(nil, d))
 	}
 	_ = w.Close()
-	c.Data(http.StatusOK, `multipart/related; type="`+mediaXML+`"; boundary=`+w.Boundary(), b.Bytes())
+	c.Data(http.StatusOK, related(mediaXML, w.Boundary()), b.Bytes())
 }
 
 func retrieveURL(base string, level pipeline.Level, d pipeline.Dataset) string {

@@ -17,6 +17,12 @@ const (
 	unknownWarn   = "warn"
 )
 
+// Parameters that ask for more than exact values, ranges, lists and wildcards (PS3.18 section 8.3.4).
+const (
+	emptyMatching = "emptyvaluematching"
+	listMatching  = "multiplevaluematching"
+)
+
 const (
 	maxOffset   = 1 << 40  // keeps a page number from overflowing
 	maxQuery    = 64 << 10 // bytes of a query
@@ -91,18 +97,22 @@ func (s *server) parameter(q *pipeline.Query, name string, values []string) (kno
 		return true, nil
 	case "orderby":
 		return true, s.ordered(q, value)
-	case "includefield", "accept": // read elsewhere
+	case "includefield", "accept", emptyMatching, listMatching: // read elsewhere
 		return true, nil
 	}
 	path, ok := s.path(name)
-	if !ok || len(path) > 2 {
+	if !ok {
 		return false, nil
 	}
 	m := pipeline.Match{Tag: path[len(path)-1], Value: value}
 	if len(path) == 2 {
 		m.In = path[0]
 	}
-	if !s.store.Matchable(q.Level, m.In, m.Tag) {
+	if len(path) > 2 || !s.store.Matchable(q.Level, m.In, m.Tag) {
+		if any := strings.Trim(value, "*") == ""; any { // matches everything, and asks for the attribute (PS3.4 section C.2.2.2.3)
+			q.Include = append(q.Include, path)
+			return true, nil
+		}
 		return false, nil
 	}
 	again := slices.ContainsFunc(q.Match, func(o pipeline.Match) bool { return o.In == m.In && o.Tag == m.Tag })

@@ -64,6 +64,10 @@ func TestSearchParameters(t *testing.T) {
 		{"/studies?StudyDate=&PatientSex=*&accept=application/dicom%2Bjson", "0020000D", "1.2.1 1.2.2 1.2.3 1.2.4"},
 		{"/studies?accept=application/dicom+json&limit=1", "0020000D", "1.2.1"},
 		{"/series?Modality=DX,SR&PatientID=SECRET*", "0020000E", "1.2.4.1"},
+		{"/studies?PatientAge=&StudyInstanceUID=1.2.4", "00101010", "007Y"}, // a key without value matches everything and is returned
+		{"/studies?00101010=*&StudyInstanceUID=1.2.4", "00101010", "007Y"},
+		{"/studies?Manufacturer=&StudyInstanceUID=1.2.4", "00080070", ""}, // of a lower level
+		{"/instances?Manufacturer=&StudyInstanceUID=1.2.4", "00080070", "Maker"},
 	} {
 		if got := s.uids(c.path, c.tag); got != c.want {
 			t.Errorf("%s: %q, want %q", c.path, got, c.want)
@@ -132,6 +136,10 @@ func TestUnknownKeys(t *testing.T) {
 	}
 	if m := r.models(t); len(m) != 1 || m[0].first("0020000D") != "1.2.2" {
 		t.Error("what is known is not matched:", m)
+	}
+	if r := s.get("/studies?emptyvaluematching=true&multiplevaluematching=true&limit=1"); r.StatusCode != http.StatusOK || len(r.Header.Values("Warning")) != 3 ||
+		!strings.Contains(strings.Join(r.Header.Values("Warning"), " "), "The emptyvaluematching parameter is not supported.") {
+		t.Errorf("%d %v", r.StatusCode, r.Header.Values("Warning"))
 	}
 	if r := s.get("/studies?StudyDate=tomorrow"); r.StatusCode != http.StatusBadRequest {
 		t.Errorf("a wrong value: %d", r.StatusCode)

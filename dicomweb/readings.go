@@ -18,32 +18,29 @@ type Readings interface {
 }
 
 // reading answers GET {study}/reading with the study's state and its latest record as JSON (docs/report-json.md).
-func (s *server) reading(c *gin.Context) {
+func (s *server) reading(c *gin.Context) error {
 	study, _, _, err := pathUIDs(c)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	st, err := s.Readings.Status(c.Request.Context(), study)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
-	c.Header("Cache-Control", "no-store")
 	c.JSON(http.StatusOK, st)
+	return nil
 }
 
 // readingImage answers GET {study}/reading/image with the picture that the model saw.
-func (s *server) readingImage(c *gin.Context) {
+func (s *server) readingImage(c *gin.Context) error {
 	study, _, _, err := pathUIDs(c)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	png, err := s.Readings.Preview(c.Request.Context(), study)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	c.Data(http.StatusOK, "image/png", png)
+	return nil
 }

@@ -2,6 +2,7 @@ package dicomweb
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,6 @@ import (
 	"mime/multipart"
 	"net/textproto"
 	"strings"
-	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -30,25 +30,13 @@ type shown struct {
 	multi bool   // in a multipart body
 }
 
-// shownForms lists the ways in which a client takes what is rendered, most wanted first. The query parameter accept goes before the
-// header (PS3.18 section 8.3.3.1).
-func shownForms(c *gin.Context) []shown {
-	accept := c.Request.Header["Accept"]
-	if v := c.Query("accept"); v != "" {
-		accept = []string{v}
-	}
+// shownForms lists the ways in which a client takes what is rendered, most wanted first.
+func shownForms(accept []mediaType) []shown {
 	var out []shown
-	for _, m := range parseAccept(accept) {
-		multi := m.name == mediaMulti || m.name == "multipart/*"
-		if multi && m.q > 0 {
-			kind := m.params["type"]
-			if kind == "" {
-				kind = "*/*"
-			}
-			m.name = kind
-		}
+	for _, m := range accept {
+		kind, multi := m.inner()
 		for _, media := range append(pictureMedia, "text/html", "application/pdf") {
-			if m.matches(media) {
+			if kind.matches(media) {
 				out = append(out, shown{media, multi})
 			}
 		}
@@ -58,77 +46,75 @@ func shownForms(c *gin.Context) []shown {
 
 // rendered is WADO-RS of rendered resources (PS3.18 section 10.4.1.1.3): pictures of one frame, of several, of every image of a series
 // or a study; text/html of a structured report, application/pdf of an encapsulated one.
-func (s *server) rendered(c *gin.Context) {
+func (s *server) rendered(c *gin.Context) error {
 	p, err := parsePicture(c.Request.URL.Query())
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
-	s.show(c, p, shownForms(c), false)
+	return s.show(c, p, false)
 }
 
 // thumbnail is WADO-RS of thumbnails: one small picture of whatever is named.
-func (s *server) thumbnail(c *gin.Context) {
+func (s *server) thumbnail(c *gin.Context) error {
 	p, err := parsePicture(c.Request.URL.Query())
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	if !p.fit {
 		p.view.FitWidth, p.view.FitHeight = thumbnailSide, thumbnailSide
 	}
-	s.show(c, p, shownForms(c), true)
+	return s.show(c, p, true)
 }
 
 // show answers with pictures of what the path names; alone with the first of them only.
-func (s *server) show(c *gin.Context, p picture, forms []shown, alone bool) {
-	found, err := s.found(c)
+func (s *server) show(c *gin.Context, p picture, alone bool) error {
+	k, err := s.asKept(c)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	list, err := frameList(c)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
-	at, _, err := modified(found)
-	if err != nil {
-		s.refuse(c, err)
-		return
-	}
-	if len(found) == 1 && c.Param("instance") != "" {
-		s.showInstance(c, found[0], list, p, forms, alone, at)
-		return
+	forms := shownForms(accepted(c))
+	if c.Param("instance") != "" {
+		return s.showInstance(c, k, list, p, forms, alone)
 	}
 	form, ok := pictureForm(forms, !alone)
-	if !ok {
-		s.refuse(c, errNoPicture)
-		return
+	switch {
+	case !ok:
+		return errNoPicture
+	case alone:
+		return s.showFirst(c, k, p, form.media)
 	}
-	if alone {
-		for _, in := range found {
-			o, err := s.open(in)
-			if err != nil {
-				continue
-			}
-			n, err := o.Frames()
-			if err == nil {
-				s.showOne(c, in, o, frameOf(nil, o.Header(), n), p, form.media, at)
-			}
-			o.Close()
-			if err == nil {
-				return
-			}
+	return s.streamPictures(c, k, nil, p, form.media)
+}
+
+// showFirst answers with one picture of the first instance that one can be made of.
+func (s *server) showFirst(c *gin.Context, k keeping, p picture, media string) error {
+	var failed error
+	for _, in := range k.instances {
+		err := s.showAny(c, keeping{instances: []*pipeline.Instance{in}, at: k.at}, p, media)
+		if err == nil || !errors.Is(err, errNotAcceptable) && !errors.Is(err, pipeline.ErrNotFound) {
+			return err
 		}
-		s.refuse(c, fmt.Errorf("%w: nothing here is an image", errNotAcceptable))
-		return
+		failed = cmp.Or(failed, err)
 	}
-	tag := entityTag(found, "rendered", form.media, p.key(), s.base(c.Request))
-	if s.fresh(c, tag, at) {
-		return
+	return failed
+}
+
+// showAny answers with the picture that stands for an instance.
+func (s *server) showAny(c *gin.Context, k keeping, p picture, media string) error {
+	o, err := s.open(k.instances[0])
+	if err != nil {
+		return err
 	}
-	s.streamPictures(c, found, nil, p, form.media, boundaryOf(tag))
+	defer o.Close()
+	n, err := o.Frames()
+	if err != nil {
+		return unable(k.instances[0], err)
+	}
+	return s.showOne(c, k, o, frameOf(nil, o.Header(), n), p, media)
 }
 
 var errNoPicture = fmt.Errorf("%w: images are rendered as %s, several as multipart/related of them", errNotAcceptable, strings.Join(pictureMedia, ", "))
@@ -144,89 +130,66 @@ func pictureForm(forms []shown, several bool) (shown, bool) {
 }
 
 // showInstance answers with pictures of one instance, or with a document.
-func (s *server) showInstance(c *gin.Context, in *pipeline.Instance, list []int, p picture, forms []shown, alone bool, at time.Time) {
-	o, err := s.open(in)
+func (s *server) showInstance(c *gin.Context, k keeping, list []int, p picture, forms []shown, alone bool) error {
+	o, err := s.open(k.instances[0])
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	defer o.Close()
-	n, err := o.Frames()
-	if errors.Is(err, pipeline.ErrNotImage) && !alone && len(list) == 0 && s.showDocument(c, in, o, forms, at) {
-		return
+	all, err := framesOf(o, list)
+	if errors.Is(err, pipeline.ErrNotImage) && !alone && list == nil {
+		return s.showDocument(c, k, o, forms, err)
 	}
 	if err != nil {
-		s.refuse(c, unable(in, err))
-		return
-	}
-	for _, f := range list {
-		if f >= n {
-			s.refuse(c, fmt.Errorf("%w: frame %d of %d", pipeline.ErrNotFound, f+1, n))
-			return
-		}
+		return unable(k.instances[0], err)
 	}
 	form, ok := pictureForm(forms, !alone)
 	if !ok {
-		s.refuse(c, errNoPicture)
-		return
+		return errNoPicture
 	}
 	if err := p.inside(o.Header()); err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	if !form.multi && (alone || len(list) < 2) {
-		s.showOne(c, in, o, frameOf(list, o.Header(), n), p, form.media, at)
-		return
+		return s.showOne(c, k, o, frameOf(list, o.Header(), len(all)), p, form.media)
 	}
-	tag := entityTag([]*pipeline.Instance{in}, "rendered", form.media, p.key(), fmt.Sprint(list), s.base(c.Request))
-	if s.fresh(c, tag, at) {
-		return
-	}
-	s.streamPictures(c, []*pipeline.Instance{in}, list, p, form.media, boundaryOf(tag))
+	return s.streamPictures(c, k, list, p, form.media)
 }
 
 // showOne answers with one picture.
-func (s *server) showOne(c *gin.Context, in *pipeline.Instance, o Object, frame int, p picture, media string, at time.Time) {
-	if s.fresh(c, entityTag([]*pipeline.Instance{in}, "picture", media, p.key(), fmt.Sprint(frame)), at) {
-		return
+func (s *server) showOne(c *gin.Context, k keeping, o Object, frame int, p picture, media string) error {
+	if s.fresh(c, s.entityTag(k.instances, "picture", media, p.key(), fmt.Sprint(frame)), k.at) {
+		return nil
 	}
 	leave, err := s.gate.enter(c.Request.Context())
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	defer leave()
 	b, err := pictureFile(c.Request.Context(), o, frame, p, media)
 	if err != nil {
-		s.refuse(c, unable(in, err))
-		return
+		return unable(k.instances[0], err)
 	}
 	leave()
 	release, err := s.gate.hold(len(b))
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	defer release()
-	s.content(c, media, at, &pieces{all: []piece{bytesPiece(b)}})
+	return s.content(c, media, k.at, &pieces{all: []piece{bytesPiece(b)}})
 }
 
 // streamPictures answers with every frame of instances, or those of list, as a multipart body. Instances without pixels are left out.
-func (s *server) streamPictures(c *gin.Context, found []*pipeline.Instance, list []int, p picture, media, boundary string) {
+func (s *server) streamPictures(c *gin.Context, k keeping, list []int, p picture, media string) error {
 	base := s.base(c.Request)
-	s.stream(c, related(media, boundary), func(w io.Writer) error {
-		y, err := s.gate.yield(c.Request.Context())
-		if err != nil {
-			return err
-		}
-		defer y.close()
-		y.w = w
-		mw := multipart.NewWriter(y)
-		if err := mw.SetBoundary(boundary); err != nil {
-			return err
-		}
+	tag := s.entityTag(k.instances, "rendered", media, p.key(), fmt.Sprint(list), base)
+	if s.fresh(c, tag, k.at) {
+		return nil
+	}
+	return s.convert(c, related(media, boundaryOf(tag)), func(w io.Writer) error {
+		mw := partsTo(w, boundaryOf(tag))
 		some := false
-		for _, in := range found {
+		for _, in := range k.instances {
 			n, err := s.drawInstance(c.Request.Context(), mw, in, list, p, media, base)
 			if err != nil {
 				return err
@@ -247,18 +210,12 @@ func (s *server) drawInstance(ctx context.Context, mw *multipart.Writer, in *pip
 		return 0, err
 	}
 	defer o.Close()
-	n, err := o.Frames()
+	list, err = framesOf(o, list)
 	if errors.Is(err, pipeline.ErrNotImage) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, unable(in, err)
-	}
-	if list == nil {
-		list = make([]int, n)
-		for i := range list {
-			list[i] = i
-		}
 	}
 	for _, f := range list {
 		b, err := pictureFile(ctx, o, f, p, media)

@@ -32,8 +32,11 @@ type route struct {
 	in      []string    // media types of the body
 	out     []string    // media types of the answer
 	also    []int       // statuses beside 200 that have such an answer; every other one is a JSON object with the sentence "error"
-	handle  gin.HandlerFunc
+	handle  handler
 }
+
+// handler answers a request, or says why not: its error is refused, once what it held is free again.
+type handler func(*gin.Context) error
 
 // parameter is a parameter of a query, or of a header where In says so.
 type parameter struct {
@@ -73,6 +76,55 @@ var (
 		{name: "PatientID", in: "query", about: "As an example of a key: every attribute of the level may be named by keyword or tag.", schema: map[string]any{"type": "string"}},
 	}
 )
+
+// Media types of answers of WADO-RS.
+var (
+	asFiles    = []string{mediaMulti + `; type="application/dicom"`, mediaDICOM, mediaZip}
+	asMetadata = []string{mediaJSON, mediaMulti + `; type="application/dicom+xml"`}
+	pictures   = []string{"image/jpeg", "image/png", "image/gif"}
+	asRendered = append([]string{mediaMulti + `; type="image/jpeg"`, "text/html", "application/pdf"}, pictures...)
+	asFrames   = []string{mediaMulti + `; type="application/octet-stream"`, mediaOctets, mediaMulti + `; type="image/jls"`}
+)
+
+// renderQuery are the parameters of pictures (PS3.18 section 8.3.5).
+var renderQuery = []parameter{
+	{name: "window", in: "query", about: "center,width[,function]", schema: map[string]any{"type": "string",
+		"pattern": "^(-?[0-9]{1,5}(\\.[0-9]{1,3})?,[1-9][0-9]{0,4}(,(linear|linear-exact|sigmoid))?)?$"}},
+	{name: "viewport", in: "query", about: "width,height[,sx,sy,sw,sh]: as large as fits, of the region only; a negative sw or sh turns it round.",
+		schema: map[string]any{"type": "string", "pattern": "^([1-9][0-9]{0,2},[1-9][0-9]{0,2})?$"}},
+	{name: "quality", in: "query", about: "Of JPEG.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": 100}},
+	{name: "annotation", in: "query", about: "Is written into the picture.", schema: map[string]any{"type": "string",
+		"enum": []string{"", "patient", "technique", "patient,technique"}}},
+}
+
+// uriQuery are the parameters of WADO-URI (PS3.18 section 9.1).
+var uriQuery = []parameter{
+	{name: "requestType", in: "query", about: "WADO", schema: map[string]any{"type": "string", "const": "WADO"}, required: true},
+	{name: "studyUID", in: "query", schema: uidSchema("Study Instance UID"), required: true},
+	{name: "seriesUID", in: "query", schema: uidSchema("Series Instance UID"), required: true},
+	{name: "objectUID", in: "query", schema: uidSchema("SOP Instance UID"), required: true},
+	{name: "contentType", in: "query", about: "application/dicom or a picture.", schema: map[string]any{"type": "string",
+		"enum": []string{mediaDICOM, "image/jpeg", "image/png"}}},
+	{name: "frameNumber", in: "query", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt32}},
+}
+
+// retrieveRoutes lists the resources of WADO-RS.
+func (s *server) retrieveRoutes() (t []route) {
+	get := func(path, what string, query []parameter, out []string, handle handler) {
+		t = append(t, route{"GET", path, RoleRead, what + " (WADO-RS)", query, nil, out, nil, handle})
+	}
+	for _, l := range []struct{ path, what string }{{studyPath, "a study"}, {seriesPath, "a series"}, {instancePath, "an instance"}} {
+		get(l.path, "Retrieve "+l.what, nil, asFiles, s.retrieve)
+		get(l.path+"/metadata", "Retrieve the metadata of "+l.what, nil, asMetadata, s.metadata)
+		get(l.path+"/rendered", "Render "+l.what, renderQuery, asRendered, s.rendered)
+		get(l.path+"/thumbnail", "Render "+l.what+" as a small picture", renderQuery, pictures, s.thumbnail)
+	}
+	get(instancePath+"/frames/:frames", "Retrieve frames", nil, asFrames, s.frames)
+	get(instancePath+"/frames/:frames/rendered", "Render frames", renderQuery, asRendered, s.rendered)
+	get(instancePath+"/frames/:frames/thumbnail", "Render a frame as a small picture", renderQuery, pictures, s.thumbnail)
+	get(instancePath+"/bulkdata/*path", "Retrieve a binary value that metadata name", nil, asFrames, s.bulkdata)
+	return t
+}
 
 // table lists every route.
 func (s *server) table() []route {
@@ -123,7 +175,11 @@ func (s *server) register(e *gin.Engine) {
 			methods = append(methods, http.MethodHead)
 		}
 		for _, m := range methods {
-			e.Handle(m, r.path, s.admitTo(r.role), r.handle)
+			e.Handle(m, r.path, s.admitTo(r.role), func(c *gin.Context) {
+				if err := r.handle(c); err != nil {
+					s.refuse(c, err)
+				}
+			})
 		}
 	}
 }

@@ -21,31 +21,28 @@ type stored struct {
 }
 
 // stow is STOW-RS (PS3.18 section 10.5).
-func (s *server) stow(c *gin.Context) {
+func (s *server) stow(c *gin.Context) error {
 	study, _, _, err := pathUIDs(c)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
-	format, err := answerFormat(c.Request.Header["Accept"])
+	format, err := answerFormat(accepted(c))
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	release, err := s.admit(c.Request)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	defer release()
 	up := &upload{s: s, ctx: c.Request.Context(), study: study}
 	if err := up.receive(c); err != nil {
 		s.store.Discard(up.staged...)
-		s.refuse(c, err)
-		return
+		return err
 	}
 	up.commit()
 	s.answer(c, format, study, up.parts)
+	return nil
 }
 
 // admit refuses what can be refused before a byte of the body is read, and counts the upload.

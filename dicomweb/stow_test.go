@@ -122,6 +122,7 @@ func TestAnswer(t *testing.T) {
 		file(t, object(t, "1.2.1", "1.2.1.1", "1.2.1.1.2")),                                 // new
 		file(t, object(t, "1.2.9", "1.2.9.1", "1.2.9.1.1")),                                 // of another study
 		[]byte("no DICOM"),
+		bytes.Replace(first, []byte("1.2.840.10008.1.2.1\x00"), []byte("1.2.840.10008.1.2.77"), 1),
 	}
 	r := s.post("/studies/1.2.1", related("b"), bytes.NewReader(multipartOf("b", parts...)), "X-Forwarded-Proto", "https", "X-Forwarded-Host", "pacs.example")
 	if r.StatusCode != http.StatusAccepted || r.Header.Get("Content-Type") != "application/dicom+json" {
@@ -150,6 +151,7 @@ func TestAnswer(t *testing.T) {
 		fmt.Sprintf("00081198 1.2.1.1.1  %d", 0x0111),
 		fmt.Sprintf("00081198 1.2.9.1.1  %d 0020000D", 0xA900),
 		fmt.Sprintf("0008119A   %d", 0xC000),
+		fmt.Sprintf("0008119A   %d", 0xC122), // Referenced Transfer Syntax Not Supported
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -166,6 +168,18 @@ func TestAnswer(t *testing.T) {
 	m = r.model(t)
 	if r.StatusCode != 200 || len(m.items(t, "00081199")) != 2 || len(m["00081198"].Value)+len(m["0008119A"].Value) != 0 {
 		t.Errorf("%d %s", r.StatusCode, r.body)
+	}
+}
+
+// TestAnswerFormat: what clients write into Accept when they store.
+func TestAnswerFormat(t *testing.T) {
+	s := start(t)
+	b := multipartOf("b", file(t, object(t, "1.2", "1.2.3", "1.2.3.4")))
+	for accept, want := range map[string]string{"": "json", "*/*": "json", "application/json": "json", "application/xml": "xml", `multipart/related; type="application/dicom+xml"`: "xml",
+		related("b"): "json", "multipart/related; type=application/octet-stream": "json", "application/dicom": "json", "application/dicom+xml;q=0.9, application/dicom+json;q=0.2": "xml"} {
+		if r := s.post("/studies", related("b"), bytes.NewReader(b), "Accept", accept); r.StatusCode != http.StatusOK || r.Header.Get("Content-Type") != "application/dicom+"+want {
+			t.Errorf("%q: %d %s", accept, r.StatusCode, r.Header.Get("Content-Type"))
+		}
 	}
 }
 

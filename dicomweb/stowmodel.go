@@ -167,7 +167,7 @@ func (u *upload) assemble(m *modelled, s *spool) (*os.File, error) {
 		if len(parts) == 0 {
 			return nil, &faulty{[]pipeline.Element{lastOf(path)}, fmt.Errorf("%w: %s", errNoBulk, path)}
 		}
-		if path == "7FE00010" {
+		if path == pixelValue {
 			syntax = s.syntaxOf(parts[0])
 			for _, p := range parts {
 				pixels, lengths = append(pixels, s.reader(p)), append(lengths, p.size)

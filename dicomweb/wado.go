@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime/multipart"
 	"net/textproto"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -19,58 +19,62 @@ import (
 )
 
 // retrieve is WADO-RS for a study, a series or an instance (PS3.18 section 10.4).
-func (s *server) retrieve(c *gin.Context) {
-	found, err := s.found(c)
+func (s *server) retrieve(c *gin.Context) error {
+	k, err := s.asKept(c)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
-	d, err := s.chooseDICOM(parseAccept(c.Request.Header["Accept"]), found, c.Param("instance") != "")
+	d, err := s.chooseDICOM(accepted(c), k.instances, c.Param("instance") != "")
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
-	at, sizes, err := modified(found)
-	if err != nil {
-		s.refuse(c, err)
-		return
+	if d.single {
+		return s.sendInstance(c, k, d)
 	}
 	base := s.base(c.Request)
-	tag := entityTag(found, "dicom", fmt.Sprint(d), base)
-	convert := false
-	for _, in := range found {
-		convert = convert || s.target(d, in) != asStored
-	}
+	tag := s.entityTag(k.instances, "dicom", fmt.Sprint(d), base)
 	switch {
-	case d.single:
-		s.sendInstance(c, found[0], d, at, sizes[0])
-	case s.fresh(c, tag, at):
+	case s.fresh(c, tag, k.at):
+		return nil
 	case d.zip:
-		s.sendZip(c, found, d)
-	case !convert:
-		s.content(c, related(mediaDICOM, boundaryOf(tag)), at, filePieces(found, sizes, base, boundaryOf(tag)))
-	default:
-		s.sendConverted(c, found, d, base, tag)
+		return s.sendZip(c, k.instances, d)
+	case slices.ContainsFunc(k.instances, func(in *pipeline.Instance) bool { return s.target(d, in) != asStored }):
+		return s.sendConverted(c, k.instances, d, base, tag)
 	}
+	return s.content(c, related(mediaDICOM, boundaryOf(tag)), k.at, filePieces(k, base, boundaryOf(tag)))
 }
 
-// found returns the instances that the path names.
-func (s *server) found(c *gin.Context) ([]*pipeline.Instance, error) {
+// keeping is what a request wants of the archive, as it is kept.
+type keeping struct {
+	instances []*pipeline.Instance // at least one
+	sizes     []int64              // of their files
+	at        time.Time            // when it changed last
+}
+
+// asKept finds what the path names.
+func (s *server) asKept(c *gin.Context) (keeping, error) {
 	study, series, sop, err := pathUIDs(c)
 	if err != nil {
-		return nil, err
+		return keeping{}, err
 	}
-	return s.store.Instances(c.Request.Context(), study, series, sop)
+	return s.kept(c.Request.Context(), study, series, sop)
+}
+
+func (s *server) kept(ctx context.Context, study, series, sop string) (k keeping, err error) {
+	if k.instances, err = s.store.Instances(ctx, study, series, sop); err == nil {
+		k.at, k.sizes, err = modified(k.instances, sop == "")
+	}
+	return k, err
 }
 
 // filePieces is a multipart body of files as they are stored.
-func filePieces(found []*pipeline.Instance, sizes []int64, base, boundary string) *pieces {
+func filePieces(k keeping, base, boundary string) *pieces {
 	p := new(pieces)
-	for i, in := range found {
+	for i, in := range k.instances {
 		p.all = append(p.all, bytesPiece(partHead(boundary, i == 0, labelled(mediaDICOM, in.TransferSyntaxUID), instanceURL(base, in))),
-			piece{path: in.Path, size: sizes[i]})
+			piece{path: in.Path, size: k.sizes[i]})
 	}
-	p.all = append(p.all, bytesPiece([]byte("\r\n--"+boundary+"--\r\n")))
+	p.all = append(p.all, partsEnd(boundary))
 	return p
 }
 
@@ -87,62 +91,56 @@ func partHead(boundary string, first bool, media, location string) []byte {
 	return append(b, "\r\n"...)
 }
 
+// partsEnd is the closing delimiter.
+func partsEnd(boundary string) piece { return bytesPiece([]byte("\r\n--" + boundary + "--\r\n")) }
+
 // maxBuffered is the largest converted instance that is made in memory, which gives it a length and ranges.
 const maxBuffered = 64 << 20
 
 // sendInstance answers with one instance as application/dicom.
-func (s *server) sendInstance(c *gin.Context, in *pipeline.Instance, d delivery, at time.Time, size int64) {
+func (s *server) sendInstance(c *gin.Context, k keeping, d delivery) error {
+	in := k.instances[0]
 	target := s.target(d, in)
-	tag := entityTag([]*pipeline.Instance{in}, "instance", target)
-	if s.fresh(c, tag, at) {
-		return
+	if s.fresh(c, s.entityTag(k.instances, "instance", target), k.at) {
+		return nil
 	}
+	stored := &pieces{all: []piece{{path: in.Path, size: k.sizes[0]}}}
 	if target == asStored {
-		s.content(c, labelled(mediaDICOM, in.TransferSyntaxUID), at, &pieces{all: []piece{{path: in.Path, size: size}}})
-		return
+		return s.content(c, labelled(mediaDICOM, in.TransferSyntaxUID), k.at, stored)
 	}
 	leave, err := s.gate.enter(c.Request.Context())
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	defer leave()
 	o, file, actual, err := s.converted(c.Request.Context(), in, target, d.strict)
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	defer o.Close()
 	if actual == asStored {
-		s.content(c, labelled(mediaDICOM, in.TransferSyntaxUID), at, &pieces{all: []piece{{path: in.Path, size: size}}})
-		return
+		leave()
+		c.Header("ETag", s.entityTag(k.instances, "instance", asStored)) // another time it may be possible
+		return s.content(c, labelled(mediaDICOM, in.TransferSyntaxUID), k.at, stored)
 	}
 	b := &buffer{limit: maxBuffered}
 	switch _, err := file.WriteTo(b); {
 	case errors.Is(err, errLong):
 		leave()
-		s.stream(c, labelled(mediaDICOM, actual), func(w io.Writer) error {
-			y, err := s.gate.yield(c.Request.Context())
-			if err != nil {
-				return err
-			}
-			defer y.close()
-			y.w = w
-			_, err = file.WriteTo(y)
+		return s.convert(c, labelled(mediaDICOM, actual), func(w io.Writer) error {
+			_, err := file.WriteTo(w)
 			return err
 		})
 	case err != nil:
-		s.refuse(c, unable(in, err))
-	default:
-		leave()
-		release, err := s.gate.hold(b.Len())
-		if err != nil {
-			s.refuse(c, err)
-			return
-		}
-		defer release()
-		s.content(c, labelled(mediaDICOM, actual), at, &pieces{all: []piece{bytesPiece(b.Bytes())}})
+		return unable(in, err)
 	}
+	leave()
+	release, err := s.gate.hold(b.Len())
+	if err != nil {
+		return err
+	}
+	defer release()
+	return s.content(c, labelled(mediaDICOM, actual), k.at, &pieces{all: []piece{bytesPiece(b.Bytes())}})
 }
 
 // buffer is memory up to a bound.
@@ -179,12 +177,9 @@ func (s *server) converted(ctx context.Context, in *pipeline.Instance, target st
 
 // sendConverted streams several instances, converting where that is asked. What fails before the first byte is an error; later the
 // connection is cut, because a closed multipart body would say that nothing is missing.
-func (s *server) sendConverted(c *gin.Context, found []*pipeline.Instance, d delivery, base, tag string) {
-	s.stream(c, related(mediaDICOM, boundaryOf(tag)), func(w io.Writer) error {
-		mw := multipart.NewWriter(w)
-		if err := mw.SetBoundary(boundaryOf(tag)); err != nil {
-			return err
-		}
+func (s *server) sendConverted(c *gin.Context, found []*pipeline.Instance, d delivery, base, tag string) error {
+	return s.stream(c, related(mediaDICOM, boundaryOf(tag)), func(w io.Writer) error {
+		mw := partsTo(w, boundaryOf(tag))
 		for _, in := range found {
 			err := s.sendAs(c.Request.Context(), in, d, func(syntax string) (io.Writer, error) {
 				return mw.CreatePart(textproto.MIMEHeader{"Content-Type": {labelled(mediaDICOM, syntax)}, "Content-Location": {instanceURL(base, in)}})
@@ -234,9 +229,9 @@ func (s *server) sendAs(ctx context.Context, in *pipeline.Instance, d delivery, 
 }
 
 // sendZip streams files as one archive: number of the series and of the instance in the order of arrival, and the instance's UID.
-func (s *server) sendZip(c *gin.Context, found []*pipeline.Instance, d delivery) {
+func (s *server) sendZip(c *gin.Context, found []*pipeline.Instance, d delivery) error {
 	c.Header("Content-Disposition", `attachment; filename="`+found[0].StudyInstanceUID+`.zip"`)
-	s.stream(c, mediaZip, func(w io.Writer) error {
+	return s.stream(c, mediaZip, func(w io.Writer) error {
 		z := zip.NewWriter(w)
 		series := map[string]int{}
 		for _, in := range found {

@@ -1,6 +1,7 @@
 package dicomweb
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/url"
@@ -13,34 +14,24 @@ import (
 )
 
 // wadoURI is WADO-URI (PS3.18 section 9), which viewers had before WADO-RS: one instance by the query's study, series and object UIDs.
-func (s *server) wadoURI(c *gin.Context) {
+func (s *server) wadoURI(c *gin.Context) error {
 	q := lowered(c.Request.URL.Query())
 	if v := q.Get("requesttype"); !strings.EqualFold(v, "WADO") {
-		s.refuse(c, fmt.Errorf("%w: requestType is not WADO", pipeline.ErrInvalid))
-		return
+		return fmt.Errorf("%w: requestType is not WADO", pipeline.ErrInvalid)
 	}
 	uids := [3]string{}
 	for i, name := range []string{"studyUID", "seriesUID", "objectUID"} {
 		uids[i] = q.Get(strings.ToLower(name))
 		if !pipeline.ValidUID(uids[i]) {
-			s.refuse(c, fmt.Errorf("%w: %s is missing or no UID", pipeline.ErrInvalid, name))
-			return
+			return fmt.Errorf("%w: %s is missing or no UID", pipeline.ErrInvalid, name)
 		}
 	}
-	found, err := s.store.Instances(c.Request.Context(), uids[0], uids[1], uids[2])
+	k, err := s.kept(c.Request.Context(), uids[0], uids[1], uids[2])
 	if err != nil {
-		s.refuse(c, err)
-		return
-	}
-	in := found[0]
-	at, sizes, err := modified(found)
-	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	if q.Get("anonymize") != "" {
-		s.refuse(c, fmt.Errorf("%w: objects are not anonymised here", errNotAcceptable))
-		return
+		return fmt.Errorf("%w: objects are not anonymised here", errNotAcceptable)
 	}
 	var accept []string
 	if v := q.Get("contenttype"); v != "" {
@@ -48,18 +39,19 @@ func (s *server) wadoURI(c *gin.Context) {
 	}
 	for _, m := range parseAccept(accept) {
 		if m.matches(mediaDICOM) && len(accept) > 0 {
-			d := delivery{single: true, syntax: asStored}
-			if ts := q.Get("transfersyntax"); ts != "" {
-				if d.syntax, d.strict = ts, true; ts != in.TransferSyntaxUID && !s.Transcodes(in.TransferSyntaxUID, ts) {
-					s.refuse(c, fmt.Errorf("%w: what is stored has the transfer syntax %s, which is not converted to %q", errNotAcceptable, in.TransferSyntaxUID, printable(ts)))
-					return
-				}
-			}
-			s.sendInstance(c, in, d, at, sizes[0])
-			return
+			return s.wadoFile(c, k, q.Get("transfersyntax"))
 		}
 	}
-	s.wadoPicture(c, in, q, accept)
+	return s.wadoPicture(c, k, q, parseAccept(accept))
+}
+
+// wadoFile answers with the instance, as it is stored unless a transfer syntax is named.
+func (s *server) wadoFile(c *gin.Context, k keeping, syntax string) error {
+	d := delivery{single: true, syntax: syntax, strict: syntax != ""}
+	if have := k.instances[0].TransferSyntaxUID; d.strict && syntax != have && !s.Transcodes(have, syntax) {
+		return fmt.Errorf("%w: what is stored has the transfer syntax %s, which is not converted to %q", errNotAcceptable, have, printable(syntax))
+	}
+	return s.sendInstance(c, k, d)
 }
 
 // lowered makes the names of parameters small: clients write windowCenter and WindowCenter.
@@ -72,55 +64,33 @@ func lowered(q url.Values) url.Values {
 }
 
 // wadoPicture answers with a rendered frame.
-func (s *server) wadoPicture(c *gin.Context, in *pipeline.Instance, q url.Values, accept []string) {
-	at, _, err := modified([]*pipeline.Instance{in})
+func (s *server) wadoPicture(c *gin.Context, k keeping, q url.Values, accept []mediaType) error {
+	o, err := s.open(k.instances[0])
 	if err != nil {
-		s.refuse(c, err)
-		return
-	}
-	o, err := s.open(in)
-	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
 	defer o.Close()
 	p, frame, err := wadoParameters(q, o.Header())
 	if err != nil {
-		s.refuse(c, err)
-		return
+		return err
 	}
-	var forms []shown
-	for _, m := range parseAccept(accept) {
-		for _, media := range append(pictureMedia, "text/html", "application/pdf") {
-			if m.matches(media) {
-				forms = append(forms, shown{media: media})
-			}
-		}
-	}
-	n, err := o.Frames()
+	forms := shownForms(accept)
+	all, err := framesOf(o, frame)
 	switch {
-	case err != nil && s.showDocument(c, in, o, forms, at):
-		return
+	case errors.Is(err, pipeline.ErrNotImage):
+		return s.showDocument(c, k, o, forms, err)
 	case err != nil:
-		s.refuse(c, unable(in, err))
-		return
-	case frame >= n:
-		s.refuse(c, fmt.Errorf("%w: frame %d of %d", pipeline.ErrNotFound, frame+1, n))
-		return
-	}
-	if frame < 0 {
-		frame = frameOf(nil, o.Header(), n)
+		return unable(k.instances[0], err)
 	}
 	form, ok := pictureForm(forms, false)
 	if !ok {
-		s.refuse(c, errNoPicture)
-		return
+		return errNoPicture
 	}
-	s.showOne(c, in, o, frame, p, form.media, at)
+	return s.showOne(c, k, o, frameOf(frame, o.Header(), len(all)), p, form.media)
 }
 
-// wadoParameters reads the parameters of a picture (PS3.18 section 9.1.2.2). frame is -1 where none is named.
-func wadoParameters(q url.Values, h pipeline.Dataset) (p picture, frame int, err error) {
+// wadoParameters reads the parameters of a picture (PS3.18 section 9.1.2.2). frame is nil where none is named.
+func wadoParameters(q url.Values, h pipeline.Dataset) (p picture, frame []int, err error) {
 	number := func(name string, least, most int) int {
 		v := q.Get(name)
 		if v == "" || err != nil {
@@ -137,12 +107,12 @@ func wadoParameters(q url.Values, h pipeline.Dataset) (p picture, frame int, err
 		plain.Set("window", c+","+w)
 	}
 	if p, err = parsePicture(plain); err != nil {
-		return p, 0, err
+		return p, nil, err
 	}
 	rows, columns := number("rows", 1, maxViewport), number("columns", 1, maxViewport)
 	p.view.FitHeight, p.view.FitWidth = max(rows, 0), max(columns, 0)
-	if frame = number("framenumber", 1, math.MaxInt32); frame > 0 {
-		frame--
+	if n := number("framenumber", 1, math.MaxInt32); n > 0 {
+		frame = []int{n - 1}
 	}
 	if v := q.Get("region"); v != "" && err == nil {
 		err = p.region(v, h)

@@ -58,7 +58,10 @@ func (m *metrics) stored(parts []stored, size int64) {
 	m.bytes.Add(float64(size))
 }
 
-func (s *server) exposition(c *gin.Context) { s.metrics.handler.ServeHTTP(c.Writer, c.Request) }
+func (s *server) exposition(c *gin.Context) error {
+	s.metrics.handler.ServeHTTP(c.Writer, c.Request)
+	return nil
+}
 
 // access logs and counts a request: route, UIDs of the path, status, bytes, seconds. Query strings hold patient data and stay out.
 func (s *server) access(c *gin.Context) {
@@ -129,13 +132,16 @@ func knownMethod(m string) string {
 }
 
 // health says that the process answers.
-func (s *server) health(c *gin.Context) { c.JSON(http.StatusOK, gin.H{"status": "ok"}) }
+func (s *server) health(c *gin.Context) error {
+	c.JSON(http.StatusOK, gin.H{"status": "ok"})
+	return nil
+}
 
 // checkPatience bounds each check of readiness.
 const checkPatience = 5 * time.Second
 
 // ready asks every check, all at once: 200 where all pass, else 503 with the names of those that do not.
-func (s *server) ready(c *gin.Context) {
+func (s *server) ready(c *gin.Context) error {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), checkPatience)
 	defer cancel()
 	var mu sync.Mutex
@@ -154,4 +160,5 @@ func (s *server) ready(c *gin.Context) {
 	}
 	work.Wait()
 	c.JSON(status, gin.H{"checks": checks})
+	return nil
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -72,28 +73,10 @@ func script(t *testing.T, name string) *exec.Cmd {
 	return cmd
 }
 
-// operation is what a script does in one step.
-type operation struct {
-	name  string
-	route string // end of the path that it needs; "" where every version of the service has it
-}
-
-// The routes that operations need.
-const (
-	countRoute    = "/studies/count" // came with fuzzy matching
-	frameRoute    = "/frames/{frames}"
-	renderedRoute = "/instances/{instance}/rendered"
-	framesDrawn   = "/frames/{frames}/rendered"
-	thumbRoute    = "/instances/{instance}/thumbnail"
-)
-
 // said runs a script and makes a subtest of each of its operations. It fails when the script does something that the table does not have or
-// leaves something out. An operation whose route the service's own OpenAPI document does not have cannot succeed and is only logged. Lines
-// that are no operation are returned.
-func said(t *testing.T, s *service, cmd *exec.Cmd, table []operation) (other []map[string]string) {
+// leaves something out. Lines that are no operation are returned.
+func said(t *testing.T, cmd *exec.Cmd, table []string) (other []map[string]string) {
 	t.Helper()
-	var document struct{ Paths map[string]any }
-	getJSON(t, s.dicomweb()+"/openapi.json", &document)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
@@ -113,32 +96,18 @@ func said(t *testing.T, s *service, cmd *exec.Cmd, table []operation) (other []m
 			other = append(other, line)
 			continue
 		}
-		if !slices.ContainsFunc(table, func(o operation) bool { return o.name == name }) {
+		if !slices.Contains(table, name) {
 			t.Errorf("the table has no operation %q", name)
 		}
 		done[name] = line["error"]
 	}
-	passed := 0
-	for _, o := range table {
-		t.Run(o.name, func(t *testing.T) {
-			wrong, ok := done[o.name]
-			there := o.route == ""
-			for p := range document.Paths {
-				there = there || strings.HasSuffix(p, o.route)
-			}
-			switch {
-			case !ok:
-				t.Error("it was not done")
-			case wrong == "":
-				passed++
-			case there:
-				t.Error(wrong)
-			default:
-				t.Logf("the service has no …%s yet", o.route)
+	for _, name := range table {
+		t.Run(name, func(t *testing.T) {
+			if wrong, ok := done[name]; !ok || wrong != "" {
+				t.Error(cmp.Or(wrong, "it was not done"))
 			}
 		})
 	}
-	t.Logf("%d of %d operations succeed", passed, len(table))
 	return other
 }
 
@@ -168,37 +137,38 @@ func TestDicomwebClientPython(t *testing.T) {
 	cmd := script(t, "dicomweb.py")
 	s := serve(t, t.TempDir(), "--config", configured(t, "dicomweb:\n  delete: true\n"))
 	cmd.Args = append(cmd.Args, s.dicomweb(), objects(t, "1.2.826.0.1.3680043.9.1"))
-	said(t, s, cmd, []operation{
-		{"store one", ""},
-		{"store several, to a study", ""},
-		{"store several studies, one instance a duplicate", ""},
-		{"store chunked", ""},
-		{"store to another study", ""},
-		{"search studies", ""},
-		{"search studies by name", ""},
-		{"search studies by date, modality and tag", ""},
-		{"search studies by a list of UIDs", ""},
-		{"search studies with fields and fuzzy matching", ""},
-		{"search studies by a fuzzy name", countRoute},
-		{"search with limit and offset", ""},
-		{"search series", ""},
-		{"search instances", ""},
-		{"search finds nothing", ""},
-		{"retrieve a study", ""},
-		{"retrieve a series", ""},
-		{"retrieve an instance", ""},
-		{"retrieve an instance as it is stored", ""},
-		{"retrieve an instance uncompressed", frameRoute},
-		{"metadata", ""},
-		{"bulk data", ""},
-		{"bulk data of pixels", frameRoute},
-		{"frames", frameRoute},
-		{"frames of a compressed instance", frameRoute},
-		{"rendered instance", renderedRoute},
-		{"rendered frames", framesDrawn},
-		{"delete an instance", ""},
-		{"delete a series", ""},
-		{"delete a study", ""},
+	said(t, cmd, []string{
+		"store one",
+		"store several, to a study",
+		"store several studies, one instance a duplicate",
+		"store chunked",
+		"store to another study",
+		"search studies",
+		"search studies by name",
+		"search studies by date, modality and tag",
+		"search studies by a list of UIDs",
+		"search studies with fields and fuzzy matching",
+		"search studies by a fuzzy name",
+		"search with limit and offset",
+		"search series",
+		"search instances",
+		"search finds nothing",
+		"retrieve a study",
+		"retrieve a series",
+		"retrieve an instance",
+		"retrieve an instance as it is stored",
+		"retrieve an instance uncompressed",
+		"metadata",
+		"bulk data",
+		"bulk data of pixels",
+		"frames",
+		"frames of a compressed instance",
+		"parts are labelled as what they are",
+		"rendered instance",
+		"rendered frames",
+		"delete an instance",
+		"delete a series",
+		"delete a study",
 	})
 }
 
@@ -212,30 +182,30 @@ func TestDicomwebClientBrowser(t *testing.T) {
 	t.Cleanup(page.Close)
 	s := serve(t, t.TempDir(), "--config", configured(t, "dicomweb:\n  cors:\n    origins: ["+page.URL+"]\n"))
 	cmd.Args = append(cmd.Args, s.dicomweb(), objects(t, "1.2.826.0.1.3680043.9.2"), page.URL)
-	said(t, s, cmd, []operation{
-		{"store one", ""},
-		{"store several, to a study", ""},
-		{"store several studies, one instance a duplicate", ""},
-		{"store to another study", ""},
-		{"search studies", ""},
-		{"search studies by name", ""},
-		{"search studies by date, modality and tag", ""},
-		{"search studies by a list of UIDs", ""},
-		{"search with limit and offset", ""},
-		{"search series", ""},
-		{"search instances", ""},
-		{"search finds nothing", ""},
-		{"retrieve a study", ""},
-		{"retrieve a series", ""},
-		{"retrieve an instance", ""},
-		{"retrieve a compressed instance", ""},
-		{"metadata", ""},
-		{"bulk data", ""},
-		{"bulk data of pixels", frameRoute},
-		{"frames", frameRoute},
-		{"frames of a compressed instance", frameRoute},
-		{"rendered instance", renderedRoute},
-		{"rendered frames", framesDrawn},
-		{"thumbnail", thumbRoute},
+	said(t, cmd, []string{
+		"store one",
+		"store several, to a study",
+		"store several studies, one instance a duplicate",
+		"store to another study",
+		"search studies",
+		"search studies by name",
+		"search studies by date, modality and tag",
+		"search studies by a list of UIDs",
+		"search with limit and offset",
+		"search series",
+		"search instances",
+		"search finds nothing",
+		"retrieve a study",
+		"retrieve a series",
+		"retrieve an instance",
+		"retrieve a compressed instance",
+		"metadata",
+		"bulk data",
+		"bulk data of pixels",
+		"frames",
+		"frames of a compressed instance",
+		"rendered instance",
+		"rendered frames",
+		"thumbnail",
 	})
 }

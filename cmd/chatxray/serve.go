@@ -95,7 +95,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	countLine(metrics, line)
 	countModel(metrics, eng.model)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
-		Lookup: dicom.Lookup, Log: s.log, Metrics: metrics, Readings: readings{line, arch},
+		Lookup: dicom.Lookup, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch},
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
 		Imaging: imaging(),
 		Checks:  map[string]func(context.Context) error{"redis": claims.Ping},

@@ -4,6 +4,7 @@
 """
 
 import base64
+import email
 import io
 import json
 import pathlib
@@ -45,10 +46,20 @@ def unchanged(got, name):
     same(got.file_meta.TransferSyntaxUID, sent[name].file_meta.TransferSyntaxUID)
 
 
-def picture(encoded, kind, name):
+def picture(encoded, kind, name, window, frame=1):
+    """Compares with the linear function of PS3.3 section C.11.2.1.2.1; PNG keeps every gray."""
     p = Image.open(io.BytesIO(encoded))
-    same((p.format, p.size), (kind, (manifest[name]["columns"], manifest[name]["rows"])))
-    assert numpy.asarray(p.convert("L")).std() > 10, "the picture is flat"
+    size = manifest[name]["columns"], manifest[name]["rows"]
+    same((p.format, p.size), (kind, size))
+    center, width = window
+    samples = numpy.frombuffer(frames[name][frame - 1], "<u2").reshape(size[::-1])
+    want = numpy.clip((samples - (center - 0.5)) / (width - 1) + 0.5, 0, 1) * 255
+    off = numpy.abs(numpy.asarray(p.convert("L"), float) - want).max()
+    assert off <= {"PNG": 1, "JPEG": 4}[kind], f"the picture is off by {off} grays"
+
+
+def shown(window):
+    return {"window": "{},{},linear".format(*window)}
 
 
 @operation("store one")
@@ -216,16 +227,35 @@ def _():
          list(pydicom.encaps.generate_frames(sent["rle"].PixelData, number_of_frames=1)))
 
 
+@operation("parts are labelled as what they are")
+def _():
+    for path, accept, want in (
+        ("", "application/dicom; transfer-syntax=*", ["application/dicom; transfer-syntax=1.2.840.10008.1.2.5"]),
+        ("", "application/dicom", ["application/dicom; transfer-syntax=1.2.840.10008.1.2.1"]),
+        ("/frames/1", "application/octet-stream; transfer-syntax=*", ["image/dicom-rle; transfer-syntax=1.2.840.10008.1.2.5"]),
+        ("/frames/1", "application/octet-stream", ["application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1"]),
+    ):
+        kind, _, syntax = accept.partition(";")
+        url = "{}/studies/{}/series/{}/instances/{}{}".format(root, *where["rle"], path)
+        answer = client._session.get(url, headers={"Accept": f'multipart/related; type="{kind}";{syntax}'})
+        message = email.message_from_bytes(b"Content-Type: " + answer.headers["Content-Type"].encode() + b"\r\n\r\n" + answer.content)
+        same([p["Content-Type"] for p in message.get_payload()], want)
+
+
 @operation("rendered instance")
 def _():
-    picture(client.retrieve_instance_rendered(*where["a1"]), "JPEG", "a1")
-    picture(client.retrieve_instance_rendered(*where["a1"], media_types=("image/png",)), "PNG", "a1")
-    picture(client.retrieve_instance_rendered(*where["rle"], media_types=("image/jpeg",), params={"quality": 90}), "JPEG", "rle")
+    wide, narrow = (2048, 4096), (1000, 100)
+    picture(client.retrieve_instance_rendered(*where["a1"], params=shown(wide)), "JPEG", "a1", wide)
+    picture(client.retrieve_instance_rendered(*where["a1"], media_types=("image/png",), params=shown(narrow)), "PNG", "a1", narrow)
+    picture(client.retrieve_instance_rendered(*where["rle"], media_types=("image/jpeg",), params={"quality": 90} | shown(wide)), "JPEG", "rle", wide)
 
 
 @operation("rendered frames")
 def _():
-    picture(client.retrieve_instance_frames_rendered(*where["frames"], [2], media_types=("image/png",)), "PNG", "frames")
+    narrow = (1000, 100)
+    for frame in (1, 2, 3):
+        got = client.retrieve_instance_frames_rendered(*where["frames"], [frame], media_types=("image/png",), params=shown(narrow))
+        picture(got, "PNG", "frames", narrow, frame)
 
 
 @operation("delete an instance")

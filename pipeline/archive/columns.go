@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/binary"
-	"errors"
 	"slices"
 	"strconv"
 	"sync"
@@ -20,9 +19,9 @@ type columns struct {
 	ids    []int64
 	dates  []uint32     // YYYYMMDD; 0 for none
 	names  [3][]nameKey // by component group; nil while no study has one
-	sets   []uint16     // index into set
+	sets   []uint32     // index into set
 	set    []string     // modalities of a study with backslashes between, each set once
-	codes  map[string]int
+	codes  map[string]uint32
 }
 
 // nameKey is the beginning of a folded name, in the order of its bytes.
@@ -48,23 +47,20 @@ type columnRow struct {
 	modalities string
 }
 
-var errManySets = errors.New("more sets of modalities than columns can count")
-
 // put adds a study or changes it.
-func (c *columns) put(r columnRow) error {
-	i := len(c.ids)
-	if i > 0 && c.ids[i-1] >= r.id {
-		var known bool
-		if i, known = slices.BinarySearch(c.ids, r.id); !known {
-			return c.insert(i, r)
-		}
-		return c.write(i, r)
+func (c *columns) put(r columnRow) {
+	i, known := len(c.ids), false
+	if i > 0 && c.ids[i-1] >= r.id { // not a new one
+		i, known = slices.BinarySearch(c.ids, r.id)
 	}
-	return c.insert(i, r)
+	if !known {
+		c.insert(i, r.id)
+	}
+	c.write(i, r)
 }
 
-func (c *columns) insert(i int, r columnRow) error {
-	c.ids = slices.Insert(c.ids, i, r.id)
+func (c *columns) insert(i int, id int64) {
+	c.ids = slices.Insert(c.ids, i, id)
 	c.dates = slices.Insert(c.dates, i, 0)
 	c.sets = slices.Insert(c.sets, i, 0)
 	for g := range c.names {
@@ -72,10 +68,9 @@ func (c *columns) insert(i int, r columnRow) error {
 			c.names[g] = slices.Insert(c.names[g], i, nameKey{})
 		}
 	}
-	return c.write(i, r)
 }
 
-func (c *columns) write(i int, r columnRow) error {
+func (c *columns) write(i int, r columnRow) {
 	date, _ := strconv.ParseUint(r.date, 10, 32)
 	c.dates[i] = uint32(date)
 	for g, name := range r.names {
@@ -88,13 +83,10 @@ func (c *columns) write(i int, r columnRow) error {
 	}
 	code, ok := c.codes[r.modalities]
 	if !ok {
-		if code = len(c.set); code > 1<<16-1 {
-			return errManySets
-		}
+		code = uint32(len(c.set))
 		c.set, c.codes[r.modalities] = append(c.set, r.modalities), code
 	}
-	c.sets[i] = uint16(code)
-	return nil
+	c.sets[i] = code
 }
 
 // drop takes studies out.
@@ -149,13 +141,13 @@ func (c *columns) follow(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if !c.loaded {
-		c.ids, c.dates, c.sets, c.names, c.set, c.codes = nil, nil, nil, [3][]nameKey{}, nil, map[string]int{}
+		c.ids, c.dates, c.sets, c.names, c.set, c.codes = nil, nil, nil, [3][]nameKey{}, nil, map[string]uint32{}
 		var n int
 		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM study").Scan(&n); err != nil {
 			return err
 		}
 		n += n / 16 // without this, growing would leave more unused
-		c.ids, c.dates, c.sets = make([]int64, 0, n), make([]uint32, 0, n), make([]uint16, 0, n)
+		c.ids, c.dates, c.sets = make([]int64, 0, n), make([]uint32, 0, n), make([]uint32, 0, n)
 		if err := c.take(ctx, tx, columnSelect+"ORDER BY id"); err != nil {
 			return err
 		}
@@ -215,9 +207,7 @@ func (c *columns) takeEach(ctx context.Context, tx *sql.Tx, each func(id int64),
 		if err := rows.Scan(&r.id, &r.date, &r.names[0], &r.names[1], &r.names[2], &r.modalities); err != nil {
 			return err
 		}
-		if err := c.put(r); err != nil {
-			return err
-		}
+		c.put(r)
 		each(r.id)
 	}
 	return rows.Err()

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"chatxray/pipeline"
@@ -73,5 +74,18 @@ func TestPrune(t *testing.T) {
 	r, err := a.Search(ctx, pipeline.Query{Match: []pipeline.Match{{Tag: pipeline.TagPatientName, Value: "new*"}}})
 	if err != nil || len(r.Results) != 1 || count() != studies-1 {
 		t.Error(r, err)
+	}
+}
+
+// TestManySets: however many sets of modalities there are, studies are found.
+func TestManySets(t *testing.T) {
+	c := columns{codes: map[string]uint32{}}
+	for i := int64(1); i <= 70_000; i++ {
+		c.put(columnRow{id: i, modalities: fmt.Sprint("M", i)})
+	}
+	for _, id := range []int64{1, 1 << 16, 1<<16 + 1, 70_000} {
+		if ids, n := c.match(filter{sets: []string{fmt.Sprint("M", id)}}, 0, 10); n != 1 || len(ids) != 1 || ids[0] != id {
+			t.Error(id, ids, n)
+		}
 	}
 }

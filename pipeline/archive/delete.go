@@ -137,11 +137,16 @@ func removeBelow(root string, d deletion) error {
 	}
 	gone := []string{filepath.Join(root, filepath.Join(parts...))}
 	if d.Instance != "" { // and what it replaced
-		versions, err := filepath.Glob(filepath.Join(filepath.Dir(gone[0]), d.Instance+"~*.dcm"))
-		if err != nil {
+		folder := filepath.Dir(gone[0])
+		files, err := os.ReadDir(folder)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		gone = append(gone, versions...)
+		for _, f := range files {
+			if strings.HasPrefix(f.Name(), d.Instance+"~") {
+				gone = append(gone, filepath.Join(folder, f.Name()))
+			}
+		}
 	}
 	for _, path := range gone {
 		if err := os.RemoveAll(path); err != nil {

@@ -229,3 +229,23 @@ func TestKilledInDeletions(t *testing.T) {
 	}
 	t.Log(counts)
 }
+
+// TestDeleteBesideOddNames: the folder of the archive may have characters in its name that mean something to patterns of files; what an
+// instance had replaced goes with it all the same.
+func TestDeleteBesideOddNames(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "x-ray [new] *")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	a := open(t, dir, archive.Options{Replace: true})
+	mustStore(t, a, object(t, "1.2", "1.2.3", "1.2.3.4"), object(t, "1.2", "1.2.3", "1.2.3.40"))
+	for _, name := range []string{"Second^A", "Third^A"} {
+		mustStore(t, a, object(t, "1.2", "1.2.3", "1.2.3.4", pipeline.TagPatientName, name))
+	}
+	if n, left, err := a.Delete(t.Context(), "1.2", "1.2.3", "1.2.3.4"); n != 1 || !left || err != nil {
+		t.Fatal(n, left, err)
+	}
+	if files := under(t, filepath.Join(dir, "instances")); len(files) != 1 || filepath.Base(files[0]) != "1.2.3.40.dcm" {
+		t.Error("there are still", files)
+	}
+}

@@ -2,6 +2,8 @@ package archive
 
 import (
 	"encoding/json"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -23,6 +25,9 @@ func toKept(d pipeline.Dataset) []kept {
 	out := make([]kept, 0, len(d))
 	for _, e := range d {
 		k := kept{Tag: e.Tag, VR: e.VR, Text: e.Text, Ints: e.Ints, Floats: e.Floats}
+		if slices.ContainsFunc(e.Floats, func(f float64) bool { return math.IsNaN(f) || math.IsInf(f, 0) }) {
+			k.Floats = nil // JSON lacks them
+		}
 		for _, item := range e.Items {
 			k.Items = append(k.Items, toKept(item))
 		}
@@ -43,10 +48,10 @@ func fromKept(ks []kept) pipeline.Dataset {
 	return out
 }
 
-// encode writes attributes for the index. Binary values are not kept, and a number that JSON lacks drops the attributes.
+// encode writes attributes for the index. Binary values are not kept, nor floats that JSON lacks.
 func encode(d pipeline.Dataset) string {
 	b, err := json.Marshal(toKept(d))
-	if err != nil {
+	if err != nil { // what is kept always marshals
 		return "[]"
 	}
 	return string(b)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 
 	"chatxray/pipeline"
 	"chatxray/pipeline/archive"
+	"chatxray/pipeline/dicom"
 )
 
 // searched has five studies whose last number names them.
@@ -171,5 +173,29 @@ func TestSearchAttributes(t *testing.T) {
 	text(pipeline.TagNumberOfStudyRelatedInstances, "IS", "2")
 	if diff := cmp.Diff([]pipeline.Dataset{want}, found.Results); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestNumbersThatJSONLacks: an attribute that the index cannot write does not take the others with it.
+func TestNumbersThatJSONLacks(t *testing.T) {
+	var item, d pipeline.Dataset
+	item.SetText(pipeline.TagScheduledProcedureStepID, "SH", "S7")
+	item.Set(pipeline.Element{Tag: 0x00409225, VR: "FD", Floats: []float64{math.NaN()}})
+	for tag, uid := range map[pipeline.Tag]string{pipeline.TagSOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", pipeline.TagSOPInstanceUID: "1.2.3.4",
+		pipeline.TagSeriesInstanceUID: "1.2.3", pipeline.TagStudyInstanceUID: "1.2"} {
+		d.SetText(tag, "UI", uid)
+	}
+	d.SetText(pipeline.TagModality, "CS", "DX")
+	d.SetItems(pipeline.TagRequestAttributesSequence, item)
+	b, err := dicom.Encode(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := open(t, t.TempDir(), archive.Options{})
+	mustStore(t, a, b)
+	found, err := a.Search(t.Context(), pipeline.Query{Level: pipeline.SeriesLevel,
+		Match: []pipeline.Match{{In: pipeline.TagRequestAttributesSequence, Tag: pipeline.TagScheduledProcedureStepID, Value: "S7"}}})
+	if err != nil || len(found.Results) != 1 || found.Results[0].String(pipeline.TagSeriesInstanceUID) != "1.2.3" || found.Results[0].String(pipeline.TagModality) != "DX" {
+		t.Errorf("%v %v", found.Results, err)
 	}
 }

@@ -85,7 +85,7 @@ func Write(w io.Writer, ds pipeline.Dataset, transferSyntaxUID string) error {
 // writeMeta writes the preamble and group 0002.
 func writeMeta(out *bytes.Buffer, ds pipeline.Dataset, s *syntax) error {
 	class, object := ds.String(pipeline.TagSOPClassUID), ds.String(pipeline.TagSOPInstanceUID)
-	if !validUID(class) || !validUID(object) {
+	if !pipeline.ValidUID(class) || !pipeline.ValidUID(object) {
 		return fmt.Errorf("%w DICOM: a file needs a SOP Class UID and a SOP Instance UID", pipeline.ErrInvalid)
 	}
 	var meta pipeline.Dataset

@@ -72,13 +72,15 @@ func (o *Object) Header() pipeline.Dataset { return o.walked.header }
 func (o *Object) Left() []pipeline.Bulk { return o.walked.left }
 
 // Value opens a binary value by its path, as pipeline.Bulk has it; short values of the header are found too. The value is as in the
-// file, words in little endian. It is valid until Close. Errors wrap pipeline.ErrNotFound, or pipeline.ErrUnsupported for fragments,
-// which are read as frames.
+// file, words in little endian; the fragments of video are one stream. It is valid until Close. Errors wrap pipeline.ErrNotFound, or
+// pipeline.ErrUnsupported for other fragments, which are read as frames.
 func (o *Object) Value(path string) (io.ReadSeeker, error) {
 	for i, b := range o.walked.left {
 		switch {
 		case b.Path != path:
 			continue
+		case b.Length < 0 && o.walked.syntax.video && len(o.walked.pixels.fragments) > 0:
+			return streamOf(o.walked), nil
 		case b.Length < 0:
 			return nil, fmt.Errorf("%w value: %s is in fragments; ask for its frames", pipeline.ErrUnsupported, path)
 		}
@@ -102,6 +104,44 @@ func (o *Object) Value(path string) (io.ReadSeeker, error) {
 		return nil, fmt.Errorf("%w: the instance has no binary value at this path", pipeline.ErrNotFound)
 	}
 	return bytes.NewReader(v), nil
+}
+
+// streamOf opens the fragments of a video as one.
+func streamOf(w *walked) *io.SectionReader {
+	var r io.ReaderAt = bytes.NewReader(w.src.data)
+	if w.src.data == nil {
+		r = w.src.r
+	}
+	all := w.pixels.fragments
+	if len(all) == 1 {
+		return io.NewSectionReader(r, all[0].off, all[0].length)
+	}
+	size := int64(0)
+	for _, s := range all {
+		size += s.length
+	}
+	return io.NewSectionReader(joined{r, all}, 0, size)
+}
+
+// joined reads fragments as if nothing lay between them.
+type joined struct {
+	r     io.ReaderAt
+	spans []span
+}
+
+// ReadAt implements io.ReaderAt.
+func (j joined) ReadAt(b []byte, off int64) (n int, err error) {
+	for _, s := range j.spans {
+		if off >= s.length {
+			off -= s.length
+			continue
+		}
+		m, err := j.r.ReadAt(b[n:n+int(min(int64(len(b)-n), s.length-off))], s.off+off)
+		if n, off = n+m, 0; n == len(b) || err != nil {
+			return n, err
+		}
+	}
+	return n, io.EOF
 }
 
 // valueAt finds a binary value of a header by its path.

@@ -136,7 +136,7 @@ func walk(src *source, keep bool) (*walked, error) {
 		return nil, err
 	}
 	uid := meta.String(pipeline.TagTransferSyntaxUID)
-	if !validUID(uid) {
+	if !pipeline.ValidUID(uid) {
 		return nil, fmt.Errorf("%w DICOM: the file meta information has no valid Transfer Syntax UID (0002,0010)", pipeline.ErrInvalid)
 	}
 	if meta.String(pipeline.TagMediaStorageSOPClassUID) == mediaStorageDirectory {
@@ -194,7 +194,7 @@ func (f *walked) check() error {
 // instance makes the Instance of a header. A UID that is none stays empty.
 func (f *walked) instance() *pipeline.Instance {
 	uid := func(t pipeline.Tag) string {
-		if v := f.header.Strings(t); len(v) == 1 && validUID(v[0]) {
+		if v := f.header.Strings(t); len(v) == 1 && pipeline.ValidUID(v[0]) {
 			return v[0]
 		}
 		return ""
@@ -226,20 +226,6 @@ func identified(in *pipeline.Instance) error {
 		}
 	}
 	return nil
-}
-
-// validUID checks characters and length of a UID (PS3.5 section 9.1). Leading zeros of a component are let through: they are
-// wrong, but occur, and name an object no less clearly.
-func validUID(uid string) bool {
-	if uid == "" || len(uid) > 64 || uid[0] == '.' || uid[len(uid)-1] == '.' {
-		return false
-	}
-	for i := range len(uid) {
-		if c := uid[i]; c != '.' && (c < '0' || c > '9') || c == '.' && uid[i-1] == '.' {
-			return false
-		}
-	}
-	return true
 }
 
 // detach copies the values that share memory with the bytes they were read from.

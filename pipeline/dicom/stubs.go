@@ -1,5 +1,7 @@
 package dicom
 
+import "strings"
+
 // The transfer syntaxes of the standard (PS3.6 table A-1) whose pixels are not decoded here. They are registered so that an object
 // in one of them is unsupported and not unknown: it can be kept and forwarded, but not read.
 func init() {
@@ -50,6 +52,7 @@ func init() {
 		{"1.2.840.10008.1.2.8.1", "Deflated Image Frame Compression"},
 		{"1.2.840.10008.1.20", "Papyrus 3 Implicit VR Little Endian (retired)"},
 	} {
-		register(syntax{Syntax: Syntax{UID: s.uid, Name: s.name, Encapsulated: true}})
+		video := strings.HasPrefix(s.uid, "1.2.840.10008.1.2.4.10") // 100 to 108
+		register(syntax{Syntax: Syntax{UID: s.uid, Name: s.name, Encapsulated: true}, video: video})
 	}
 }

@@ -34,6 +34,8 @@ type syntax struct {
 	decode func(ctx context.Context, e encoded) (*Pixels, error)
 	// encode makes the codestream of one frame; nil where we cannot.
 	encode func(ctx context.Context, p *Pixels) ([]byte, error)
+	// video: the fragments are one stream, which has frames, and not frames (PS3.5 sections 8.2.5 to 8.2.8).
+	video bool
 	// lossy is the defined term of Lossy Image Compression Method (PS3.3 section C.7.6.1.1.5.1) that encode earns; "" if lossless.
 	lossy string
 }

@@ -32,7 +32,7 @@ func TestSyntaxes(t *testing.T) {
 	all := Syntaxes()
 	n := 0
 	for i, s := range all {
-		if !validUID(s.UID) || s.Name == "" {
+		if !pipeline.ValidUID(s.UID) || s.Name == "" {
 			t.Errorf("%+v is not whole", s)
 		}
 		if i > 0 && s.UID == all[i-1].UID {
