@@ -136,6 +136,7 @@ type Store interface {
 // Deps is what main hands in.
 type Deps struct {
 	Lookup   func(keyword string) (tag pipeline.Tag, vr string, ok bool) // the data dictionary
+	Keyword  func(tag pipeline.Tag) (keyword, vr string, ok bool)        // the same, by tag; nil where answers in XML need no keywords
 	Checks   map[string]func(context.Context) error                      // what /readyz asks, by name
 	Readings Readings                                                    // how far a study has come; nil where nothing is read
 	Metrics  *prometheus.Registry                                        // nil makes one

@@ -117,6 +117,7 @@ func (s *server) writeModel(w io.Writer, in *pipeline.Instance, base, media stri
 	m := newModel(o.Left(), func(path string) string { return instanceURL(base, in) + "/bulkdata/" + path })
 	var out []byte
 	if media == mediaXML {
+		m.keyword = s.Keyword
 		out = m.appendXML(nil, o.Header())
 	} else {
 		out = m.appendItem(nil, o.Header(), "")

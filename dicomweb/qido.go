@@ -46,7 +46,7 @@ func (s *server) search(level pipeline.Level) gin.HandlerFunc {
 			d.SetText(pipeline.TagSpecificCharacterSet, "CS", "ISO_IR 192")
 		}
 		if format == mediaXML {
-			sendXML(c, found.Results)
+			s.sendXML(c, found.Results)
 			return
 		}
 		out := make([]byte, 0, 2+1024*len(found.Results))
@@ -147,7 +147,7 @@ func searchFormat(r *http.Request) (string, error) {
 }
 
 // sendXML answers with one part for each result. A multipart body without parts does not exist, so no result is a 204.
-func sendXML(c *gin.Context, results []pipeline.Dataset) {
+func (s *server) sendXML(c *gin.Context, results []pipeline.Dataset) {
 	if len(results) == 0 {
 		c.Status(http.StatusNoContent)
 		return
@@ -156,7 +156,7 @@ func sendXML(c *gin.Context, results []pipeline.Dataset) {
 	w := multipart.NewWriter(&b)
 	for _, d := range results {
 		part, _ := w.CreatePart(textproto.MIMEHeader{"Content-Type": {mediaXML}}) // a buffer does not fail
-		_, _ = part.Write(appendXML(nil, d))
+		_, _ = part.Write(s.appendXML(nil, d))
 	}
 	_ = w.Close()
 	c.Data(http.StatusOK, `multipart/related; type="`+mediaXML+`"; boundary=`+w.Boundary(), b.Bytes())

@@ -24,7 +24,7 @@ func (c checkCmd) Run(s streams) error {
 		return err
 	}
 	if c.Config == "" {
-		return fmt.Errorf("%w: give a file with --config FILE, or --example", errConfig)
+		return fmt.Errorf("%w: give a file with --config FILE, or --example", errUsage)
 	}
 	cfg, err := readConfig(c.Config)
 	if err != nil {

@@ -100,17 +100,17 @@ func prepare(dir string, open Opener, opts Options) (*Archive, error) {
 	}
 	for _, d := range []string{"", instancesDir, documentsDir, recordsDir, incomingDir} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
-			return nil, fmt.Errorf("the archive's folder cannot be made: %w", full(err))
+			return nil, fmt.Errorf("the archive's folder %s cannot be made: %w", filepath.Join(dir, d), full(err))
 		}
 	}
 	for _, d := range []string{dir, filepath.Dir(filepath.Clean(dir))} {
 		if err := syncDir(d); err != nil {
-			return nil, fmt.Errorf("the archive's folder cannot be made durable: %w", full(err))
+			return nil, fmt.Errorf("the archive's folder %s cannot be made durable: %w", d, full(err))
 		}
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("the archive cannot be locked: %w", full(err))
+		return nil, fmt.Errorf("the archive in %s cannot be locked: %w", dir, full(err))
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		lock.Close()
