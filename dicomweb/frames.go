@@ -45,7 +45,20 @@ var uriQuery = []parameter{
 	{name: "objectUID", in: "query", schema: uidSchema("SOP Instance UID"), required: true},
 	{name: "contentType", in: "query", about: "application/dicom or a picture.", schema: map[string]any{"type": "string",
 		"enum": []string{mediaDICOM, "image/jpeg", "image/png"}}},
+	{name: "transferSyntax", in: "query", about: "Of application/dicom: a UID. As stored where there is none.", schema: map[string]any{"type": "string", "enum": []string{explicitLE}}},
+	{name: "rows", in: "query", about: "The height that a picture has at most.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": maxViewport}},
+	{name: "columns", in: "query", about: "The width that a picture has at most.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": maxViewport}},
+	{name: "region", in: "query", about: "xmin,ymin,xmax,ymax in parts of the image.", schema: map[string]any{"type": "string",
+		"pattern": "^(0|0\\.[1-4]),(0|0\\.[1-4]),(1|0\\.[5-9]),(1|0\\.[5-9])$"}},
+	{name: "imageQuality", in: "query", about: "Of JPEG.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": 100}},
+	{name: "annotation", in: "query", about: "Is written into the picture.", schema: map[string]any{"type": "string",
+		"enum": []string{"", "patient", "technique", "patient,technique"}}},
 	{name: "frameNumber", in: "query", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt32}},
+}
+
+// acceptQuery is the parameter that a link has in place of the header Accept.
+func acceptQuery(media []string) []parameter {
+	return []parameter{{name: "accept", in: "query", about: "Counts before the header Accept.", schema: map[string]any{"type": "string", "enum": media}}}
 }
 
 // retrieveRoutes lists the resources of WADO-RS.
@@ -54,8 +67,8 @@ func (s *server) retrieveRoutes() (t []route) {
 		t = append(t, route{"GET", path, RoleRead, what + " (WADO-RS)", query, nil, out, nil, handle})
 	}
 	for _, l := range []struct{ path, what string }{{studyPath, "a study"}, {seriesPath, "a series"}, {instancePath, "an instance"}} {
-		get(l.path, "Retrieve "+l.what, nil, asFiles, s.retrieve)
-		get(l.path+"/metadata", "Retrieve the metadata of "+l.what, nil, asMetadata, s.metadata)
+		get(l.path, "Retrieve "+l.what, acceptQuery(asFiles), asFiles, s.retrieve)
+		get(l.path+"/metadata", "Retrieve the metadata of "+l.what, acceptQuery(asMetadata), asMetadata, s.metadata)
 		get(l.path+"/rendered", "Render "+l.what, renderQuery, asRendered, s.rendered)
 		get(l.path+"/thumbnail", "Render "+l.what+" as a small picture", renderQuery, pictures, s.thumbnail)
 	}
@@ -123,7 +136,7 @@ func (s *server) sendFrames(c *gin.Context, in *pipeline.Instance, o Object, lis
 		}
 	}
 	var failed error
-	for _, form := range frameForms(parseAccept(c.Request.Header["Accept"]), in.TransferSyntaxUID) {
+	for _, form := range frameForms(accepted(c.Request), in.TransferSyntaxUID) {
 		if form.single && len(list) > 1 {
 			continue
 		}
@@ -329,7 +342,7 @@ func (s *server) sendValue(c *gin.Context, in *pipeline.Instance, o Object, path
 	if mime := strings.ToLower(o.Header().String(tagMIMEType)); path == "00420011" && mime != "" && plainMedia(mime) {
 		offered = append(offered, mime)
 	}
-	for _, m := range parseAccept(c.Request.Header["Accept"]) {
+	for _, m := range accepted(c.Request) {
 		for _, media := range offered {
 			single := m.matches(media)
 			if multi := m.q > 0 && m.name == mediaMulti && (m.params["type"] == "" || m.params["type"] == media || m.params["type"] == "*/*"); !single && !multi {

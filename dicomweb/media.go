@@ -3,6 +3,7 @@ package dicomweb
 import (
 	"cmp"
 	"errors"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,21 @@ type mediaType struct {
 	name   string // "multipart/related"
 	params map[string]string
 	q      float64 // 0..1; 1 where not given
+}
+
+// lostPlus gives a plus back that stands for a space where it is not percent-encoded.
+var lostPlus = strings.NewReplacer("dicom json", "dicom+json", "dicom xml", "dicom+xml")
+
+// accepted is what a client takes. The query parameter accept, which a link in a page can have, counts before the header (PS3.18 section
+// 8.3.3.1).
+func accepted(r *http.Request) []mediaType {
+	accept := r.Header["Accept"]
+	if strings.Contains(r.URL.RawQuery, "accept=") {
+		if v := r.URL.Query().Get("accept"); v != "" {
+			accept = []string{lostPlus.Replace(v)}
+		}
+	}
+	return parseAccept(accept)
 }
 
 // parseMediaType reads what clients send rather than what RFC 9110 allows: parameter values that lack the quotes which their

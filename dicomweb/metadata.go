@@ -17,7 +17,7 @@ const maxListed = 256
 // metadata is WADO-RS metadata of a study, a series or an instance (PS3.18 section 10.4.1.1.2): the headers in the JSON model, or in
 // XML, one part each.
 func (s *server) metadata(c *gin.Context) {
-	media, single, err := chooseModel(parseAccept(c.Request.Header["Accept"]), c.Param("instance") != "")
+	media, single, err := chooseModel(accepted(c.Request), c.Param("instance") != "")
 	if err != nil {
 		s.refuse(c, err)
 		return

@@ -6,7 +6,6 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
-	"net/url"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -125,16 +124,9 @@ func warn(c *gin.Context, text string) {
 	c.Writer.Header().Add("Warning", `299 chatxray "`+text[:min(len(text), 1000)]+`"`)
 }
 
-// searchFormat chooses between JSON and one part of XML for each result. The query parameter accept counts before the header (PS3.18
-// section 8.3.3.1).
+// searchFormat chooses between JSON and one part of XML for each result.
 func searchFormat(r *http.Request) (string, error) {
-	accept := r.Header["Accept"]
-	if strings.Contains(r.URL.RawQuery, "accept=") {
-		if v, err := url.ParseQuery(r.URL.RawQuery); err == nil && v.Has("accept") {
-			accept = []string{strings.ReplaceAll(v.Get("accept"), " ", "+")} // a plus that was not encoded
-		}
-	}
-	for _, m := range parseAccept(accept) {
+	for _, m := range accepted(r) {
 		switch {
 		case m.matches(mediaJSON), m.matches("application/json"):
 			return mediaJSON, nil

@@ -30,15 +30,10 @@ type shown struct {
 	multi bool   // in a multipart body
 }
 
-// shownForms lists the ways in which a client takes what is rendered, most wanted first. The query parameter accept goes before the
-// header (PS3.18 section 8.3.3.1).
+// shownForms lists the ways in which a client takes what is rendered, most wanted first.
 func shownForms(c *gin.Context) []shown {
-	accept := c.Request.Header["Accept"]
-	if v := c.Query("accept"); v != "" {
-		accept = []string{v}
-	}
 	var out []shown
-	for _, m := range parseAccept(accept) {
+	for _, m := range accepted(c.Request) {
 		multi := m.name == mediaMulti || m.name == "multipart/*"
 		if multi && m.q > 0 {
 			kind := m.params["type"]

@@ -66,10 +66,10 @@ var (
 	searchQuery   = []parameter{
 		{name: "limit", in: "query", about: "At most so many results; the service has a limit of its own.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt64}},
 		{name: "offset", in: "query", about: "Results to leave out first.", schema: map[string]any{"type": "integer", "minimum": 0, "maximum": maxOffset}},
-		{name: "fuzzymatching", in: "query", about: "true: person names match fuzzily."},
+		{name: "fuzzymatching", in: "query", about: "true: person names match fuzzily.", schema: map[string]any{"type": "string", "enum": []string{"", "true", "false"}}},
 		{name: "includefield", in: "query", about: "Keyword or tag of an attribute to return, or all.", schema: map[string]any{"type": "string"}},
 		{name: "orderby", in: "query", about: "Attributes to sort by, with commas between, a minus before one for descending.", schema: map[string]any{"type": "string",
-			"enum": []string{"", "StudyDate", "-StudyDate", "PatientName,-StudyDate"}}},
+			"pattern": orderPattern()}},
 		{name: "PatientID", in: "query", about: "As an example of a key: every attribute of the level may be named by keyword or tag.", schema: map[string]any{"type": "string"}},
 	}
 )

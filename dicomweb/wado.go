@@ -25,7 +25,7 @@ func (s *server) retrieve(c *gin.Context) {
 		s.refuse(c, err)
 		return
 	}
-	d, err := s.chooseDICOM(parseAccept(c.Request.Header["Accept"]), found, c.Param("instance") != "")
+	d, err := s.chooseDICOM(accepted(c.Request), found, c.Param("instance") != "")
 	if err != nil {
 		s.refuse(c, err)
 		return
@@ -245,8 +245,12 @@ func (s *server) sendZip(c *gin.Context, found []*pipeline.Instance, d delivery)
 				n = len(series) + 1
 				series[in.SeriesInstanceUID] = n
 			}
-			err := s.sendAs(c.Request.Context(), in, d, func(string) (io.Writer, error) {
-				return z.CreateHeader(&zip.FileHeader{Name: "series" + strconv.Itoa(n) + "/" + in.SOPInstanceUID + ".dcm", Method: zip.Store})
+			at, _, err := modified([]*pipeline.Instance{in})
+			if err != nil {
+				return err
+			}
+			err = s.sendAs(c.Request.Context(), in, d, func(string) (io.Writer, error) {
+				return z.CreateHeader(&zip.FileHeader{Name: "series" + strconv.Itoa(n) + "/" + in.SOPInstanceUID + ".dcm", Method: zip.Store, Modified: at})
 			})
 			if err != nil {
 				return err
