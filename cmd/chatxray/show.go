@@ -69,6 +69,8 @@ func (c showCmd) wait(ctx context.Context, s streams) (pipeline.Status, error) {
 		switch st.State {
 		case pipeline.StateReported, pipeline.StateRefused, pipeline.StateFailed:
 			return st, nil
+		case pipeline.StateWithdrawn:
+			return st, fmt.Errorf("%w: the reading of study %s is withdrawn, because an image that it is about was deleted", pipeline.ErrNotImage, c.Study)
 		}
 		now := string(st.State)
 		if st.Record != nil && st.Record.State == pipeline.StateFailed {
