@@ -49,6 +49,7 @@ func (c sendCmd) Run(ctx context.Context, s streams) error {
 	var errs []error
 	studies := map[string]int{}
 	var order []string
+batches:
 	for batch := range slices.Chunk(files, max(1, c.Batch)) {
 		docs, err := readFiles(batch, &errs)
 		if err != nil {
@@ -57,18 +58,22 @@ func (c sendCmd) Run(ctx context.Context, s streams) error {
 		if len(docs) == 0 {
 			continue
 		}
-		var some *deliver.Refusal
+		var refused []string
 		if err := to.Deliver(ctx, docs); err != nil {
 			errs = append(errs, fmt.Errorf("%w: %w", errServer, err))
-			if !errors.As(err, &some) {
-				if !errors.Is(err, deliver.Permanent) {
-					break // nobody there: the rest would fail as well
-				}
+			var some *deliver.Refusal
+			switch {
+			case errors.As(err, &some):
+				refused = slices.Clone(some.Instances)
+			case errors.Is(err, deliver.Permanent):
 				continue
+			default:
+				break batches // nobody there: the rest would fail as well
 			}
 		}
 		for _, d := range docs {
-			if some != nil && slices.Contains(some.Instances, d.SOPInstanceUID) {
+			if i := slices.Index(refused, d.SOPInstanceUID); i >= 0 {
+				refused = slices.Delete(refused, i, i+1) // two files may have one UID
 				continue
 			}
 			sent++

@@ -172,3 +172,40 @@ func tree(t *testing.T, dir string) map[string]int64 {
 	}
 	return out
 }
+
+func TestUsable(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	locked := filepath.Join(t.TempDir(), "locked")
+	if err := os.Mkdir(locked, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	free := func(n int64) archive.Options {
+		return archive.Options{FreeSpace: func(string) (int64, error) { return n, nil }}
+	}
+	for _, c := range []struct {
+		dir  string
+		opts archive.Options
+		says string
+	}{
+		{dir, free(1 << 40), ""},
+		{filepath.Join(dir, "to", "be", "made"), free(1 << 40), ""},
+		{dir, free(archive.DefaultReserve), "256 MB are free where the archive is and 256 MB stay reserved"},
+		{dir, archive.Options{Reserve: -1}, ""},
+		{file, free(1 << 40), "is no folder"},
+		{filepath.Join(locked, "archive"), free(1 << 40), "may not write in " + locked},
+	} {
+		if strings.HasPrefix(c.says, "may not") && os.Getuid() == 0 { // who may write everywhere
+			continue
+		}
+		if err := archive.Usable(c.dir, c.opts); (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want %q", c.dir, err, c.says)
+		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Error("something was made")
+	}
+}
