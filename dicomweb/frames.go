@@ -58,7 +58,7 @@ var uriQuery = []parameter{
 
 // acceptQuery is the parameter that a link has in place of the header Accept.
 func acceptQuery(media []string) []parameter {
-	return []parameter{{name: "accept", in: "query", about: "Counts before the header Accept.", schema: map[string]any{"type": "string", "enum": media}}}
+	return []parameter{{name: "accept", in: "query", about: "Counts before the header Accept.", schema: map[string]any{"type": "string", "enum": slices.Concat([]string{""}, media)}}}
 }
 
 // retrieveRoutes lists the resources of WADO-RS.

@@ -83,8 +83,8 @@ func (s *server) table() []route {
 		{"GET", Root + "/openapi.json", known, "This document", nil, nil, asJSON, nil, s.openapi},
 		{"GET", "/metrics", known, "Metrics for Prometheus", nil, nil, asText, nil, s.exposition},
 
-		{"POST", studiesPath, RoleStore, "Store instances (STOW-RS)", nil, asInstance, asModels, storeStatuses, s.stow},
-		{"POST", studyPath, RoleStore, "Store instances of one study (STOW-RS)", nil, asInstance, asModels, storeStatuses, s.stow},
+		{"POST", studiesPath, RoleStore, "Store instances (STOW-RS), also as metadata in application/dicom+json or +xml with bulk data", nil, asInstance, asModels, storeStatuses, s.stow},
+		{"POST", studyPath, RoleStore, "Store instances of one study (STOW-RS), also as metadata with bulk data", nil, asInstance, asModels, storeStatuses, s.stow},
 
 		{"GET", "/wado", RoleRead, "Retrieve an instance (WADO-URI)", uriQuery, nil, append([]string{mediaDICOM}, pictures...), nil, s.wadoURI},
 	}

@@ -25,7 +25,7 @@ import (
 
 type serveCmd struct {
 	modelFlags
-	Config   string `short:"c" help:"Configuration file (config/example.yaml has every key)." placeholder:"FILE"`
+	Config   string `short:"c" help:"Configuration file (chatxray check --example prints every key)." placeholder:"FILE"`
 	Listen   string `help:"Address to listen on; port 0 takes a free one. Default: 127.0.0.1:8080." placeholder:"ADDR"`
 	Data     string `help:"Folder of the archive. Default: chatxray-data." placeholder:"DIR"`
 	Viewer   string `help:"Folder of a web viewer (index.html of OHIF's dist) to serve at /." placeholder:"DIR"`
