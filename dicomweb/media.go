@@ -24,7 +24,11 @@ var lostPlus = strings.NewReplacer("dicom json", "dicom+json", "dicom xml", "dic
 func accepted(r *http.Request) []mediaType {
 	accept := r.Header["Accept"]
 	if strings.Contains(r.URL.RawQuery, "accept=") {
-		if v := r.URL.Query().Get("accept"); v != "" {
+		switch v := r.URL.Query().Get("accept"); {
+		case v == "":
+		case strings.TrimSpace(v) == "":
+			return nil // names nothing, where a header would not be there
+		default:
 			accept = []string{lostPlus.Replace(v)}
 		}
 	}

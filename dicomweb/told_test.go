@@ -75,6 +75,7 @@ func TestAcceptInTheQuery(t *testing.T) {
 		{instance + "?accept=application/dicom%3Btransfer-syntax=*", 200, "application/dicom; transfer-syntax="},
 		{instance + "?accept=image/jpeg", 406, ""},
 		{instance + "?accept=", 406, ""}, // the header counts
+		{instance + "/metadata?accept=%09", 406, ""},
 		{instance + "/metadata?accept=application/dicom+json", 200, "application/dicom+json"},
 		{instance + "/metadata?accept=application/dicom%2Bxml", 200, "application/dicom+xml"},
 		{instance + `/metadata?accept=multipart/related%3B+type=application/dicom+xml`, 200, `multipart/related; type="application/dicom+xml"`},
