@@ -51,7 +51,8 @@ type archiveCheckCmd struct{ archiveFlags }
 // Help is shown by chatxray archive check --help.
 func (archiveCheckCmd) Help() string {
 	return `Sums up every file and compares it with the sha256 that the index has of it, and looks for index entries without file and files without
-index entry. Each problem is told on standard error. It reads only, and the service may be running.
+index entry. Each problem is told on standard error. It reads only, and the service may be running;
+then a file of the last five minutes without index entry is not told, because it may be about to get one.
 
 What helps: a file that is damaged or missing, put back from a backup; or its instance deleted and sent again. A file without index entry:
 chatxray archive rebuild. Check before you rebuild: a rebuilt index takes the files as they are then.

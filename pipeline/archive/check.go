@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -43,8 +44,8 @@ var (
 const checkPage = 1024
 
 // Check compares every file of the archive in dir with its index, in both directions, and changes neither. A service may have the archive
-// open meanwhile: what it moves while Check looks is looked at again. Each problem is told to opts.Warn. The error says why nothing could
-// be compared; it wraps pipeline.ErrNotFound where there is no index.
+// open meanwhile: what it moves while Check looks is looked at again, and a file of the last minutes may still get its entry. Each problem
+// is told to opts.Warn. The error says why nothing could be compared; it wraps pipeline.ErrNotFound where there is no index.
 func Check(ctx context.Context, dir string, opts Options) (c Checked, err error) {
 	if opts.Warn == nil {
 		opts.Warn = func(string, string, error) {}
@@ -69,14 +70,8 @@ func Check(ctx context.Context, dir string, opts Options) (c Checked, err error)
 	if a.inUse() && alone {
 		return c, fmt.Errorf("%w: a service has opened the archive meanwhile; check again", pipeline.ErrBusy)
 	}
-	if len(suspects) > 0 && !alone { // let it finish what it is at
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
-	}
 	for _, s := range suspects {
-		still, err := a.confirm(ctx, s)
+		still, err := a.confirm(ctx, s, alone)
 		if err != nil {
 			return c, indexError(err)
 		}
@@ -262,23 +257,39 @@ func (a *Archive) entry(ctx context.Context, sop string) (*pipeline.Instance, er
 	return in, err
 }
 
-// confirm looks at a suspect again.
-func (a *Archive) confirm(ctx context.Context, s suspect) (still bool, err error) {
-	if s.sop == "" {
-		_, err := os.Lstat(s.path)
-		return err == nil, nil
+// young is the age of a file under which a service that runs may not have entered it yet.
+const young = 5 * time.Minute
+
+// confirm looks at a suspect again: a service places a file before its entry, and deletes it before its entry, under a note.
+func (a *Archive) confirm(ctx context.Context, s suspect, alone bool) (still bool, err error) {
+	if s.err == errStray {
+		info, err := os.Lstat(s.path)
+		if err != nil || !alone && time.Since(info.ModTime()) < young {
+			return false, nil
+		}
+		if s.sop == "" {
+			return true, nil
+		}
+		in, err := a.entry(ctx, s.sop)
+		return err == nil && (in == nil || in.Path != s.path), err
 	}
-	in, err := a.entry(ctx, s.sop)
-	switch {
-	case err != nil:
-		return false, err
-	case s.err == errStray:
-		_, err := os.Lstat(s.path)
-		return err == nil && (in == nil || in.Path != s.path), nil
-	case in == nil || in.Path != s.path: // deleted or replaced
-		return false, nil
+	for range 2 { // a deletion that ends between two looks takes the entry along, or is seen by its note
+		in, err := a.entry(ctx, s.sop)
+		if err != nil || in == nil || in.Path != s.path { // deleted or replaced
+			return false, err
+		}
+		if compareSum(ctx, in) == nil || a.beingDeleted(in.StudyInstanceUID) {
+			return false, nil
+		}
 	}
-	return compareSum(ctx, in) != nil, ctx.Err()
+	return true, ctx.Err()
+}
+
+// beingDeleted tells whether a deletion in a study has begun and not ended; one that a crash has interrupted ends at the next start.
+func (a *Archive) beingDeleted(study string) bool {
+	var d deletion
+	b, err := os.ReadFile(a.path(deletingDir, deletionNote))
+	return err == nil && json.Unmarshal(b, &d) == nil && d.Study == study
 }
 
 // inUse tells whether another process has the archive open.
