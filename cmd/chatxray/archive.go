@@ -54,8 +54,8 @@ func (archiveCheckCmd) Help() string {
 index entry. Each problem is told on standard error. It reads only, and the service may be running;
 then a file of the last five minutes without index entry is not told, because it may be about to get one.
 
-What helps: a file that is damaged or missing, put back from a backup; or its instance deleted and sent again. A file without index entry:
-chatxray archive rebuild. Check before you rebuild: a rebuilt index takes the files as they are then.
+What helps: a file that is damaged or missing, put back from a backup; a missing one sent again as it was; a damaged one deleted (DELETE of its
+instance) and sent again. A file without index entry: chatxray archive rebuild. Check before you rebuild: a rebuilt index takes the files as they are then.
 
 Exit codes: 0 every file is as it was stored and in the index; 1 there is no archive, or no index that can be read; 3 problems were found; 6
 the configuration is wrong; 130 interrupted.`

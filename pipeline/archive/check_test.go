@@ -91,6 +91,17 @@ func TestCheck(t *testing.T) {
 	if diff := cmp.Diff(want, told); diff != "" || c != (archive.Checked{Whole: 2, Replaced: 1, Damaged: 2, Missing: 1, Stray: 4}) {
 		t.Error(c, diff)
 	}
+	// A lost file comes back when it is sent again.
+	a = open(t, dir, archive.Options{})
+	if o := store(t, a, object(t, "1.2.1", "1.2.1.1", "1.2.1.1.2"))[0]; o.Err != nil || o.Duplicate {
+		t.Error(o)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if c, _ := checked(t, dir); c.Whole != 3 || c.Missing != 0 {
+		t.Error(c)
+	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := archive.Check(gone, dir, archive.Options{}); !errors.Is(err, context.Canceled) {
