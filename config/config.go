@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"strings"
 	"time"
 
@@ -54,9 +55,32 @@ func Parse(b []byte) (Config, error) {
 	}
 	d := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict(), yaml.DisallowUnknownField())
 	if err := d.Decode(&c); err != nil {
+		var wrong *yaml.TypeError
+		if errors.As(err, &wrong) && wrong.Token != nil {
+			at := wrong.Token.Position
+			return c, fmt.Errorf("%w: [%d:%d] here belongs %s", pipeline.ErrInvalid, at.Line, at.Column, kindOf(wrong.DstType))
+		}
 		return c, fmt.Errorf("%w: %s", pipeline.ErrInvalid, strings.TrimSpace(yaml.FormatError(err, false, false)))
 	}
 	return c, nil
+}
+
+// kindOf says in words what a value has to be.
+func kindOf(t reflect.Type) string {
+	if t == reflect.TypeFor[time.Duration]() {
+		return "a duration with its unit, like 30s, 5m or 72h"
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "text"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Struct, reflect.Map:
+		return "a section with keys of its own"
+	}
+	return "a number"
 }
 
 // Zone returns the time zone of the documents; the configuration must have passed Check.

@@ -37,7 +37,7 @@ func keys(t reflect.Type) (out []string) {
 		return keys(t.Elem())
 	case reflect.Struct:
 		for i := range t.NumField() {
-			if k := t.Field(i).Tag.Get("yaml"); k != "" {
+			if k := t.Field(i).Tag.Get("yaml"); k != "" && k != "-" {
 				out = append(append(out, k), keys(t.Field(i).Type)...)
 			}
 		}

@@ -181,7 +181,7 @@ func quotable(err error) string {
 // send answers with one data set.
 func (s *server) send(c *gin.Context, status int, format string, d pipeline.Dataset) {
 	if format == mediaXML {
-		c.Data(status, mediaXML, appendXML(nil, d))
+		c.Data(status, mediaXML, s.appendXML(nil, d))
 		return
 	}
 	c.Data(status, mediaJSON, appendJSON(nil, d, nil))

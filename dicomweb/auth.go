@@ -243,6 +243,9 @@ func (c Certificate) matches(x *x509.Certificate) bool {
 // certificate knows a client by the certificate of its connection.
 func (g *Guard) certificate(r *http.Request) (*principal, error) {
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(g.certs) == 0 {
+		if r.Header.Get("Authorization") != "" && len(g.challenge) > 0 {
+			return nil, fmt.Errorf("%w: the Authorization header must begin with %s", errUnauthorized, g.schemes())
+		}
 		return nil, fmt.Errorf("%w: this resource needs an Authorization header%s", errUnauthorized, g.orCertificate())
 	}
 	for _, c := range g.certs {
@@ -251,6 +254,16 @@ func (g *Guard) certificate(r *http.Request) (*principal, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w: the client certificate is of nobody who is configured", errUnauthorized)
+}
+
+// schemes are the words with which an Authorization header begins.
+func (g *Guard) schemes() string {
+	var out []string
+	for _, ch := range g.challenge {
+		scheme, _, _ := strings.Cut(ch, " ")
+		out = append(out, `"`+scheme+` "`)
+	}
+	return strings.Join(out, " or ")
 }
 
 func (g *Guard) orCertificate() string {

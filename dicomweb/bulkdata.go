@@ -50,7 +50,7 @@ func (s *server) sendValue(c *gin.Context, k keeping, o Object, path string, val
 	if mime := strings.ToLower(o.Header().String(tagMIMEType)); path == documentValue && mime != "" && plainMedia(mime) {
 		offered = append(offered, mime)
 	}
-	for _, m := range accepted(c) {
+	for _, m := range accepted(c.Request) {
 		kind, multi := m.inner()
 		for _, media := range offered {
 			if !kind.matches(media) {

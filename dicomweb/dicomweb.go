@@ -136,6 +136,7 @@ type Store interface {
 // Deps is what main hands in.
 type Deps struct {
 	Lookup   func(keyword string) (tag pipeline.Tag, vr string, ok bool) // the data dictionary
+	Keyword  func(tag pipeline.Tag) (keyword, vr string, ok bool)        // the same, by tag; nil where answers in XML need no keywords
 	Checks   map[string]func(context.Context) error                      // what /readyz asks, by name
 	Readings Readings                                                    // how far a study has come; nil where nothing is read
 	Metrics  *prometheus.Registry                                        // nil makes one
@@ -203,14 +204,18 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 	e.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	e.Use(s.access, s.recovered, s.streams, s.cors, s.unwanted, countsAreRead)
 	e.NoRoute(s.viewer, func(c *gin.Context) {
-		c.JSON(http.StatusNotFound, gin.H{"error": "there is no such resource; see docs/dicomweb.md"})
+		c.JSON(http.StatusNotFound, gin.H{"error": "there is no such resource" + elsewhere(c.Request.URL.Path)})
 	})
 	e.NoMethod(func(c *gin.Context) {
 		if c.Request.Method == http.MethodOptions { // gin has set Allow
 			c.Status(http.StatusNoContent)
 			return
 		}
-		c.JSON(http.StatusMethodNotAllowed, gin.H{"error": "this resource does not know the method"})
+		why := "this resource knows " + strings.ReplaceAll(c.Writer.Header().Get("Allow"), ", ", " and ") + " only"
+		if c.Request.Method == http.MethodDelete && !cfg.Delete {
+			why = "nothing is deleted here: dicomweb.delete is off"
+		}
+		c.JSON(http.StatusMethodNotAllowed, gin.H{"error": why})
 	})
 	s.register(e)
 	if deps.Routes != nil {
@@ -222,6 +227,14 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 		}
 		e.ServeHTTP(w, r)
 	})
+}
+
+// elsewhere says where resources are, to who asks at a wrong place.
+func elsewhere(path string) string {
+	if path == Root || strings.HasPrefix(path, Root+"/") {
+		return "; OPTIONS " + Root + " lists those that there are"
+	}
+	return "; those of DICOMweb begin with " + Root
 }
 
 // recovered turns a panic into a 500 whose cause is in the log only.

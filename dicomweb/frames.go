@@ -82,7 +82,7 @@ func (s *server) sendFrames(c *gin.Context, k keeping, o Object, named []int) er
 		return unable(in, err)
 	}
 	var failed error
-	for _, form := range frameForms(accepted(c), in.TransferSyntaxUID) {
+	for _, form := range frameForms(accepted(c.Request), in.TransferSyntaxUID) {
 		if form.single && len(list) > 1 {
 			continue
 		}

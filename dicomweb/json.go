@@ -24,8 +24,9 @@ func appendJSON(b []byte, d pipeline.Dataset, bulk func(path string) string) []b
 
 // model is how a data set is written: bulk makes the BulkDataURI of a value; left are the values that the data set leaves out.
 type model struct {
-	bulk func(path string) string
-	left map[string][]pipeline.Bulk // by the path of the data set that they belong to: "", or ggggeeee/item/
+	bulk    func(path string) string
+	left    map[string][]pipeline.Bulk                           // by the path of the data set that they belong to: "", or ggggeeee/item/
+	keyword func(tag pipeline.Tag) (keyword, vr string, ok bool) // for XML; nil writes no keywords
 }
 
 // newModel sorts what a header leaves out.

@@ -3,11 +3,10 @@ package dicomweb
 import (
 	"cmp"
 	"errors"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/gin-gonic/gin"
 )
 
 // mediaType is a media type or media range as it stands in Content-Type or Accept. Names and type are in lower case, values as sent.
@@ -15,6 +14,25 @@ type mediaType struct {
 	name   string // "multipart/related"
 	params map[string]string
 	q      float64 // 0..1; 1 where not given
+}
+
+// lostPlus gives a plus back that stands for a space where it is not percent-encoded.
+var lostPlus = strings.NewReplacer("dicom json", "dicom+json", "dicom xml", "dicom+xml")
+
+// accepted is what a client takes. The query parameter accept, which a link in a page can have, counts before the header (PS3.18 section
+// 8.3.3.1).
+func accepted(r *http.Request) []mediaType {
+	accept := r.Header["Accept"]
+	if strings.Contains(r.URL.RawQuery, "accept=") {
+		switch v := r.URL.Query().Get("accept"); {
+		case v == "":
+		case strings.TrimSpace(v) == "":
+			return nil // names nothing, where a header would not be there
+		default:
+			accept = []string{lostPlus.Replace(v)}
+		}
+	}
+	return parseAccept(accept)
 }
 
 // parseMediaType reads what clients send rather than what RFC 9110 allows: parameter values that lack the quotes which their
@@ -68,18 +86,6 @@ func parseAccept(headers []string) []mediaType {
 	slices.SortStableFunc(out, func(a, b mediaType) int { return cmp.Compare(b.q, a.q) })
 	return out
 }
-
-// accepted reads what a client takes: the query parameter accept, which goes before the header (PS3.18 section 8.3.3.1), or the header.
-func accepted(c *gin.Context) []mediaType {
-	headers := c.Request.Header["Accept"]
-	if v := c.Query("accept"); v != "" {
-		headers = []string{unencodedPlus.Replace(v)}
-	}
-	return parseAccept(headers)
-}
-
-// unencodedPlus puts back the plus of a media type that was not percent-encoded, and so became a space.
-var unencodedPlus = strings.NewReplacer("dicom xml", "dicom+xml", "dicom json", "dicom+json")
 
 // split cuts at a separator outside double quotes.
 func split(s string, sep byte) []string {

@@ -103,8 +103,8 @@ func FuzzJSON(f *testing.F) {
 			t.Errorf("no JSON: %s", out)
 		}
 		var whole struct{}
-		if err := xml.Unmarshal(appendXML(nil, d), &whole); err != nil {
-			t.Errorf("no XML: %v: %s", err, appendXML(nil, d))
+		if err := xml.Unmarshal(model{}.appendXML(nil, d), &whole); err != nil {
+			t.Errorf("no XML: %v: %s", err, model{}.appendXML(nil, d))
 		}
 	})
 }

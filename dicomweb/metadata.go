@@ -18,7 +18,7 @@ const maxListed = 256
 // metadata is WADO-RS metadata of a study, a series or an instance (PS3.18 section 10.4.1.1.2): the headers in the JSON model, or in
 // XML, one part each.
 func (s *server) metadata(c *gin.Context) error {
-	media, single, err := chooseModel(accepted(c), c.Param("instance") != "")
+	media, single, err := chooseModel(accepted(c.Request), c.Param("instance") != "")
 	if err != nil {
 		return err
 	}
@@ -112,6 +112,7 @@ func (s *server) writeModel(w io.Writer, in *pipeline.Instance, base, media stri
 	m := newModel(o.Left(), func(path string) string { return instanceURL(base, in) + "/bulkdata/" + path })
 	var out []byte
 	if media == mediaXML {
+		m.keyword = s.Keyword
 		out = m.appendXML(nil, o.Header())
 	} else {
 		out = m.appendItem(nil, o.Header(), "")

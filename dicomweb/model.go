@@ -13,12 +13,13 @@ import (
 
 // rawElement is an attribute as JSON or XML have it, before its VR has been looked at.
 type rawElement struct {
-	tag    pipeline.Tag
-	vr     string
-	values []string // text, numbers, tags; names with their groups joined; "" for a value that is empty
-	items  []rawDataset
-	inline string // base64
-	uri    string // BulkDataURI
+	tag     pipeline.Tag
+	vr      string
+	values  []string // text, numbers, tags; names with their groups joined; "" for a value that is empty
+	items   []rawDataset
+	inline  string // base64
+	uri     string // BulkDataURI
+	creator string // of a private attribute in XML, whose tag then has no block
 }
 
 type rawDataset []rawElement

@@ -203,8 +203,11 @@ func (x *xmlReader) dataset(depth int) (rawDataset, error) {
 	out := rawDataset{}
 	for {
 		e, err := x.next()
-		if err != nil || e == nil {
-			return out, err
+		if err != nil {
+			return nil, err
+		}
+		if e == nil {
+			return placePrivate(out)
 		}
 		tag, perr := strconv.ParseUint(attribute(e, "tag"), 16, 32)
 		if e.Name.Local != "DicomAttribute" || perr != nil || len(attribute(e, "tag")) != 8 {
@@ -213,7 +216,7 @@ func (x *xmlReader) dataset(depth int) (rawDataset, error) {
 		if err := x.count(); err != nil {
 			return nil, err
 		}
-		raw := rawElement{tag: pipeline.Tag(tag), vr: attribute(e, "vr")}
+		raw := rawElement{tag: pipeline.Tag(tag), vr: attribute(e, "vr"), creator: attribute(e, "privateCreator")}
 		if err := x.attribute(&raw, depth); err != nil {
 			return nil, err
 		}

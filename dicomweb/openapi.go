@@ -205,7 +205,7 @@ func (s *server) openapi(c *gin.Context) error {
 // capabilities answers OPTIONS of the service root: WADL as PS3.18 section 8.9 has it, or the OpenAPI document where JSON is wanted.
 func (s *server) capabilities(c *gin.Context) error {
 	c.Header("Allow", "OPTIONS")
-	for _, m := range parseAccept(c.Request.Header["Accept"]) {
+	for _, m := range accepted(c.Request) {
 		switch {
 		case m.matches("application/vnd.sun.wadl+xml"), m.matches("application/xml"):
 			c.Data(http.StatusOK, "application/vnd.sun.wadl+xml", s.wadl(s.base(c.Request)))

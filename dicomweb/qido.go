@@ -16,7 +16,7 @@ import (
 // search is QIDO-RS at one level (PS3.18 section 10.6).
 func (s *server) search(level pipeline.Level) handler {
 	return func(c *gin.Context) error {
-		format, _, err := chooseModel(accepted(c), false)
+		format, _, err := chooseModel(accepted(c.Request), false)
 		if err != nil {
 			return err
 		}
@@ -42,7 +42,7 @@ func (s *server) search(level pipeline.Level) handler {
 			d.SetText(pipeline.TagSpecificCharacterSet, "CS", "ISO_IR 192")
 		}
 		if format == mediaXML {
-			sendXML(c, found.Results)
+			s.sendXML(c, found.Results)
 			return nil
 		}
 		out := make([]byte, 0, 2+1024*len(found.Results))
@@ -127,7 +127,7 @@ func warn(c *gin.Context, text string) {
 }
 
 // sendXML answers with one part for each result. A multipart body without parts does not exist, so no result is a 204.
-func sendXML(c *gin.Context, results []pipeline.Dataset) {
+func (s *server) sendXML(c *gin.Context, results []pipeline.Dataset) {
 	if len(results) == 0 {
 		c.Status(http.StatusNoContent)
 		return
@@ -136,7 +136,7 @@ func sendXML(c *gin.Context, results []pipeline.Dataset) {
 	w := multipart.NewWriter(&b)
 	for _, d := range results {
 		part, _ := w.CreatePart(textproto.MIMEHeader{"Content-Type": {mediaXML}}) // a buffer does not fail
-		_, _ = part.Write(appendXML(nil, d))
+		_, _ = part.Write(s.appendXML(nil, d))
 	}
 	_ = w.Close()
 	c.Data(http.StatusOK, related(mediaXML, w.Boundary()), b.Bytes())

@@ -68,6 +68,11 @@ func (s *server) query(level pipeline.Level, raw string) (q pipeline.Query, unkn
 		if len(unknown) > 20 {
 			unknown, more = unknown[:20], " and more"
 		}
+		for i, name := range unknown {
+			if meant := meant(name, level); meant != "" {
+				unknown[i] = name + " (" + meant + "?)"
+			}
+		}
 		return q, nil, fmt.Errorf("%w: no attribute that can be asked for at the level of the %s has the keyword or tag %s%s",
 			pipeline.ErrInvalid, level, strings.Join(unknown, ", "), more)
 	}
@@ -93,7 +98,9 @@ func (s *server) parameter(q *pipeline.Query, name string, values []string) (kno
 		q.Offset = n
 		return true, nil
 	case "fuzzymatching":
-		q.Fuzzy = strings.EqualFold(value, "true")
+		if q.Fuzzy = strings.EqualFold(value, "true"); !q.Fuzzy && value != "" && !strings.EqualFold(value, "false") {
+			return true, errors.New("fuzzymatching is neither true nor false")
+		}
 		return true, nil
 	case "orderby":
 		return true, s.ordered(q, value)

@@ -76,7 +76,7 @@ func (s *server) show(c *gin.Context, p picture, alone bool) error {
 	if err != nil {
 		return err
 	}
-	forms := shownForms(accepted(c))
+	forms := shownForms(accepted(c.Request))
 	if c.Param("instance") != "" {
 		return s.showInstance(c, k, list, p, forms, alone)
 	}

@@ -347,6 +347,9 @@ func TestZip(t *testing.T) {
 	}
 	for _, f := range z.File {
 		b, err := fs.ReadFile(z, f.Name)
+		if since := time.Since(f.Modified); since < -2*time.Second || since > time.Hour {
+			t.Error(f.Name, "is of", f.Modified)
+		}
 		if err != nil || !bytes.Equal(b, want[path.Base(f.Name)]) {
 			t.Errorf("%s: %v", f.Name, err)
 		}

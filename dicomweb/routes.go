@@ -3,6 +3,7 @@ package dicomweb
 import (
 	"math"
 	"net/http"
+	"slices"
 
 	"github.com/gin-gonic/gin"
 
@@ -69,10 +70,10 @@ var (
 	searchQuery   = []parameter{
 		{name: "limit", in: "query", about: "At most so many results; the service has a limit of its own.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt64}},
 		{name: "offset", in: "query", about: "Results to leave out first.", schema: map[string]any{"type": "integer", "minimum": 0, "maximum": maxOffset}},
-		{name: "fuzzymatching", in: "query", about: "true: person names match fuzzily."},
+		{name: "fuzzymatching", in: "query", about: "true: person names match fuzzily.", schema: map[string]any{"type": "string", "enum": []string{"", "true", "false"}}},
 		{name: "includefield", in: "query", about: "Keyword or tag of an attribute to return, or all.", schema: map[string]any{"type": "string"}},
 		{name: "orderby", in: "query", about: "Attributes to sort by, with commas between, a minus before one for descending.", schema: map[string]any{"type": "string",
-			"enum": []string{"", "StudyDate", "-StudyDate", "PatientName,-StudyDate"}}},
+			"pattern": orderPattern()}},
 		{name: "PatientID", in: "query", about: "As an example of a key: every attribute of the level may be named by keyword or tag.", schema: map[string]any{"type": "string"}},
 	}
 )
@@ -105,7 +106,20 @@ var uriQuery = []parameter{
 	{name: "objectUID", in: "query", schema: uidSchema("SOP Instance UID"), required: true},
 	{name: "contentType", in: "query", about: "application/dicom or a picture.", schema: map[string]any{"type": "string",
 		"enum": []string{mediaDICOM, "image/jpeg", "image/png"}}},
+	{name: "transferSyntax", in: "query", about: "Of application/dicom: a UID. As stored where there is none.", schema: map[string]any{"type": "string", "enum": []string{explicitLE}}},
+	{name: "rows", in: "query", about: "The height that a picture has at most.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": maxViewport}},
+	{name: "columns", in: "query", about: "The width that a picture has at most.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": maxViewport}},
+	{name: "region", in: "query", about: "xmin,ymin,xmax,ymax in parts of the image.", schema: map[string]any{"type": "string",
+		"pattern": "^(0|0\\.[1-4]),(0|0\\.[1-4]),(1|0\\.[5-9]),(1|0\\.[5-9])$"}},
+	{name: "imageQuality", in: "query", about: "Of JPEG.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": 100}},
+	{name: "annotation", in: "query", about: "Is written into the picture.", schema: map[string]any{"type": "string",
+		"enum": []string{"", "patient", "technique", "patient,technique"}}},
 	{name: "frameNumber", in: "query", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt32}},
+}
+
+// acceptQuery is the parameter that a link has in place of the header Accept.
+func acceptQuery(media []string) []parameter {
+	return []parameter{{name: "accept", in: "query", about: "Counts before the header Accept.", schema: map[string]any{"type": "string", "enum": slices.Concat([]string{""}, media)}}}
 }
 
 // retrieveRoutes lists the resources of WADO-RS.
@@ -114,8 +128,8 @@ func (s *server) retrieveRoutes() (t []route) {
 		t = append(t, route{"GET", path, RoleRead, what + " (WADO-RS)", query, nil, out, nil, handle})
 	}
 	for _, l := range []struct{ path, what string }{{studyPath, "a study"}, {seriesPath, "a series"}, {instancePath, "an instance"}} {
-		get(l.path, "Retrieve "+l.what, nil, asFiles, s.retrieve)
-		get(l.path+"/metadata", "Retrieve the metadata of "+l.what, nil, asMetadata, s.metadata)
+		get(l.path, "Retrieve "+l.what, acceptQuery(asFiles), asFiles, s.retrieve)
+		get(l.path+"/metadata", "Retrieve the metadata of "+l.what, acceptQuery(asMetadata), asMetadata, s.metadata)
 		get(l.path+"/rendered", "Render "+l.what, renderQuery, asRendered, s.rendered)
 		get(l.path+"/thumbnail", "Render "+l.what+" as a small picture", renderQuery, pictures, s.thumbnail)
 	}
@@ -135,8 +149,8 @@ func (s *server) table() []route {
 		{"GET", Root + "/openapi.json", known, "This document", nil, nil, asJSON, nil, s.openapi},
 		{"GET", "/metrics", known, "Metrics for Prometheus", nil, nil, asText, nil, s.exposition},
 
-		{"POST", studiesPath, RoleStore, "Store instances (STOW-RS)", nil, asInstance, asModels, storeStatuses, s.stow},
-		{"POST", studyPath, RoleStore, "Store instances of one study (STOW-RS)", nil, asInstance, asModels, storeStatuses, s.stow},
+		{"POST", studiesPath, RoleStore, "Store instances (STOW-RS), also as metadata in application/dicom+json or +xml with bulk data", nil, asInstance, asModels, storeStatuses, s.stow},
+		{"POST", studyPath, RoleStore, "Store instances of one study (STOW-RS), also as metadata with bulk data", nil, asInstance, asModels, storeStatuses, s.stow},
 
 		{"GET", "/wado", RoleRead, "Retrieve an instance (WADO-URI)", uriQuery, nil, append([]string{mediaDICOM}, pictures...), nil, s.wadoURI},
 	}

@@ -52,7 +52,7 @@ type option func(*dicomweb.Config, *dicomweb.Deps, *archive.Options)
 func start(t testing.TB, options ...option) *service {
 	t.Helper()
 	s := &service{t: t, log: &logged{}}
-	cfg, deps, opts := dicomweb.Default(), dicomweb.Deps{Lookup: dicom.Lookup, Imaging: imaging()}, archive.Options{Header: dicom.OpenHeader}
+	cfg, deps, opts := dicomweb.Default(), dicomweb.Deps{Lookup: dicom.Lookup, Keyword: dicom.Keyword, Imaging: imaging()}, archive.Options{Header: dicom.OpenHeader}
 	deps.Log = zerolog.New(s.log)
 	for _, o := range options {
 		o(&cfg, &deps, &opts)

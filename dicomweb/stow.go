@@ -26,7 +26,7 @@ func (s *server) stow(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	format, err := answerFormat(accepted(c))
+	format, err := answerFormat(accepted(c.Request))
 	if err != nil {
 		return err
 	}

@@ -297,3 +297,82 @@ func TestStoreModels(t *testing.T) {
 		})
 	}
 }
+
+// TestPrivateCreators: XML names private attributes by their creator, without the block that they have in the file (PS3.19 table A.1.5-2).
+func TestPrivateCreators(t *testing.T) {
+	attribute := func(tag, vr, creator, value string) string {
+		if creator != "" {
+			creator = ` privateCreator="` + creator + `"`
+		}
+		return `<DicomAttribute tag="` + tag + `" vr="` + vr + `"` + creator + `>` + value + `</DicomAttribute>`
+	}
+	value := func(s string) string { return `<Value number="1">` + s + `</Value>` }
+	object := func(private string) string {
+		return `<NativeDicomModel>` + attribute("00080016", "UI", "", value("1.2.840.10008.5.1.4.1.1.7")) + attribute("00080018", "UI", "", value("1.2.3")) +
+			attribute("0020000D", "UI", "", value("1.2.1")) + attribute("0020000E", "UI", "", value("1.2.2")) + private + `</NativeDicomModel>`
+	}
+	nested := `<Item number="1">` + attribute("00090001", "LO", "IN THE ITEM", value("inside")) + `</Item>`
+	full := ""
+	for b := 0x10; b <= 0xFF; b++ {
+		full += attribute(fmt.Sprintf("000900%02X", b), "LO", "", value(fmt.Sprint("maker ", b)))
+	}
+	for _, c := range []struct {
+		name, private string
+		want          map[pipeline.Tag]string
+		says          string
+	}{
+		{"with its element", attribute("00090010", "LO", "", value("MAKER")) + attribute("00090001", "LO", "MAKER", value("a")),
+			map[pipeline.Tag]string{0x00090010: "MAKER", 0x00091001: "a"}, ""},
+		{"in another block", attribute("00090020", "LO", "", value("MAKER")) + attribute("00090001", "LO", "MAKER", value("a")),
+			map[pipeline.Tag]string{0x00090020: "MAKER", 0x00092001: "a"}, ""},
+		{"without its element", attribute("00090001", "LO", "MAKER", value("a")), map[pipeline.Tag]string{0x00090010: "MAKER", 0x00091001: "a"}, ""},
+		{"two with one tag", attribute("00090001", "LO", "ONE &amp; CO", value("a")) + attribute("00090001", "LO", "TWO", value("b")),
+			map[pipeline.Tag]string{0x00090010: "ONE & CO", 0x00091001: "a", 0x00090011: "TWO", 0x00091101: "b"}, ""},
+		{"beside one as in a file", attribute("00090010", "LO", "", value("OLD")) + attribute("00091001", "LO", "", value("a")) + attribute("00090001", "LO", "NEW", value("b")),
+			map[pipeline.Tag]string{0x00090010: "OLD", 0x00091001: "a", 0x00090011: "NEW", 0x00091101: "b"}, ""},
+		{"with the block of a file", attribute("00091501", "LO", "MAKER", value("a")), map[pipeline.Tag]string{0x00090010: "MAKER", 0x00091001: "a"}, ""},
+		{"of a standard attribute", attribute("00100020", "LO", "MAKER", value("a")), map[pipeline.Tag]string{0x00100020: "a"}, ""},
+		{"twice", attribute("00090001", "LO", "MAKER", value("a")) + attribute("00090001", "LO", "MAKER", value("a")), nil, "it is there twice"},
+		{"no block left", full + attribute("00090001", "LO", "MAKER", value("a")), nil, "no free block"},
+		{"in an item", attribute("00090003", "SQ", "MAKER", nested), map[pipeline.Tag]string{0x00090010: "MAKER"}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := start(t)
+			r := s.post("/studies", "application/dicom+xml", strings.NewReader(object(c.private)))
+			if c.says != "" {
+				if said := r.Header.Get("Warning") + string(r.body); r.StatusCode/100 != 4 || !strings.Contains(said, c.says) {
+					t.Errorf("%d %s", r.StatusCode, said)
+				}
+				return
+			}
+			path := "/studies/1.2.1/series/1.2.2/instances/1.2.3"
+			got, err := dicom.Open(s.get(path, "Accept", "application/dicom; transfer-syntax=*").body)
+			if err != nil {
+				t.Fatal(r.StatusCode, string(r.body), err)
+			}
+			have := map[pipeline.Tag]string{}
+			for _, e := range got.Header {
+				if _, ok := c.want[e.Tag]; ok || e.Tag.Group()%2 == 1 && e.VR != "SQ" {
+					have[e.Tag] = strings.Join(e.Text, "\\")
+				}
+			}
+			if diff := cmp.Diff(c.want, have); diff != "" {
+				t.Error(diff)
+			}
+			if c.name == "in an item" {
+				if items := got.Header.Items(0x00091003); len(items) != 1 || items[0].String(0x00090010) != "IN THE ITEM" || items[0].String(0x00091001) != "inside" {
+					t.Error(items)
+				}
+			}
+			if c.name == "two with one tag" {
+				xml := string(s.get(path+"/metadata", "Accept", "application/dicom+xml").body)
+				for _, want := range []string{`tag="00090001" vr="LO" privateCreator="ONE &amp; CO"`, `tag="00090001" vr="LO" privateCreator="TWO"`,
+					`tag="0020000D" vr="UI" keyword="StudyInstanceUID"`} {
+					if !strings.Contains(xml, want) {
+						t.Errorf("no %s in %s", want, xml)
+					}
+				}
+			}
+		})
+	}
+}

@@ -59,6 +59,9 @@ func (t TLS) Open(log zerolog.Logger) (*tls.Config, error) {
 func (t TLS) load() (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
 	if err != nil {
+		if !errors.As(err, new(*os.PathError)) {
+			err = fmt.Errorf("%s with %s: %w", t.Certificate, t.Key, err)
+		}
 		return nil, err
 	}
 	c := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}

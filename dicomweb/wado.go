@@ -24,7 +24,7 @@ func (s *server) retrieve(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	d, err := s.chooseDICOM(accepted(c), k.instances, c.Param("instance") != "")
+	d, err := s.chooseDICOM(accepted(c.Request), k.instances, c.Param("instance") != "")
 	if err != nil {
 		return err
 	}
@@ -240,8 +240,12 @@ func (s *server) sendZip(c *gin.Context, found []*pipeline.Instance, d delivery)
 				n = len(series) + 1
 				series[in.SeriesInstanceUID] = n
 			}
-			err := s.sendAs(c.Request.Context(), in, d, func(string) (io.Writer, error) {
-				return z.CreateHeader(&zip.FileHeader{Name: "series" + strconv.Itoa(n) + "/" + in.SOPInstanceUID + ".dcm", Method: zip.Store})
+			at, _, err := modified([]*pipeline.Instance{in}, false)
+			if err != nil {
+				return err
+			}
+			err = s.sendAs(c.Request.Context(), in, d, func(string) (io.Writer, error) {
+				return z.CreateHeader(&zip.FileHeader{Name: "series" + strconv.Itoa(n) + "/" + in.SOPInstanceUID + ".dcm", Method: zip.Store, Modified: at})
 			})
 			if err != nil {
 				return err

@@ -13,7 +13,9 @@ import (
 )
 
 // appendXML writes a data set as Native DICOM Model (PS3.19 annex A.1), for clients that do not know JSON.
-func appendXML(b []byte, d pipeline.Dataset) []byte { return model{}.appendXML(b, d) }
+func (s *server) appendXML(b []byte, d pipeline.Dataset) []byte {
+	return model{keyword: s.Keyword}.appendXML(b, d)
+}
 
 func (m model) appendXML(b []byte, d pipeline.Dataset) []byte {
 	w := bytes.NewBuffer(b)
@@ -24,8 +26,9 @@ func (m model) appendXML(b []byte, d pipeline.Dataset) []byte {
 }
 
 func (m model) writeXML(w *bytes.Buffer, d pipeline.Dataset, at string) {
+	owners := privateOwners(d)
 	m.each(d, at, func(e pipeline.Element, path string, there bool) {
-		fmt.Fprintf(w, `<DicomAttribute tag="%08X" vr="%s">`, uint32(e.Tag), vrOf(e))
+		m.startXML(w, e, owners)
 		for i, item := range e.Items {
 			fmt.Fprintf(w, `<Item number="%d">`, i+1)
 			m.writeXML(w, item, path+"/"+strconv.Itoa(i+1)+"/")
@@ -50,6 +53,27 @@ func (m model) writeXML(w *bytes.Buffer, d pipeline.Dataset, at string) {
 		}
 		w.WriteString(`</DicomAttribute>`)
 	})
+}
+
+// startXML opens a DicomAttribute. A private attribute is named by its creator and without the block that the data set gives it (table
+// A.1.5-2).
+func (m model) startXML(w *bytes.Buffer, e pipeline.Element, owners map[pipeline.Tag]string) {
+	tag, owner := e.Tag, owners[blockOf(e.Tag)]
+	if owner != "" {
+		tag &= 0xFFFF00FF
+	}
+	fmt.Fprintf(w, `<DicomAttribute tag="%08X" vr="%s"`, uint32(tag), vrOf(e))
+	if m.keyword != nil {
+		if keyword, _, ok := m.keyword(e.Tag); ok {
+			w.WriteString(` keyword="` + keyword + `"`)
+		}
+	}
+	if owner != "" {
+		w.WriteString(` privateCreator="`)
+		_ = xml.EscapeText(w, []byte(owner)) // a buffer does not fail
+		w.WriteString(`"`)
+	}
+	w.WriteString(`>`)
 }
 
 // textValues are the values of an element that is neither a sequence nor binary.

@@ -95,3 +95,61 @@ func TestDeleteWhileItIsRead(t *testing.T) {
 	store()
 	until("reported")
 }
+
+// TestDeletedImageWithdrawsItsReport deletes the only image of a study that has been reported: the reports stay, and are told to be withdrawn,
+// until the image comes again.
+func TestDeletedImageWithdrawsItsReport(t *testing.T) {
+	built(t)
+	s := serve(t, t.TempDir(), "--config", configured(t, "dicomweb: {delete: true}\nline: {quiet: 0s}\n"))
+	file, study := phantom(t)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := keep(t, s, b)
+	until := func(state string, withdrawn int) {
+		t.Helper()
+		eventually(t, 2*time.Minute, "the study to be "+state, func() error {
+			var st struct {
+				State     string
+				Withdrawn []struct {
+					SOP    string `json:"sop_instance_uid"`
+					Series string `json:"series_instance_uid"`
+				}
+			}
+			getJSON(t, s.dicomweb()+"/studies/"+study+"/reading", &st)
+			if st.State != state || len(st.Withdrawn) != withdrawn {
+				return fmt.Errorf("it is %+v", st)
+			}
+			for _, d := range st.Withdrawn { // still there to be looked at
+				if status, err := fetch(s.dicomweb() + "/studies/" + study + "/series/" + d.Series + "/instances/" + d.SOP); err != nil || status != http.StatusOK {
+					t.Errorf("document %s: %d %v", d.SOP, status, err)
+				}
+			}
+			return nil
+		})
+	}
+	until("reported", 0)
+	r, err := http.NewRequest(http.MethodDelete, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := http.DefaultClient.Do(r); err != nil || resp.StatusCode != http.StatusNoContent {
+		t.Fatal(resp, err)
+	}
+	until("withdrawn", 2)
+	var count struct{ Count int }
+	if getJSON(t, s.dicomweb()+"/studies/"+study+"/instances/count", &count); count.Count != 2 {
+		t.Errorf("%d instances are left, want the two reports", count.Count)
+	}
+	keep(t, s, b)
+	until("reported", 0)
+}
+
+func fetch(url string) (status int, err error) {
+	resp, err := http.Get(url)
+	if err != nil {
+		return 0, err
+	}
+	return resp.StatusCode, resp.Body.Close()
+}

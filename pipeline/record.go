@@ -7,10 +7,11 @@ type State string
 
 // The states of a record, in order.
 const (
-	StateRead     State = "read"     // the Reading is on disk, its documents are not
-	StateReported State = "reported" // the documents are in the archive
-	StateRefused  State = "refused"  // no image of the study can be read
-	StateFailed   State = "failed"   // Error says why; tried again later if it may pass, and when the study is sent again or the service starts
+	StateRead      State = "read"      // the Reading is on disk, its documents are not
+	StateReported  State = "reported"  // the documents are in the archive
+	StateRefused   State = "refused"   // no image of the study can be read
+	StateWithdrawn State = "withdrawn" // reported once, but an image that the Reading is about was deleted
+	StateFailed    State = "failed"    // Error says why; tried again later if it may pass, and when the study is sent again or the service starts
 )
 
 // DocumentRef names a stored document.

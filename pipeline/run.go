@@ -185,6 +185,10 @@ func (l *Line) study(ctx context.Context, uid string) {
 		l.studies.ended(uid)
 	case errors.Is(err, ErrNotFound):
 		l.studies.ended(uid)
+		if records, rerr := l.Archive.Records(ctx, uid); rerr == nil && len(withdrawn(records)) > 0 {
+			l.Log.Info().Str("study", uid).Msg("no image of the study is left; its reading stays withdrawn")
+			break
+		}
 		l.Log.Warn().Str("study", uid).Err(err).Msg("the study, or a file of it, is gone: it was deleted, or its disk is failing")
 	case final(err):
 		l.studies.ended(uid)

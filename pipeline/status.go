@@ -13,9 +13,10 @@ const (
 
 // Status is where a study stands.
 type Status struct {
-	StudyInstanceUID string  `json:"study_instance_uid"`
-	State            State   `json:"state"`
-	Record           *Record `json:"record,omitempty"` // the latest, when there is one
+	StudyInstanceUID string        `json:"study_instance_uid"`
+	State            State         `json:"state"`
+	Record           *Record       `json:"record,omitempty"`    // the latest that holds, else the latest; when there is one
+	Withdrawn        []DocumentRef `json:"withdrawn,omitempty"` // documents about images that were deleted, unless somebody has deleted them too
 }
 
 // Status tells where a study stands; ErrNotFound if no instance of it is here.
@@ -28,6 +29,7 @@ func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
 	if s.Record = latest(records); s.Record != nil {
 		s.State = s.Record.State
 	}
+	s.Withdrawn = withdrawn(records)
 	waiting, reading := l.studies.state(studyUID)
 	switch {
 	case reading:
@@ -43,12 +45,17 @@ func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
 	return s, nil
 }
 
-// latest returns the record that tells where a study stands; nil where there is none.
+// latest returns the record that tells where a study stands, a withdrawn one only where there is no other; nil where there is none.
 func latest(records []Record) *Record {
 	var last *Record
 	for i := range records {
-		if last == nil || !records[i].Completed.Before(last.Completed) {
-			last = &records[i]
+		r := &records[i]
+		holds := r.State != StateWithdrawn
+		switch {
+		case last == nil, holds && last.State == StateWithdrawn:
+			last = r
+		case holds == (last.State != StateWithdrawn) && !r.Completed.Before(last.Completed):
+			last = r
 		}
 	}
 	return last

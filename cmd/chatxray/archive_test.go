@@ -68,6 +68,9 @@ func TestArchiveRebuild(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if code, out, errs := command(t, "", "archive", "check", "--data", dir); code != 0 || !strings.Contains(out, ": 1 files are as they were stored; 0 damaged, 0 missing, 0 without index entry") {
+		t.Errorf("%d %s %s", code, out, errs)
+	}
 	// A file that is none is told, and the index is made all the same.
 	strange := filepath.Join(dir, "instances", "1.2.1", "1.2.1.1", "1.2.1.1.2.dcm")
 	if err := os.WriteFile(strange, []byte("no DICOM"), 0o600); err != nil {
@@ -76,7 +79,13 @@ func TestArchiveRebuild(t *testing.T) {
 	if code, out, errs := command(t, "", "archive", "rebuild", "--data", dir); code != exitInvalid || !strings.HasPrefix(out, "1 instances") || !strings.Contains(errs, strange) {
 		t.Errorf("%d %s %s", code, out, errs)
 	}
+	if code, out, errs := command(t, "", "archive", "check", "--data", dir); code != exitInvalid || !strings.Contains(out, "1 without index entry") || !strings.Contains(errs, strange+": unknown: it has no index entry") {
+		t.Errorf("%d %s %s", code, out, errs)
+	}
 	empty := t.TempDir()
+	if code, _, errs := command(t, "", "archive", "check", "--data", empty); code != exitFailed || !strings.Contains(errs, "no archive") {
+		t.Errorf("%d %s", code, errs)
+	}
 	if code, _, errs := command(t, "", "archive", "rebuild", "--data", empty); code != exitFailed || !strings.Contains(errs, "no archive") {
 		t.Errorf("%d %s", code, errs)
 	}

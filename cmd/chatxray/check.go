@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"text/tabwriter"
 
 	"chatxray/config"
 	"chatxray/modelrt"
 	"chatxray/parts"
+	"chatxray/pipeline/archive"
 	"chatxray/pipeline/jobs"
 )
 
@@ -24,7 +26,7 @@ func (c checkCmd) Run(s streams) error {
 		return err
 	}
 	if c.Config == "" {
-		return fmt.Errorf("%w: give a file with --config FILE, or --example", errConfig)
+		return fmt.Errorf("%w: give a file with --config FILE, or --example", errUsage)
 	}
 	cfg, err := readConfig(c.Config)
 	if err != nil {
@@ -59,6 +61,8 @@ func (c doctorCmd) Run(ctx context.Context, s streams) error {
 		door, err := openDoor(cfg.DICOMweb, s.log)
 		tell("listen", errors.Join(err, cfg.DICOMweb.CheckListen(cfg.Listen)), door.describe(ctx, cfg))
 		door.Close()
+		folder, err := filepath.Abs(cfg.Data)
+		tell("archive", errors.Join(err, archive.Usable(cfg.Data, cfg.Archive.Options(nil))), folder)
 		if runtime, err := startRuntime(s.log, cfg.Model.Wanted()); err != nil {
 			tell("ONNX Runtime", err, "")
 		} else {

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -108,7 +110,7 @@ type deleter struct {
 }
 
 // Delete implements dicomweb.Deleter. A reading or a delivery of the study under way is stopped first; what is left of the study is
-// looked at again.
+// looked at again, and a reading about an image that is gone is withdrawn.
 func (d deleter) Delete(ctx context.Context, study, series, sop string) (int, error) {
 	if _, err := d.arch.Instances(ctx, study, series, sop); err != nil {
 		return 0, err
@@ -117,7 +119,19 @@ func (d deleter) Delete(ctx context.Context, study, series, sop string) (int, er
 	defer release()
 	n, left, err := d.arch.Delete(ctx, study, series, sop)
 	if left || err != nil {
+		err = errors.Join(err, d.withdraw(ctx, study))
 		d.line.Stored(study)
 	}
 	return n, err
+}
+
+// withdraw takes back the readings about images that are gone.
+func (d deleter) withdraw(ctx context.Context, study string) error {
+	left, err := d.arch.Instances(ctx, study, "", "")
+	if err != nil && !errors.Is(err, pipeline.ErrNotFound) {
+		return err
+	}
+	return d.line.Withdraw(ctx, study, func(sop string) bool {
+		return slices.ContainsFunc(left, func(in *pipeline.Instance) bool { return in.SOPInstanceUID == sop })
+	})
 }

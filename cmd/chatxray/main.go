@@ -44,13 +44,15 @@ type cli struct {
 	Label      labelCmd      `cmd:"" help:"Label report texts with the fourteen findings of the closed list."`
 	Bundles    bundlesCmd    `cmd:"" help:"List and verify model bundles, show their model cards."`
 	Parts      partsCmd      `cmd:"" help:"List and fetch the pinned run-time parts (ONNX Runtime, codecs, base model)."`
-	Archive    archiveCmd    `cmd:"" help:"Rebuild the index of an archive from its files."`
+	Archive    archiveCmd    `cmd:"" help:"Check an archive, rebuild its index from its files."`
 	Check      checkCmd      `cmd:"" help:"Check a configuration file."`
 	Doctor     doctorCmd     `cmd:"" help:"Tell whether everything that the service needs is here, and what to do if not."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 
 	LogLevel string `enum:"trace,debug,info,warn,error" default:"info" env:"CHATXRAY_LOG_LEVEL" help:"What to log on standard error: ${enum}."`
 	LogJSON  bool   `env:"CHATXRAY_LOG_JSON" help:"Log as JSON lines even on a terminal."`
+
+	VersionFlag kong.VersionFlag `name:"version" hidden:"" help:"Print the version."`
 }
 
 const description = `Reads chest radiographs with a vision-language model. Every result is a draft by software and needs a radiologist.
@@ -72,6 +74,7 @@ const (
 var (
 	errConfig = errors.New("configuration")
 	errServer = errors.New("server")
+	errUsage  = errors.New("usage")
 )
 
 func exitCode(err error) int {
@@ -80,6 +83,8 @@ func exitCode(err error) int {
 		return 0
 	case errors.Is(err, context.Canceled):
 		return 130
+	case errors.Is(err, errUsage):
+		return exitUsage
 	case errors.Is(err, errConfig):
 		return exitConfig
 	case errors.Is(err, errServer):
@@ -131,7 +136,7 @@ func (s streams) color() bool {
 func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
 	var c cli
 	exited := -1
-	k, err := kong.New(&c, kong.Name("chatxray"), kong.Description(description), kong.Vars{"syntaxes": phantomSyntaxNames()}, kong.Writers(out, errw), kong.UsageOnError(),
+	k, err := kong.New(&c, kong.Name("chatxray"), kong.Description(description), kong.Vars{"syntaxes": phantomSyntaxNames(), "version": versionLine()}, kong.Writers(out, errw), kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}), kong.Exit(func(code int) { exited = code; panic(exitNow{}) }))
 	if err != nil {
 		fmt.Fprintln(errw, "chatxray:", err)
@@ -145,7 +150,11 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 		fmt.Fprintln(errw, "chatxray:", err)
 		var p *kong.ParseError
 		if errors.As(err, &p) && p.Context != nil {
-			fmt.Fprintf(errw, "Run %q for what it takes.\n", "chatxray --help")
+			what := "chatxray"
+			if n := p.Context.Selected(); n != nil {
+				what = n.FullPath()
+			}
+			fmt.Fprintf(errw, "Run %q for what it takes.\n", what+" --help")
 		}
 		return exitUsage
 	}
@@ -194,6 +203,10 @@ type versionCmd struct{}
 
 // Run prints the version.
 func (versionCmd) Run(s streams) error {
-	fmt.Fprintf(s.out, "chatxray %s %s/%s %s\n", softwareVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+	fmt.Fprintln(s.out, versionLine())
 	return nil
+}
+
+func versionLine() string {
+	return fmt.Sprintf("chatxray %s %s/%s %s", softwareVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 }

@@ -14,20 +14,32 @@ import (
 	"chatxray/pipeline/dicom"
 )
 
-type sendCmd struct {
-	URL   string          `arg:"" help:"DICOMweb service root, for example http://127.0.0.1:8080/dicom-web."`
-	Paths []string        `arg:"" help:"DICOM files, or folders with DICOM files."`
+// serverFlags say how a command shows a server who it is.
+type serverFlags struct {
 	User  string          `help:"User for HTTP Basic authentication; the password is taken from CHATXRAY_SEND_PASSWORD."`
 	Token pipeline.Secret `env:"CHATXRAY_SEND_TOKEN" help:"Bearer token."`
-	Batch int             `default:"20" help:"Files in one request."`
+}
+
+func (f serverFlags) password() string { return os.Getenv("CHATXRAY_SEND_PASSWORD") }
+
+type sendCmd struct {
+	URL   string   `arg:"" help:"DICOMweb service root, for example http://127.0.0.1:8080/dicom-web."`
+	Paths []string `arg:"" help:"DICOM files, or folders with DICOM files."`
+	serverFlags
+	Batch int `default:"20" help:"Files in one request."`
+}
+
+// Help is shown by chatxray send --help.
+func (sendCmd) Help() string {
+	return `Tells how many files the server has now, by study, and of each other one why not. A file that the server had before, with the same
+content, counts as sent. A server whose certificate is of a private CA: name the CA's PEM file in SSL_CERT_FILE.`
 }
 
 // Run sends files in batches and tells how many the server took, and of which studies.
 func (c sendCmd) Run(ctx context.Context, s streams) error {
-	to, err := deliver.Open(deliver.Config{Name: c.URL, URL: c.URL, User: c.User, Token: c.Token,
-		Password: pipeline.Secret(os.Getenv("CHATXRAY_SEND_PASSWORD"))})
+	to, err := deliver.Open(deliver.Config{Name: c.URL, URL: c.URL, User: c.User, Token: c.Token, Password: pipeline.Secret(c.password()), ByHand: true})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	files, err := dicomFiles(c.Paths)
 	if err != nil {
@@ -37,32 +49,34 @@ func (c sendCmd) Run(ctx context.Context, s streams) error {
 	var errs []error
 	studies := map[string]int{}
 	var order []string
+batches:
 	for batch := range slices.Chunk(files, max(1, c.Batch)) {
-		var docs []pipeline.Document
-		for _, f := range batch {
-			b, err := os.ReadFile(f)
-			if err != nil {
-				return err
-			}
-			in, err := dicom.Peek(b)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%s is not sent: %w", f, err))
-				continue
-			}
-			docs = append(docs, pipeline.Document{StudyInstanceUID: in.StudyInstanceUID, Bytes: b})
+		docs, err := readFiles(batch, &errs)
+		if err != nil {
+			return err
 		}
 		if len(docs) == 0 {
 			continue
 		}
+		var refused []string
 		if err := to.Deliver(ctx, docs); err != nil {
 			errs = append(errs, fmt.Errorf("%w: %w", errServer, err))
-			if !errors.Is(err, deliver.Permanent) {
-				break // nobody there: the rest would fail as well
+			var some *deliver.Refusal
+			switch {
+			case errors.As(err, &some):
+				refused = slices.Clone(some.Instances)
+			case errors.Is(err, deliver.Permanent):
+				continue
+			default:
+				break batches // nobody there: the rest would fail as well
 			}
-			continue
 		}
-		sent += len(docs)
 		for _, d := range docs {
+			if i := slices.Index(refused, d.SOPInstanceUID); i >= 0 {
+				refused = slices.Delete(refused, i, i+1) // two files may have one UID
+				continue
+			}
+			sent++
 			if studies[d.StudyInstanceUID]++; studies[d.StudyInstanceUID] == 1 {
 				order = append(order, d.StudyInstanceUID)
 			}
@@ -73,6 +87,23 @@ func (c sendCmd) Run(ctx context.Context, s streams) error {
 		fmt.Fprintf(s.out, "study %s (%d sent)\n", uid, studies[uid])
 	}
 	return errors.Join(errs...)
+}
+
+// readFiles reads files that are to be sent. What is no DICOM object goes to errs.
+func readFiles(paths []string, errs *[]error) (docs []pipeline.Document, err error) {
+	for _, f := range paths {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		in, err := dicom.Peek(b)
+		if err != nil {
+			*errs = append(*errs, fmt.Errorf("%s is not sent: %w", f, err))
+			continue
+		}
+		docs = append(docs, pipeline.Document{StudyInstanceUID: in.StudyInstanceUID, SOPInstanceUID: in.SOPInstanceUID, Bytes: b})
+	}
+	return docs, nil
 }
 
 // dicomFiles lists the DICOM files of paths; a folder without any is an error.

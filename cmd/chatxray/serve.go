@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,7 +26,7 @@ import (
 
 type serveCmd struct {
 	modelFlags
-	Config   string `short:"c" help:"Configuration file (config/example.yaml has every key)." placeholder:"FILE"`
+	Config   string `short:"c" help:"Configuration file (chatxray check --example prints every key)." placeholder:"FILE"`
 	Listen   string `help:"Address to listen on; port 0 takes a free one. Default: 127.0.0.1:8080." placeholder:"ADDR"`
 	Data     string `help:"Folder of the archive. Default: chatxray-data." placeholder:"DIR"`
 	Viewer   string `help:"Folder of a web viewer (index.html of OHIF's dist) to serve at /." placeholder:"DIR"`
@@ -50,7 +51,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		return fmt.Errorf("%w: listen: %w; is another service running there? Choose another address with --listen", errConfig, err)
+		return fmt.Errorf("%w: listen: %w%s", errConfig, err, listenHint(err))
 	}
 	defer listener.Close()
 	door, err := openDoor(cfg.DICOMweb, s.log)
@@ -95,7 +96,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	countLine(metrics, line)
 	countModel(metrics, eng.model)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
-		Lookup: dicom.Lookup, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch},
+		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch},
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
 		Imaging: imaging(),
 		Checks:  map[string]func(context.Context) error{"redis": claims.Ping},
@@ -114,6 +115,19 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	listener, scheme := door.listen(listener)
 	s.log.Info().Str("url", scheme+"://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
 	return work(ctx, s, listener, web, line, cfg.DICOMweb)
+}
+
+// listenHint tells what to do where an address cannot be had.
+func listenHint(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "; another service listens there: stop it, or choose another address with --listen"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "; this machine does not have the address"
+	case errors.Is(err, syscall.EACCES):
+		return "; ports below 1024 need a privilege: choose another one with --listen"
+	}
+	return ""
 }
 
 // archiveOptions are those of an archive that tells the log what needs a look.

@@ -16,12 +16,12 @@ import (
 )
 
 type showCmd struct {
-	URL   string          `arg:"" help:"DICOMweb service root of a running chatxray, for example http://127.0.0.1:8080/dicom-web."`
-	Study string          `arg:"" help:"Study Instance UID."`
-	Wait  time.Duration   `default:"5m" help:"How long to wait for the report."`
-	Out   string          `help:"Folder for the DICOM SR objects and a PNG of what the model saw." placeholder:"DIR"`
-	JSON  bool            `help:"Print the JSON object of docs/report-json.md instead of text."`
-	Token pipeline.Secret `env:"CHATXRAY_SEND_TOKEN" help:"Bearer token."`
+	URL   string        `arg:"" help:"DICOMweb service root of a running chatxray, for example http://127.0.0.1:8080/dicom-web."`
+	Study string        `arg:"" help:"Study Instance UID."`
+	Wait  time.Duration `default:"5m" help:"How long to wait for the report."`
+	Out   string        `help:"Folder for the DICOM SR objects and a PNG of what the model saw." placeholder:"DIR"`
+	JSON  bool          `help:"Print the JSON object of docs/report-json.md instead of text."`
+	serverFlags
 }
 
 // Run waits until the study is reported, refused or has failed, and shows it.
@@ -69,6 +69,8 @@ func (c showCmd) wait(ctx context.Context, s streams) (pipeline.Status, error) {
 		switch st.State {
 		case pipeline.StateReported, pipeline.StateRefused, pipeline.StateFailed:
 			return st, nil
+		case pipeline.StateWithdrawn:
+			return st, fmt.Errorf("%w: the reading of study %s is withdrawn, because an image that it is about was deleted", pipeline.ErrNotImage, c.Study)
 		}
 		now := string(st.State)
 		if st.Record != nil && st.Record.State == pipeline.StateFailed {
@@ -118,8 +120,11 @@ func (c showCmd) get(ctx context.Context, path, accept string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %w", errServer, err)
 	}
 	req.Header.Set("Accept", accept)
-	if c.Token != "" {
+	switch {
+	case c.Token != "":
 		req.Header.Set("Authorization", "Bearer "+c.Token.Reveal())
+	case c.User != "":
+		req.SetBasicAuth(c.User, c.password())
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -133,7 +138,9 @@ func (c showCmd) get(ctx context.Context, path, accept string) ([]byte, error) {
 	case resp.StatusCode == http.StatusNotFound:
 		return nil, fmt.Errorf("%w: %s has nothing at %s: %w", errServer, c.URL, path, pipeline.ErrNotFound)
 	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%w: %s answers %s", errServer, c.URL, resp.Status)
+		var said struct{ Error string }
+		_ = json.Unmarshal(b, &said) // another server's answer says nothing that we know
+		return nil, fmt.Errorf("%w: %s answers %s: %.300q", errServer, c.URL, resp.Status, said.Error)
 	}
 	return b, nil
 }

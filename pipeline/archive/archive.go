@@ -100,23 +100,53 @@ func prepare(dir string, open Opener, opts Options) (*Archive, error) {
 	}
 	for _, d := range []string{"", instancesDir, documentsDir, recordsDir, incomingDir} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
-			return nil, fmt.Errorf("the archive's folder cannot be made: %w", full(err))
+			return nil, fmt.Errorf("the archive's folder %s cannot be made: %w", filepath.Join(dir, d), full(err))
 		}
 	}
 	for _, d := range []string{dir, filepath.Dir(filepath.Clean(dir))} {
 		if err := syncDir(d); err != nil {
-			return nil, fmt.Errorf("the archive's folder cannot be made durable: %w", full(err))
+			return nil, fmt.Errorf("the archive's folder %s cannot be made durable: %w", d, full(err))
 		}
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("the archive cannot be locked: %w", full(err))
+		return nil, fmt.Errorf("the archive in %s cannot be locked: %w", dir, full(err))
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("the archive in %s is open in another process; stop it, or use another folder: %w", dir, pipeline.ErrBusy)
 	}
 	return &Archive{dir: dir, open: open, opts: opts, lock: lock, requests: make(chan *request), wide: make(chan struct{}, 2)}, nil
+}
+
+// Usable tells whether an archive can be opened in dir or be made there, and changes nothing: the folder, or the nearest one above it that
+// there is, can be written, and the disk has more than the reserve free.
+func Usable(dir string, opts Options) error {
+	at, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(at)
+	for errors.Is(err, os.ErrNotExist) && at != filepath.Dir(at) {
+		at = filepath.Dir(at)
+		info, err = os.Stat(at)
+	}
+	const writeAndSearch = 2 | 1 // W_OK, X_OK
+	switch {
+	case err != nil:
+		return fmt.Errorf("the archive's folder %s cannot be looked at: %w", dir, bare(err))
+	case !info.IsDir():
+		return fmt.Errorf("%w: %s is no folder, so the archive cannot be in %s", pipeline.ErrInvalid, at, dir)
+	case syscall.Access(at, writeAndSearch) != nil:
+		return fmt.Errorf("%w: this user may not write in %s, where the archive %s is or would be", pipeline.ErrInvalid, at, dir)
+	}
+	if opts.Reserve == 0 {
+		opts.Reserve = DefaultReserve
+	}
+	if opts.FreeSpace == nil {
+		opts.FreeSpace = freeSpace
+	}
+	return (&Archive{dir: at, opts: opts}).Room(1)
 }
 
 // start opens the index, puts the leftovers of a crash in order and starts the writer.

@@ -158,6 +158,11 @@ func (g *grouped) one(ctx context.Context, tx writing, s *pipeline.Staged, own b
 		return err
 	}
 	if known != nil {
+		if _, err := os.Lstat(known.Path); errors.Is(err, os.ErrNotExist) && known.Digest == in.Digest {
+			o.Instance = known // the file is lost, and here it is again
+			o.Err = full(g.place(in, known.Path))
+			return nil
+		}
 		o.Err = compare(known, in)
 		o.Duplicate = o.Err == nil
 		if o.Duplicate {

@@ -20,7 +20,10 @@ type deletion struct {
 	Instance string `json:"instance,omitempty"`
 }
 
-const deletingDir = "deleting"
+const (
+	deletingDir  = "deleting"
+	deletionNote = "one.json" // Archive.placing is held: there is only one at a time
+)
 
 // fileTrees are the folders whose second level is a Study Instance UID, and what lies below it a series and an instance.
 var fileTrees = []string{instancesDir, documentsDir}
@@ -77,7 +80,7 @@ func (a *Archive) noteDeletion(d deletion) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	path = a.path(deletingDir, "one.json") // placing is held: there is only one at a time
+	path = a.path(deletingDir, deletionNote)
 	return path, writeDurably(path, b)
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -283,6 +284,45 @@ func TestPagesWhileStudiesArrive(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"1", "2", "3", "5", "90", "91"}, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestOrderedPagesMissNothing: in an order that is asked for, studies that arrive between two pages may bring a result again, and leave none
+// out that was there at the first page. Results that are equal in that order keep their places.
+func TestOrderedPagesMissNothing(t *testing.T) {
+	for _, descending := range []bool{false, true} {
+		a := open(t, t.TempDir(), archive.Options{})
+		put := func(study, date string) {
+			t.Helper()
+			mustStore(t, a, object(t, study, study+".1", study+".1.1", pipeline.TagStudyDate, date))
+		}
+		missing := map[string]bool{}
+		for n := range 12 {
+			put(fmt.Sprint("1.2.", n), fmt.Sprint(20200101+n%3))
+			missing[fmt.Sprint(n)] = true
+		}
+		q := pipeline.Query{Limit: 3, Order: []pipeline.Order{{Tag: pipeline.TagStudyDate, Descending: descending}}}
+		again := 0
+		for n := 0; ; n++ {
+			page, err := a.Search(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, study := range strings.Fields(last(page.Results, pipeline.StudyLevel)) {
+				if number, _ := strconv.Atoi(study); number < 100 && !missing[study] {
+					again++
+				}
+				delete(missing, study)
+			}
+			if page.Left == 0 {
+				break
+			}
+			put(fmt.Sprint("1.2.", 100+n), []string{"20190101", "20200102", "20210101"}[n%3]) // before, among and behind
+			q.Offset += q.Limit
+		}
+		if len(missing) > 0 || again == 0 || again > 6 {
+			t.Errorf("descending %v: %v were left out, %d came again", descending, missing, again)
+		}
 	}
 }
 

@@ -43,12 +43,25 @@ func (a *Archive) instances(ctx context.Context, which, study, series, sop strin
 		return nil, indexError(err)
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("%w: the archive has nothing of study %s series %s instance %s", pipeline.ErrNotFound, orAny(study), orAny(series), orAny(sop))
+		return nil, fmt.Errorf("%w: the archive has nothing of %s", pipeline.ErrNotFound, named(study, series, sop))
 	}
 	return out, nil
 }
 
-func orAny(uid string) string { return cmp.Or(uid, "*") }
+// named writes what UIDs name; empty ones are left out.
+func named(study, series, sop string) string {
+	s := ""
+	for _, level := range []struct{ what, uid string }{{"instance", sop}, {"series", series}, {"study", study}} {
+		switch {
+		case level.uid == "":
+		case s == "":
+			s = level.what + " " + level.uid
+		default:
+			s += " in " + level.what + " " + level.uid
+		}
+	}
+	return s
+}
 
 // Study returns what was received of a study, with headers, in the order of series number, instance number and UID; documents of our
 // own are not part of it. The error wraps pipeline.ErrNotFound when nothing was received.

@@ -26,6 +26,9 @@ type Config struct {
 	Parallel int             `yaml:"parallel"` // studies that are delivered at the same time; default 4
 	// Documents names what goes there (findings, narrative); empty: everything.
 	Documents []pipeline.DocumentKind `yaml:"documents"`
+	// ByHand is for somebody who sends files of others and reads the error: it quotes what the server says, and an instance that the
+	// server calls a duplicate is refused, because it may have other content. Our documents never have.
+	ByHand bool `yaml:"-"`
 }
 
 // Destination takes documents. An error that wraps Permanent is not worth another attempt.
@@ -35,6 +38,17 @@ type Destination interface {
 
 // Permanent marks a refusal that will not change by waiting.
 var Permanent = errors.New("refused for good")
+
+// Refusal is an error about some instances of a delivery; the destination has the others.
+type Refusal struct {
+	Instances []string // SOP Instance UIDs
+	err       error
+}
+
+func (r *Refusal) Error() string { return r.err.Error() }
+
+// Unwrap returns what the destination said.
+func (r *Refusal) Unwrap() error { return r.err }
 
 var kinds = map[string]func(Config) (Destination, error){}
 

@@ -7,6 +7,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -133,5 +134,60 @@ func TestWanted(t *testing.T) {
 	}
 	if got := (Config{}).Wanted(docs); len(got) != 2 {
 		t.Errorf("wanted %v", got)
+	}
+}
+
+// TestByHand: who sends files of others hears what the server says, and that an instance was kept from before.
+func TestByHand(t *testing.T) {
+	const stored = `{"00081155":{"vr":"UI","Value":["1.2.1"]}}`
+	failed := func(uid, reason string) string {
+		return `{"00081155":{"vr":"UI","Value":["` + uid + `"]},"00081197":{"vr":"US","Value":[` + reason + `]}}`
+	}
+	for _, tc := range []struct {
+		name, body string
+		status     int
+		says       []string
+		refused    []string
+		permanent  bool
+	}{
+		{"other content", `{"00081199":{"vr":"SQ","Value":[` + stored + `]},"00081198":{"vr":"SQ","Value":[` + failed("1.2.2", "273") + `]}}`, 202,
+			[]string{"refuses instance 1.2.2", "0111H", "perhaps with other content"}, []string{"1.2.2"}, true},
+		{"two for two reasons", `{"00081198":{"vr":"SQ","Value":[` + failed("1.2.1", "49152") + `,` + failed("1.2.2", "42752") + `]}}`, 409,
+			[]string{"1.2.1, failure reason C000H", "1.2.2, failure reason A700H"}, []string{"1.2.1", "1.2.2"}, false},
+		{"a sentence", `{"error":"forbidden: this needs the role store"}`, 403, []string{"403", "needs the role store"}, nil, false},
+		{"Orthanc's sentence", `{"HttpError":"Bad Request","Message":"Bad request","Details":"no such tag"}`, 400, []string{"400", "no such tag"}, nil, true},
+		{"another URL", `<html>not here</html>`, 404, []string{"404", "root of a DICOMweb service"}, nil, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(tc.status)
+				_, _ = io.WriteString(w, tc.body)
+			}))
+			defer srv.Close()
+			send := func(byHand bool) error {
+				d, err := Open(Config{Name: "pacs", URL: srv.URL, ByHand: byHand})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return d.Deliver(t.Context(), []pipeline.Document{{Bytes: []byte("one")}, {Bytes: []byte("two")}})
+			}
+			err := send(true)
+			for _, w := range tc.says {
+				if err == nil || !strings.Contains(err.Error(), w) {
+					t.Errorf("%v does not say %q", err, w)
+				}
+			}
+			var some *Refusal
+			if errors.As(err, &some); (some == nil) != (tc.refused == nil) || some != nil && !slices.Equal(some.Instances, tc.refused) {
+				t.Errorf("refused are %+v", some)
+			}
+			if errors.Is(err, Permanent) != tc.permanent {
+				t.Errorf("permanent: %v", err)
+			}
+			// What others have worded stays out of logs and records.
+			if err := send(false); err != nil && (strings.Contains(err.Error(), "no such tag") || strings.Contains(err.Error(), "role store")) {
+				t.Error(err)
+			}
+		})
 	}
 }

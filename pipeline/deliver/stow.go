@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -75,41 +76,88 @@ func (s *stow) Deliver(ctx context.Context, docs []pipeline.Document) error {
 // judge turns status and body of a STOW-RS answer into an error. What an operator or time can change (busy, full, a token that has
 // ended, a service that is being set up) is worth another attempt.
 func (s *stow) judge(status int, answer []byte, sent int) error {
+	said := s.said(status, answer)
 	switch {
 	case status >= 500, slices.Contains([]int{401, 403, 404, 405, 407, 408, 425, 429}, status):
-		return fmt.Errorf("destination %s answers %d", s.Name, status)
+		return fmt.Errorf("destination %s answers %d%s", s.Name, status, said)
 	case status != http.StatusOK && status != http.StatusAccepted && status != http.StatusConflict:
-		return fmt.Errorf("destination %s answers %d: %w", s.Name, status, Permanent)
+		return fmt.Errorf("destination %s answers %d%s: %w", s.Name, status, said, Permanent)
 	}
-	var r struct {
-		Stored struct{ Value []json.RawMessage } `json:"00081199"`
-		Failed struct {
-			Value []struct {
-				UID    struct{ Value []string } `json:"00081155"`
-				Reason struct{ Value []int }    `json:"00081197"`
-			}
-		} `json:"00081198"`
-	}
+	var r storeAnswer
 	if err := json.Unmarshal(answer, &r); err != nil {
 		if status == http.StatusOK && (len(answer) == 0 || answer[0] == '<' && !bytes.Contains(bytes.ToLower(answer[:min(512, len(answer))]), []byte("<html"))) {
 			return nil // XML, or nothing: the status has said it
 		}
 		return fmt.Errorf("destination %s answers %d without saying what failed: %w", s.Name, status, Permanent)
 	}
-	for _, f := range r.Failed.Value {
-		if len(f.Reason.Value) > 0 && f.Reason.Value[0] == 0x0111 { // duplicate SOP instance: it is there
-			continue
-		}
-		err := fmt.Errorf("destination %s refuses instance %s, failure reason %s", s.Name, strings.Join(f.UID.Value, ""), hexReasons(f.Reason.Value))
-		if len(f.Reason.Value) > 0 && (f.Reason.Value[0]>>8 == 0xA7 || f.Reason.Value[0] == 0x0110) { // out of resources, processing failure
-			return err
-		}
-		return fmt.Errorf("%w: %w", err, Permanent)
+	if err := s.failures(r); err != nil {
+		return err
 	}
 	if n := len(r.Stored.Value) + len(r.Failed.Value); n < sent {
-		return fmt.Errorf("destination %s answers for %d of %d instances", s.Name, n, sent)
+		return fmt.Errorf("destination %s answers for %d of %d instances%s", s.Name, n, sent, said)
 	}
 	return nil
+}
+
+// storeAnswer is what an answer says of each instance (PS3.18 annex I).
+type storeAnswer struct {
+	Stored struct{ Value []json.RawMessage } `json:"00081199"`
+	Failed struct {
+		Value []struct {
+			UID    struct{ Value []string } `json:"00081155"`
+			Reason struct{ Value []int }    `json:"00081197"`
+		}
+	} `json:"00081198"`
+}
+
+// failures is a Refusal of the instances that were not stored; nil where there is none. It is permanent unless one of them may be stored
+// later.
+func (s *stow) failures(a storeAnswer) error {
+	refused := &Refusal{}
+	var errs []error
+	later := false
+	for _, f := range a.Failed.Value {
+		uid, reason := strings.Join(f.UID.Value, ""), 0
+		if len(f.Reason.Value) > 0 {
+			reason = f.Reason.Value[0]
+		}
+		err := fmt.Errorf("destination %s refuses instance %s, failure reason %s", s.Name, uid, hexReasons(f.Reason.Value))
+		switch {
+		case reason == 0x0111 && !s.ByHand: // duplicate SOP instance: it is there
+			continue
+		case reason == 0x0111:
+			err = fmt.Errorf("%w: it has the instance, perhaps with other content, and keeps its own", err)
+		case reason>>8 == 0xA7, reason == 0x0110: // out of resources, processing failure
+			later = true
+		}
+		refused.Instances = append(refused.Instances, uid)
+		if len(errs) < 20 {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	if refused.err = errors.Join(errs...); !later {
+		refused.err = fmt.Errorf("%w: %w", refused.err, Permanent)
+	}
+	return refused
+}
+
+// said is what a server says in words, for somebody who sends by hand, and what its status hints at. Into logs and records comes nothing
+// that others have worded.
+func (s *stow) said(status int, answer []byte) string {
+	var a struct{ Error, Message, Details string } // of this product, and of Orthanc
+	words := ""
+	if s.ByHand && json.Unmarshal(answer, &a) == nil {
+		if w := strings.TrimSpace(cmp.Or(a.Error, a.Details, a.Message)); w != "" {
+			words = fmt.Sprintf(", %.300q", w)
+		}
+	}
+	if status == http.StatusNotFound || status == http.StatusMethodNotAllowed {
+		words += "; the URL must be the root of a DICOMweb service, which often ends in /dicom-web"
+	}
+	return words
 }
 
 func hexReasons(codes []int) string {
