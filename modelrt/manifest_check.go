@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"chatxray/modelrt/token"
 	"chatxray/pipeline"
 )
 
@@ -26,7 +27,7 @@ func (m *Manifest) faults() (faults []error) {
 	}
 	one := func(key, value string, words ...string) {
 		if !slices.Contains(words, value) {
-			fault(pipeline.ErrUnsupported, key, "%q is not known to this program; it knows %s", value, strings.Join(words[:1], ", "))
+			fault(pipeline.ErrUnsupported, key, "%q is not known to this program; it knows %s", value, strings.TrimSuffix(strings.Join(words, ", "), ", "))
 		}
 	}
 	listed := func(key, name string) {
@@ -161,7 +162,7 @@ func (m *Manifest) faults() (faults []error) {
 		fault(pipeline.ErrInvalid, "base.weights_bytes", "%d is out of range", m.Base.WeightsBytes)
 	}
 
-	one("tokenizer.type", m.Tokenizer.Type, "byte_level_bpe")
+	one("tokenizer.type", m.Tokenizer.Type, token.Kinds()...)
 	listed("tokenizer.file", m.Tokenizer.File)
 	one("prompt.splice", m.Prompt.Splice, "replace_sentinel")
 	said("prompt.sentinel", m.Prompt.Sentinel)
