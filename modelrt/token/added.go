@@ -18,34 +18,36 @@ type addedToken struct {
 	normal     string // the spelling that is looked for
 }
 
-// addedTokens are tokens by the first byte of their spelling, the longest first.
-type addedTokens [256][]*addedToken
+// addedTokens finds tokens in a text.
+type addedTokens struct {
+	tokens []*addedToken
+	words  *prefix // of their spellings to places in tokens; nil: no tokens
+}
 
-func (a *addedTokens) add(token *addedToken) {
-	if token.normal == "" {
-		return // normalised to nothing: never found, as in Hugging Face's
-	}
-	list := a[token.normal[0]]
-	at := 0
-	for at < len(list) && len(list[at].normal) >= len(token.normal) {
-		if list[at].normal == token.normal {
-			return
+// newAddedTokens takes tokens by the spelling that is looked for. One that is normalised to nothing is never found, and of two that are
+// spelled alike the first counts.
+func newAddedTokens(tokens []*addedToken) (a addedTokens) {
+	words := map[string]int32{}
+	for _, t := range tokens {
+		if _, twice := words[t.normal]; t.normal != "" && !twice {
+			words[t.normal] = int32(len(a.tokens))
+			a.tokens = append(a.tokens, t)
 		}
-		at++
 	}
-	list = append(list, nil)
-	copy(list[at+1:], list[at:])
-	list[at] = token
-	a[token.normal[0]] = list
+	if len(words) > 0 {
+		a.words = newPrefix(words)
+	}
+	return a
 }
 
 // find returns the leftmost token at or after from, the longest at its place, or nil.
 func (a *addedTokens) find(text string, from int) (at int, token *addedToken) {
-	for i := from; i < len(text); i++ {
-		for _, t := range a[text[i]] {
-			if strings.HasPrefix(text[i:], t.normal) {
-				return i, t
-			}
+	for i := from; a.words != nil && i < len(text); i++ {
+		if b := int(text[i]); a.words.first[b] == a.words.first[b+1] {
+			continue
+		}
+		if n, which := a.words.longest(text[i:]); n > 0 {
+			return i, a.tokens[which]
 		}
 	}
 	return len(text), nil

