@@ -230,13 +230,17 @@ func init() {
 		"integer":   typed(isInt),
 		"float":     typed(isFloat),
 		"boolean":   typed(func(v value) bool { _, ok := v.(bool); return ok }),
-		"true":      typed(func(v value) bool { return v == true }),
-		"false":     typed(func(v value) bool { return v == false }),
-		"callable":  typed(func(v value) bool { _, ok := v.(function); return ok || isUndefined(v) }), // as in Jinja
-		"iterable":  typed(iterable),
-		"sequence":  typed(iterable),
-		"odd":       func(e *run, c call) value { return remainder(e, c, 2, 1) },
-		"even":      func(e *run, c call) value { return remainder(e, c, 2, 0) },
+		"filter": typed(func(v value) bool {
+			s, ok := v.(string)
+			return ok && filters[s] != nil
+		}),
+		"true":     typed(func(v value) bool { return v == true }),
+		"false":    typed(func(v value) bool { return v == false }),
+		"callable": typed(func(v value) bool { _, ok := v.(function); return ok || isUndefined(v) }), // as in Jinja
+		"iterable": typed(iterable),
+		"sequence": typed(iterable),
+		"odd":      func(e *run, c call) value { return remainder(e, c, 2, 1) },
+		"even":     func(e *run, c call) value { return remainder(e, c, 2, 0) },
 		"divisibleby": func(e *run, c call) value {
 			return remainder(e, c, c.int(e, 0, "num", 0), 0)
 		},

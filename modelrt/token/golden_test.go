@@ -172,13 +172,11 @@ func TestUnicodeClasses(t *testing.T) {
 	for _, name := range []string{"NFC", "NFD", "NFKC", "NFKD", "lower"} {
 		var b strings.Builder
 		each(func(r rune) {
-			got := ""
+			kind := name
 			if name == "lower" {
-				got = normal(t, "Lowercase", string(r))
-			} else {
-				got = normal(t, name, string(r))
+				kind = "Lowercase"
 			}
-			if got != string(r) {
+			if got := normal(t, kind, string(r)); got != string(r) {
 				fmt.Fprintf(&b, "%x:%s;", r, got)
 			}
 		})

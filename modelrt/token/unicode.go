@@ -1,6 +1,10 @@
 package token
 
-import "unicode"
+import (
+	"strconv"
+	"strings"
+	"unicode"
+)
 
 // The oracle's parts know different editions of Unicode, and Go 1.26 knows 15. unicode_tables.go holds what they see differently, made
 // by testdata/make_unicode.py; a test compares every code point of every class.
@@ -16,6 +20,28 @@ func (c *class) has(r rune) bool {
 		return false
 	}
 	return unicode.IsOneOf(c.tables, r) || c.more != nil && unicode.Is(c.more, r)
+}
+
+// ranges reads code points and ranges of them, in hexadecimal and in order.
+func ranges(list string) *unicode.RangeTable {
+	t := &unicode.RangeTable{}
+	for word := range strings.FieldsSeq(list) {
+		from, to, _ := strings.Cut(word, "-")
+		lo, err := strconv.ParseUint(from, 16, 32)
+		hi := lo
+		if err == nil && to != "" {
+			hi, err = strconv.ParseUint(to, 16, 32)
+		}
+		if err != nil {
+			panic("token: a table of characters: " + err.Error())
+		}
+		if hi <= 0xFFFF {
+			t.R16 = append(t.R16, unicode.Range16{Lo: uint16(lo), Hi: uint16(hi), Stride: 1})
+		} else {
+			t.R32 = append(t.R32, unicode.Range32{Lo: uint32(lo), Hi: uint32(hi), Stride: 1})
+		}
+	}
+	return t
 }
 
 // classes are what \p{..} means in an expression of tokenizer.json (Oniguruma, Unicode 16).
