@@ -17,7 +17,7 @@ type matcher struct {
 type state struct{ pc, at int }
 
 // noteAfter is how many steps a match may take before what fails is noted.
-const noteAfter = 4096
+var noteAfter = 4096 // a variable for its test alone
 
 // maxNotes bounds the memory of the notes, in bits; a text too long for them is searched without.
 const maxNotes = 1 << 30

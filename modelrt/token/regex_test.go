@@ -3,6 +3,7 @@ package token
 import (
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -84,6 +85,40 @@ func TestExpressionsEnd(t *testing.T) {
 		if d := time.Since(start); d > 10*time.Second || n != 1 {
 			t.Errorf("%s: %v, %d parts", pattern, d, n)
 		}
+	}
+}
+
+// TestNotesChangeNothing: what has failed is noted so that it is not tried again; the matches are those without notes.
+func TestNotesChangeNothing(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 9))
+	pick := func(list ...string) string { return list[r.IntN(len(list))] }
+	var pattern func(depth int) string
+	pattern = func(depth int) string {
+		if depth == 0 {
+			return pick("a", "b", "[ab]", ".", "aa", "ba")
+		}
+		inner := func() string { return pattern(depth - 1) }
+		return pick(inner()+inner(), "(?:"+inner()+"|"+inner()+")", "(?:"+inner()+")"+pick("+", "*", "?", "+?", "*?", "{1,2}", "++"), "(?="+inner()+inner()+")"+inner(), "(?!"+inner()+")"+inner(), "(?>"+inner()+")"+inner())
+	}
+	defer func(n int) { noteAfter = n }(noteAfter)
+	compared := 0
+	for range 20_000 {
+		e, err := compile(pattern(3))
+		if err != nil {
+			continue
+		}
+		text := strings.Map(func(rune) rune { return rune("aabc"[r.IntN(4)]) }, strings.Repeat("x", 24))
+		var with, without []int
+		noteAfter = 0
+		e.each(text, func(from, to int, _ bool) { with = append(with, from, to) })
+		noteAfter = 1 << 30
+		e.each(text, func(from, to int, _ bool) { without = append(without, from, to) })
+		if compared++; !slices.Equal(with, without) {
+			t.Fatalf("on %q: %v with notes, %v without", text, with, without)
+		}
+	}
+	if compared < 5000 {
+		t.Errorf("only %d expressions compared", compared)
 	}
 }
 
