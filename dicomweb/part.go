@@ -67,7 +67,7 @@ func (p *part) direct(b []byte) (int, error) {
 }
 
 // directRead is how much is read at once into the memory of who reads a part. What follows a delimiter in it is put back.
-const directRead = 64 << 10
+const directRead = 256 << 10
 
 // dubious is how many bytes may be the beginning of a delimiter, and not be known for one.
 func (m *parts) dubious() int { return len(m.delimiter) + 1 }
