@@ -109,15 +109,17 @@ func (p *part) sure(buf []byte) int {
 		return 0
 	}
 	n := max(0, len(buf)-m.dubious()) // what comes behind may be the beginning of a delimiter
-	for from := 0; ; {
-		i := bytes.Index(buf[from:], m.delimiter)
+	for from := 0; ; { // CR and LF are common among pixels of less than 16 bits, hyphens are not
+		i := bytes.Index(buf[from:], m.delimiter[2:])
 		if i < 0 {
 			break
 		}
-		i += from
+		i += from - 2
+		if from = i + 3; i < 0 || !bytes.HasPrefix(buf[i:], m.delimiter[:2]) {
+			continue
+		}
 		verdict := delimits(buf[i+len(m.delimiter):])
 		if verdict == no {
-			from = i + 1
 			continue
 		}
 		if n = i; n == 0 && verdict == yes {
