@@ -67,8 +67,7 @@ func (t *taking) take(ctx context.Context, r io.Reader, room func(int64) error) 
 		if t.large != nil {
 			block = t.large[-uintptr(unsafe.Pointer(t.large))%aligned:][:largeBlock]
 		}
-		n, rerr := fill(r, block)
-		t.sum.Write(block[:n])
+		n, rerr := t.fill(r, block)
 		if err := t.write(block[:n]); err != nil {
 			return fmt.Errorf("an upload cannot be written: %w", full(err))
 		}
@@ -141,11 +140,12 @@ func (t *taking) close() error {
 }
 
 // fill reads until b is full: parts of a multipart body come in pieces of a few kilobytes, and a write of each would cost more than
-// the rest.
-func fill(r io.Reader, b []byte) (n int, err error) {
+// the rest. What has come is summed up at once, while it is in the processor's cache and more is on its way.
+func (t *taking) fill(r io.Reader, b []byte) (n int, err error) {
 	for n < len(b) && err == nil {
 		var m int
 		m, err = r.Read(b[n:])
+		t.sum.Write(b[n : n+m])
 		n += m
 	}
 	return n, err
