@@ -35,7 +35,8 @@ func (c *counted) Read(p []byte) (int, error) {
 // (multipart, the archive) wrap or swallow the cause.
 type requestBody struct {
 	r        io.Reader
-	left     int64 // bytes until it is too large
+	left     int64  // bytes until it is too large
+	large    func() // before the first read of much at once
 	before   func()
 	passed   func(n int)
 	ended    func()
@@ -46,6 +47,10 @@ type requestBody struct {
 func (b *requestBody) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
+	}
+	if len(p) > partWindow && b.large != nil {
+		b.large()
+		b.large = nil
 	}
 	b.before()
 	n, err := b.r.Read(p)
@@ -73,6 +78,7 @@ const bytesIn = "bytes_in"
 func (s *server) body(c *gin.Context) (*requestBody, error) {
 	control := http.NewResponseController(c.Writer)
 	wire := &requestBody{r: c.Request.Body, left: s.MaxBody, classify: broken,
+		large:  func() { widen(c.Request.Context()) },
 		before: func() { _ = control.SetReadDeadline(time.Now().Add(s.Idle)) },
 		passed: func(n int) { c.Set(bytesIn, c.GetInt64(bytesIn)+int64(n)) },
 		ended:  func() { _ = control.SetReadDeadline(time.Time{}) }}

@@ -151,4 +151,3 @@ func (m *parts) line() ([]byte, error) {
 }
 
 var errUnclosed = fmt.Errorf("%w: the body ends without the closing delimiter, so it may be cut off; nothing of it was kept", pipeline.ErrInvalid)
-

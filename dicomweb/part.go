@@ -109,7 +109,7 @@ func (p *part) sure(buf []byte) int {
 		return 0
 	}
 	n := max(0, len(buf)-m.dubious()) // what comes behind may be the beginning of a delimiter
-	for from := 0; ; { // CR and LF are common among pixels of less than 16 bits, hyphens are not
+	for from := 0; ; {                // CR and LF are common among pixels of less than 16 bits, hyphens are not
 		i := bytes.Index(buf[from:], m.delimiter[2:])
 		if i < 0 {
 			break
