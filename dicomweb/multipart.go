@@ -38,7 +38,8 @@ func newMultipart(body io.Reader, boundary string) (*parts, error) {
 		line, err := m.r.ReadSlice('\n')
 		seen += len(line)
 		if atStart && bytes.HasPrefix(line, m.delimiter[2:]) {
-			switch tail := string(bytes.TrimRight(line[len(m.delimiter)-2:], " \t\r\n")); {
+			tail := bytes.TrimSuffix(bytes.TrimSuffix(line[len(m.delimiter)-2:], []byte("\r\n")), []byte("\n"))
+			switch tail := string(bytes.TrimRight(tail, " \t")); {
 			case tail != "" && tail != "--": // another boundary that begins as ours does
 			case err == nil && !bytes.HasSuffix(line, []byte("\r\n")):
 				return nil, errLF
@@ -128,13 +129,21 @@ func (m *parts) header() (textproto.MIMEHeader, error) {
 			return h, err
 		}
 		key, value, ok := strings.Cut(string(line), ":")
-		if !ok || key == "" || strings.ContainsAny(key, " \t\r") {
+		if !ok || key == "" || strings.ContainsFunc(key, notOfToken) || strings.ContainsFunc(value, control) {
 			return nil, errPartHead
 		}
 		h.Add(key, strings.TrimSpace(value))
 	}
 	return nil, errPartHead
 }
+
+// notOfToken tells a character that no name of a header field has (RFC 9110 section 5.6.2).
+func notOfToken(r rune) bool {
+	return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+}
+
+// control tells a character that no value of a header field has (section 5.5).
+func control(r rune) bool { return r < ' ' && r != '\t' || r == 0x7F }
 
 // line reads a line that ends in CRLF, and returns it without.
 func (m *parts) line() ([]byte, error) {
