@@ -24,6 +24,8 @@ type columns struct {
 	sets   []uint16     // index into set
 	set    []string     // modalities of a study with backslashes between, each set once
 	codes  map[string]int
+
+	pruneAt int64 // seq at which prune has something to do; only prune knows it
 }
 
 // nameKey is the beginning of a folded name, in the order of its bytes.
@@ -241,12 +243,15 @@ func (c *columns) prune(ctx context.Context, tx writing) error {
 	}
 	seq, loaded := c.seq, c.loaded
 	c.mu.RUnlock()
-	if !loaded {
+	if !loaded || seq < c.pruneAt {
 		return nil
 	}
 	var oldest sql.NullInt64
-	if err := tx.QueryRowContext(ctx, "SELECT min(seq) FROM study_change").Scan(&oldest); err != nil || !oldest.Valid || seq-oldest.Int64 < maxChanges {
+	if err := tx.QueryRowContext(ctx, "SELECT min(seq) FROM study_change").Scan(&oldest); err != nil || !oldest.Valid {
 		return err
+	}
+	if c.pruneAt = oldest.Int64 + maxChanges; seq < c.pruneAt {
+		return nil
 	}
 	_, err := tx.ExecContext(ctx, "DELETE FROM study_change WHERE seq < ?", seq)
 	return err
