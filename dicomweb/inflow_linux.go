@@ -1,41 +1,10 @@
 package dicomweb
 
-import (
-	"context"
-	"crypto/tls"
-	"net"
-	"syscall"
-)
+import "syscall"
 
-// inflow is how much the system may have received of an upload that comes quickly and is not yet read. With less, the sender waits for us
-// all the time, and each of its waits costs both sides.
-const inflow = 4 << 20
-
-// connection is the key of a request's connection in its context.
-type connection struct{}
-
-// widen lets the system receive ahead on a request's connection, as it does by itself on one that has been in use for long.
-//
-// It asks to be woken by that many bytes, which makes the system have room for them (tcp_set_rcvlowat), and takes that back at once: SO_RCVBUF
-// would do it too, but ends the system's own adaptation and has a lower limit.
-func widen(ctx context.Context) {
-	c, _ := ctx.Value(connection{}).(net.Conn)
-	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn()
-	}
-	if p, ok := c.(patientConn); ok {
-		c = p.Conn
-	}
-	s, ok := c.(syscall.Conn)
-	if !ok {
-		return
-	}
-	raw, err := s.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVLOWAT, inflow)
-		_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVLOWAT, 1)
-	})
+// receiveAhead asks to be woken by inflow bytes, which makes the system have room for them (tcp_set_rcvlowat), and takes that back at
+// once. SO_RCVBUF would make room too, but ends the system's own adaptation and has a lower limit.
+func receiveAhead(fd uintptr) {
+	_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVLOWAT, inflow)
+	_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVLOWAT, 1)
 }
