@@ -35,7 +35,8 @@ func (c *counted) Read(p []byte) (int, error) {
 // (multipart, the archive) wrap or swallow the cause.
 type requestBody struct {
 	r        io.Reader
-	left     int64 // bytes until it is too large
+	left     int64  // bytes until it is too large
+	large    func() // before the first read of much at once
 	before   func()
 	passed   func(n int)
 	ended    func()
@@ -46,6 +47,10 @@ type requestBody struct {
 func (b *requestBody) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
+	}
+	if len(p) > partWindow && b.large != nil {
+		b.large()
+		b.large = nil
 	}
 	b.before()
 	n, err := b.r.Read(p)
@@ -65,16 +70,27 @@ func (b *requestBody) Read(p []byte) (int, error) {
 
 var errBodyTooLarge = fmt.Errorf("%w: the request has more bytes than this service takes; send fewer instances at once", errTooLarge)
 
-// bytesIn is the key under which the access log finds how many bytes of a body were read.
+// bytesIn is the key under which the access log finds how many bytes of a body were read, as an *int64.
 const bytesIn = "bytes_in"
+
+// received is how many bytes of a request's body were read.
+func received(c *gin.Context) int64 {
+	if in, ok := c.Value(bytesIn).(*int64); ok {
+		return *in
+	}
+	return 0
+}
 
 // body prepares a request's body: deadline before each read, limit, gzip. It must not replace c.Request.Body: the server looks at its type
 // to refuse an expectation without reading the body.
 func (s *server) body(c *gin.Context) (*requestBody, error) {
 	control := http.NewResponseController(c.Writer)
+	in := new(int64)
+	c.Set(bytesIn, in)
 	wire := &requestBody{r: c.Request.Body, left: s.MaxBody, classify: broken,
+		large:  func() { widen(c.Request.Context()) },
 		before: func() { _ = control.SetReadDeadline(time.Now().Add(s.Idle)) },
-		passed: func(n int) { c.Set(bytesIn, c.GetInt64(bytesIn)+int64(n)) },
+		passed: func(n int) { *in += int64(n) },
 		ended:  func() { _ = control.SetReadDeadline(time.Time{}) }}
 	switch e := strings.ToLower(strings.TrimSpace(c.GetHeader("Content-Encoding"))); e {
 	case "", "identity":

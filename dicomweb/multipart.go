@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/textproto"
-	"strconv"
 	"strings"
 
 	"chatxray/pipeline"
@@ -23,30 +22,24 @@ const partWindow = 32 << 10
 // and from the back, byte by byte, which costs as much as writing the part to disk (bench/dicomweb). Its rules are kept; a test
 // compares the two.
 type parts struct {
-	r         *bufio.Reader
+	r         *bufio.Reader // over from
+	from      *ahead
 	delimiter []byte // CRLF, two hyphens, boundary
 	last      *part  // nil before the first part
 	closed    bool   // the closing delimiter has been read
 }
 
-// part is one part. Its content can be read until the next part is asked for.
-type part struct {
-	Header textproto.MIMEHeader
-	of     *parts
-	begun  bool  // a byte of the content has been read
-	skip   int   // the length of the delimiter that ended it
-	end    error // io.EOF at the delimiter; else what ended the body
-}
-
 // newMultipart finds the first delimiter. It refuses bodies whose lines end in LF alone: their parts would be cut at bytes that belong to
 // the payload.
 func newMultipart(body io.Reader, boundary string) (*parts, error) {
-	m := &parts{r: bufio.NewReaderSize(body, partWindow), delimiter: []byte("\r\n--" + boundary)}
+	from := &ahead{r: body}
+	m := &parts{r: bufio.NewReaderSize(from, partWindow), from: from, delimiter: []byte("\r\n--" + boundary)}
 	for seen, atStart := 0, true; seen <= maxPreamble; {
 		line, err := m.r.ReadSlice('\n')
 		seen += len(line)
 		if atStart && bytes.HasPrefix(line, m.delimiter[2:]) {
-			switch tail := string(bytes.TrimRight(line[len(m.delimiter)-2:], " \t\r\n")); {
+			tail := bytes.TrimSuffix(bytes.TrimSuffix(line[len(m.delimiter)-2:], []byte("\r\n")), []byte("\n"))
+			switch tail := string(bytes.TrimRight(tail, " \t")); {
 			case tail != "" && tail != "--": // another boundary that begins as ours does
 			case err == nil && !bytes.HasSuffix(line, []byte("\r\n")):
 				return nil, errLF
@@ -136,13 +129,21 @@ func (m *parts) header() (textproto.MIMEHeader, error) {
 			return h, err
 		}
 		key, value, ok := strings.Cut(string(line), ":")
-		if !ok || key == "" || strings.ContainsAny(key, " \t\r") {
+		if !ok || key == "" || strings.ContainsFunc(key, notOfToken) || strings.ContainsFunc(value, control) {
 			return nil, errPartHead
 		}
 		h.Add(key, strings.TrimSpace(value))
 	}
 	return nil, errPartHead
 }
+
+// notOfToken tells a character that no name of a header field has (RFC 9110 section 5.6.2).
+func notOfToken(r rune) bool {
+	return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+}
+
+// control tells a character that no value of a header field has (section 5.5).
+func control(r rune) bool { return r < ' ' && r != '\t' || r == 0x7F }
 
 // line reads a line that ends in CRLF, and returns it without.
 func (m *parts) line() ([]byte, error) {
@@ -158,108 +159,4 @@ func (m *parts) line() ([]byte, error) {
 	return line[:len(line)-2], nil
 }
 
-// Read reads the content of the part.
-func (p *part) Read(b []byte) (int, error) {
-	for p.end == nil && len(b) > 0 {
-		if n := p.sure(); n > 0 {
-			p.begun = true
-			return p.of.r.Read(b[:min(n, len(b))]) // from the buffer
-		}
-	}
-	return 0, p.end
-}
-
-// sure returns how many bytes at the front of the buffer are content, whatever comes. Where none are, it has read more, or set the end.
-func (p *part) sure() int {
-	m := p.of
-	have := m.r.Buffered()
-	buf, _ := m.r.Peek(have)
-	if bare := m.delimiter[2:]; !p.begun && bytes.HasPrefix(buf, bare) && delimits(buf[len(bare):]) == yes {
-		p.skip, p.end = len(bare), io.EOF // the part has no content, and the empty line before it is the delimiter's
-		return 0
-	}
-	n := max(0, have-len(m.delimiter)-1) // what comes behind may be the beginning of a delimiter
-	for from := 0; ; {
-		i := bytes.Index(buf[from:], m.delimiter)
-		if i < 0 {
-			break
-		}
-		i += from
-		verdict := delimits(buf[i+len(m.delimiter):])
-		if verdict == no {
-			from = i + 1
-			continue
-		}
-		if n = i; n == 0 && verdict == yes {
-			p.skip, p.end = len(m.delimiter), io.EOF
-			return 0
-		}
-		break
-	}
-	if n == 0 {
-		if _, err := m.r.Peek(have + 1); err != nil {
-			p.end = cutOff(err)
-		}
-		return 0
-	}
-	return n
-}
-
-type verdict int
-
-const (
-	no verdict = iota
-	yes
-	unknown // more has to be seen
-)
-
-// delimits tells from what follows a boundary whether it is the end of a part, and not the beginning of another word.
-func delimits(after []byte) verdict {
-	switch {
-	case len(after) == 0, len(after) == 1 && after[0] == '-':
-		return unknown
-	case after[0] == ' ', after[0] == '\t', after[0] == '\r', after[0] == '\n', string(after[:min(2, len(after))]) == "--":
-		return yes
-	}
-	return no
-}
-
 var errUnclosed = fmt.Errorf("%w: the body ends without the closing delimiter, so it may be cut off; nothing of it was kept", pipeline.ErrInvalid)
-
-// checkPart refuses a part that is not a DICOM file as it is.
-func checkPart(p *part) error {
-	if t := parseMediaType(p.Header.Get("Content-Type")).name; t != "" && t != "application/dicom" && t != "application/octet-stream" {
-		return fmt.Errorf("%w: a part is %q, and only application/dicom is stored", pipeline.ErrUnsupported, printable(t))
-	}
-	switch e := strings.ToLower(p.Header.Get("Content-Transfer-Encoding")); e {
-	case "", "binary", "8bit", "7bit":
-		return nil
-	default:
-		return fmt.Errorf("%w: a part has the transfer encoding %q; send it as binary", pipeline.ErrUnsupported, printable(e))
-	}
-}
-
-// checkLength compares the Content-Length that a part may have with what came.
-func checkLength(p *part, n int64) error {
-	said := p.Header.Get("Content-Length")
-	if said == "" {
-		return nil
-	}
-	if want, err := strconv.ParseInt(strings.TrimSpace(said), 10, 64); err != nil || want != n {
-		return fmt.Errorf("%w: a part's Content-Length is not its length, which is %d bytes", pipeline.ErrInvalid, n)
-	}
-	return nil
-}
-
-// printable shortens what a client sent for an error message.
-func printable(s string) string {
-	if len(s) > 40 {
-		s = s[:40]
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
-}

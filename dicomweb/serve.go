@@ -18,6 +18,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, cfg Config) erro
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    128 << 10, // a query that is too long gets an answer that says so
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connection{}, c) },
 	}
 	ended := make(chan error, 1)
 	go func() {

@@ -98,7 +98,7 @@ func (s *server) access(c *gin.Context) {
 			e = e.Str("error", told(c))
 		}
 		e.Str("method", knownMethod(c.Request.Method)).Str("route", route).Int("status", status).Str("client", c.ClientIP()).
-			Int64("bytes_in", c.GetInt64(bytesIn)).Int64("bytes_out", int64(max(c.Writer.Size(), 0))+c.GetInt64(bytesOut)).Dur("took", took).Msg("request")
+			Int64("bytes_in", received(c)).Int64("bytes_out", int64(max(c.Writer.Size(), 0))+c.GetInt64(bytesOut)).Dur("took", took).Msg("request")
 	}()
 	c.Next()
 }

@@ -55,6 +55,18 @@ func newSet() (*set, error) {
 	return s, nil
 }
 
+// startOther starts what ours is compared with, in a folder of its own: Orthanc, or another build of the service.
+func startOther(bin, dir string) (*server, error) {
+	if bin == "" {
+		return startOrthanc(dir)
+	}
+	s, err := startOurs(bin, dir)
+	if err == nil {
+		s.name = "other"
+	}
+	return s, err
+}
+
 func startOrthanc(dir string) (*server, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -66,7 +78,7 @@ func startOrthanc(dir string) (*server, error) {
 	if len(plugins) == 0 {
 		return nil, errors.New("Orthanc's DICOMweb plugin is not installed (Debian packages orthanc, orthanc-dicomweb)")
 	}
-	data := filepath.Join(dir, "orthanc")
+	data := filepath.Join(dir, "data")
 	cfg, err := json.Marshal(map[string]any{
 		"Name": "bench", "HttpPort": port, "DicomServerEnabled": false, "RemoteAccessAllowed": false, "AuthenticationEnabled": false,
 		"StorageDirectory": data, "IndexDirectory": data, "Plugins": plugins[:1], "DicomWeb": map[string]any{"Enable": true}, "SyncStorageArea": true, "MaximumStorageSize": 0,
@@ -75,6 +87,9 @@ func startOrthanc(dir string) (*server, error) {
 		return nil, err
 	}
 	file := filepath.Join(dir, "orthanc.json")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, err
+	}
 	if err := os.WriteFile(file, cfg, 0o600); err != nil {
 		return nil, err
 	}
@@ -88,10 +103,13 @@ func startOrthanc(dir string) (*server, error) {
 // startOurs starts the service without anything being read meanwhile.
 func startOurs(bin, dir string) (*server, error) {
 	cfg, port := filepath.Join(dir, "chatxray.yaml"), filepath.Join(dir, "port")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
 	if err := os.WriteFile(cfg, []byte("line:\n  quiet: 1h\n"), 0o600); err != nil {
 		return nil, err
 	}
-	s := &server{name: "ChatXRay", cmd: exec.Command(bin, "--log-level", "error", "serve", "--config", cfg, "--data", filepath.Join(dir, "chatxray"),
+	s := &server{name: "ChatXRay", cmd: exec.Command(bin, "--log-level", "error", "serve", "--config", cfg, "--data", filepath.Join(dir, "data"),
 		"--listen", "127.0.0.1:0", "--port-file", port)}
 	s.cmd.Stderr = os.Stderr
 	if err := s.cmd.Start(); err != nil {

@@ -15,17 +15,19 @@ import (
 )
 
 var storeMeasures = []measure{
-	storing("STOW-RS 8.4 MB, one client", 1),
-	storing("STOW-RS 8.4 MB, four clients", 4),
+	storing("STOW-RS 8.4 MB, one client", 1, false),
+	storing("STOW-RS 8.4 MB, four clients", 4, false),
+	storing("STOW-RS 8.4 MB, one client, with its length", 1, true),
+	storing("STOW-RS 8.4 MB, four clients, with its length", 4, true),
 }
 
-// storing is a measure of clients that send new instances at the same time, one request each.
-func storing(name string, clients int) measure {
-	return measure{name: name, bar: "1/3", share: 0.5, per: clients, prepare: func(s *server, objects *set) (func(int) error, error) {
+// storing is a measure of clients that send new instances at the same time, one request each: with a Content-Length, or in chunks.
+func storing(name string, clients int, sized bool) measure {
+	return measure{name: name, bar: "1/3", share: 1, per: clients, prepare: func(s *server, objects *set) (func(int) error, error) {
 		return func(int) error {
 			var group errgroup.Group
 			for range clients {
-				group.Go(func() error { return s.send(objects, 1) })
+				group.Go(func() error { return s.send(objects, 1, sized) })
 			}
 			return group.Wait()
 		}, nil
@@ -42,8 +44,8 @@ func (s *set) renamed(i int) []byte {
 	return bytes.ReplaceAll(s.files[i], []byte(uid), []byte(other))
 }
 
-// send stores n new instances in one request; they are made as they are sent.
-func (s *server) send(objects *set, n int) error {
+// send stores n new instances in one request; they are made as they are sent, unless its length is to be known before.
+func (s *server) send(objects *set, n int, sized bool) error {
 	const boundary = "bench"
 	body, w := io.Pipe()
 	go func() {
@@ -65,7 +67,15 @@ func (s *server) send(objects *set, n int) error {
 		}
 		w.CloseWithError(err)
 	}()
-	resp, err := http.Post(s.root+"/studies", `multipart/related; type="application/dicom"; boundary=`+boundary, body)
+	var stream io.Reader = body
+	if sized {
+		b, err := io.ReadAll(body)
+		if err != nil {
+			return err
+		}
+		stream = bytes.NewReader(b)
+	}
+	resp, err := http.Post(s.root+"/studies", `multipart/related; type="application/dicom"; boundary=`+boundary, stream)
 	if err != nil {
 		return err
 	}
@@ -90,7 +100,7 @@ func (s *server) growth(objects *set) (float64, error) {
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", s.cmd.Process.Pid), []byte("5"), 0); err != nil {
 		return 0, err
 	}
-	if err := s.send(objects, bulkInstances); err != nil {
+	if err := s.send(objects, bulkInstances, false); err != nil {
 		return 0, err
 	}
 	peak, err := s.status("VmHWM")

@@ -10,7 +10,7 @@ import (
 )
 
 // columns has what most searches for studies are narrowed by in memory: date, name and modalities of every study in the order of
-// arrival, some 30 bytes a study. Going over a million of them takes a millisecond or two, whichever page of the matches is wanted;
+// arrival, some 40 bytes a study. Going over a million of them takes a millisecond or two, whichever page of the matches is wanted;
 // an index of SQLite would have to sort the matches, or walk over those of the pages before. It follows the table study_change.
 type columns struct {
 	mu     sync.RWMutex
@@ -19,9 +19,12 @@ type columns struct {
 	ids    []int64
 	dates  []uint32     // YYYYMMDD; 0 for none
 	names  [3][]nameKey // by component group; nil while no study has one
+	order  [3]nameOrder // of names
 	sets   []uint32     // index into set
 	set    []string     // modalities of a study with backslashes between, each set once
 	codes  map[string]uint32
+
+	pruneAt int64 // seq at which prune has something to do; only prune knows it
 }
 
 // nameKey is the beginning of a folded name, in the order of its bytes.
@@ -66,6 +69,7 @@ func (c *columns) insert(i int, id int64) {
 	for g := range c.names {
 		if c.names[g] != nil {
 			c.names[g] = slices.Insert(c.names[g], i, nameKey{})
+			c.order[g].insert(c.names[g], i)
 		}
 	}
 }
@@ -78,7 +82,7 @@ func (c *columns) write(i int, r columnRow) {
 			c.names[g] = make([]nameKey, len(c.ids), max(cap(c.ids), 1))
 		}
 		if c.names[g] != nil {
-			c.names[g][i] = nameKeyOf(name, 0)
+			c.order[g].rename(c.names[g], i, nameKeyOf(name, 0))
 		}
 	}
 	code, ok := c.codes[r.modalities]
@@ -94,9 +98,10 @@ func (c *columns) drop(gone map[int64]bool) {
 	if len(gone) == 0 {
 		return
 	}
-	to := 0
+	to, moved := 0, make([]int, len(c.ids))
 	for i, id := range c.ids {
-		if gone[id] {
+		if moved[i] = to; gone[id] {
+			moved[i] = -1
 			continue
 		}
 		c.ids[to], c.dates[to], c.sets[to] = id, c.dates[i], c.sets[i]
@@ -111,6 +116,7 @@ func (c *columns) drop(gone map[int64]bool) {
 	for g := range c.names {
 		if c.names[g] != nil {
 			c.names[g] = c.names[g][:to]
+			c.order[g].drop(moved)
 		}
 	}
 }
@@ -142,6 +148,7 @@ func (c *columns) follow(ctx context.Context, db *sql.DB) error {
 	}
 	if !c.loaded {
 		c.ids, c.dates, c.sets, c.names, c.set, c.codes = nil, nil, nil, [3][]nameKey{}, nil, map[string]uint32{}
+		c.order = [3]nameOrder{}
 		var n int
 		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM study").Scan(&n); err != nil {
 			return err
@@ -154,6 +161,9 @@ func (c *columns) follow(ctx context.Context, db *sql.DB) error {
 	} else if err := c.change(ctx, tx); err != nil {
 		c.loaded = false // half of it may be in
 		return err
+	}
+	for g := range c.order {
+		c.order[g].settle(c.names[g])
 	}
 	c.loaded, c.seq = true, max(newest, c.seq)
 	return nil
@@ -223,12 +233,15 @@ func (c *columns) prune(ctx context.Context, tx writing) error {
 	}
 	seq, loaded := c.seq, c.loaded
 	c.mu.RUnlock()
-	if !loaded {
+	if !loaded || seq < c.pruneAt {
 		return nil
 	}
 	var oldest sql.NullInt64
-	if err := tx.QueryRowContext(ctx, "SELECT min(seq) FROM study_change").Scan(&oldest); err != nil || !oldest.Valid || seq-oldest.Int64 < maxChanges {
+	if err := tx.QueryRowContext(ctx, "SELECT min(seq) FROM study_change").Scan(&oldest); err != nil || !oldest.Valid {
 		return err
+	}
+	if c.pruneAt = oldest.Int64 + maxChanges; seq < c.pruneAt {
+		return nil
 	}
 	_, err := tx.ExecContext(ctx, "DELETE FROM study_change WHERE seq < ?", seq)
 	return err

@@ -104,6 +104,9 @@ func (c *columns) match(f filter, offset, limit int) (ids []int64, total int) {
 			return nil, 0
 		}
 	}
+	if len(names) == 1 && c.names[names[0].group] != nil { // nearly always
+		return c.spelled(f, names[0], sets, offset, limit)
+	}
 	picked := make([]int, 0, columnBlock)
 	for start := 0; start < len(c.ids); start += columnBlock {
 		end := min(start+columnBlock, len(c.ids))
@@ -129,6 +132,19 @@ func (c *columns) match(f filter, offset, limit int) (ids []int64, total int) {
 				}
 				ids = append(ids, c.ids[i])
 			}
+		}
+	}
+	return ids, total
+}
+
+// spelled returns of the studies of one range of names those that pass, and how many there are.
+func (c *columns) spelled(f filter, name nameRange, sets []bool, offset, limit int) (ids []int64, total int) {
+	for i := range c.order[name.group].between(c.names[name.group], name) {
+		if f.to != 0 && (c.dates[i] < f.from || c.dates[i] > f.to) || sets != nil && !sets[c.sets[i]] {
+			continue
+		}
+		if total++; total > offset && len(ids) < limit {
+			ids = append(ids, c.ids[i])
 		}
 	}
 	return ids, total
@@ -164,16 +180,6 @@ func filtered(picked []int, f func(int) bool) []int {
 
 // named keeps the studies whose names match.
 func (c *columns) named(picked []int, names []nameRange, every bool) []int {
-	if len(names) == 1 && c.names[names[0].group] != nil { // nearly always
-		r, all := names[0], c.names[names[0].group]
-		n := 0
-		for _, i := range picked { // as within does
-			picked[n] = i
-			_, outside := bits.Sub64(r.high.high-r.low.high, all[i].high-r.low.high, 0)
-			n += int(1 - outside)
-		}
-		return filtered(picked[:n], func(i int) bool { return !all[i].less(r.low) && !r.high.less(all[i]) })
-	}
 	return filtered(picked, func(i int) bool {
 		for _, r := range names {
 			var k nameKey

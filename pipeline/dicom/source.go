@@ -57,6 +57,9 @@ func (s *source) take(off, n int64) ([]byte, error) {
 	if s.data != nil {
 		return s.data[off : off+n : off+n], nil
 	}
+	if i := off - s.start; i >= 0 && i+n <= int64(len(s.window)) {
+		return append(make([]byte, 0, n), s.window[i:i+n]...), nil
+	}
 	return s.fetch(make([]byte, n), off)
 }
 

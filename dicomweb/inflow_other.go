@@ -1,0 +1,6 @@
+//go:build !linux
+
+package dicomweb
+
+// receiveAhead leaves it to the system.
+func receiveAhead(uintptr) {}
