@@ -14,7 +14,7 @@ typedef int32_t NAME(words) __attribute__((vector_size(4 * LANES), aligned(4), m
 #define ALL NAME(all)
 #define AT(p) (*(VF *)(p))
 #define FROM(p) (*(const VF *)(p))
-#define FETCH(p) __builtin_prefetch((p) + ahead, 0, form == FORM_F32 ? 2 : 3)
+#define FETCH(p, cache) __builtin_prefetch((p) + ahead, 0, 4 - (cache))
 
 INLINE VF NAME(all)(float value) {
 #if LANES == 16
@@ -127,8 +127,8 @@ INLINE void NAME(thin)(const linear_job *j, int64_t panel, const int form, const
 			ahead = i < turn ? far : far + (Q - 1) * bytes;
 			UNROLL for (int e = 0; e < 4; e++)
 				UNROLL for (int q = 0; q < Q; q++) {
-					FETCH(w + q * bytes + 4 * PANEL * e);
-					FETCH(w + q * bytes + 4 * PANEL * e + 64);
+					FETCH(w + q * bytes + 4 * PANEL * e, 2);
+					FETCH(w + q * bytes + 4 * PANEL * e + 64, 2);
 					STEP(sums[q], R, x + i + e, k, VALUE);
 				}
 		}
@@ -153,8 +153,8 @@ INLINE void NAME(thin)(const linear_job *j, int64_t panel, const int form, const
 			for (int64_t at = i; at < i + BLOCK; at += 8, w += 4 * PANEL) {
 				VI u[2][VECTORS];
 				UNROLL for (int q = 0; q < Q; q++) {
-					FETCH(w + q * bytes);
-					FETCH(w + q * bytes + 64);
+					FETCH(w + q * bytes, 1);
+					FETCH(w + q * bytes + 64, 1);
 					UNROLL for (int v = 0; v < VECTORS; v++)
 						u[q][v] = *(const VI *)(w + q * bytes + 4 * v * LANES);
 				}
@@ -176,8 +176,8 @@ INLINE void NAME(thin)(const linear_job *j, int64_t panel, const int form, const
 			w += 2 * PANEL;
 			for (int64_t at = i; at < i + BLOCK; at += 4, w += 4 * PANEL) {
 				UNROLL for (int q = 0; q < Q; q++) {
-					FETCH(w + q * bytes);
-					FETCH(w + q * bytes + 64);
+					FETCH(w + q * bytes, 1);
+					FETCH(w + q * bytes + 64, 1);
 				}
 #define VALUE(v) (d[q][v] * NAME(bytes)((const int8_t *)(w + q * bytes) + PANEL * e + LANES * v))
 				UNROLL for (int e = 0; e < 4; e++)
