@@ -150,6 +150,9 @@ func (n *node) load(t testing.TB, threads int) (*session, error) {
 	if err := o.SetIntraOpNumThreads(threads); err != nil {
 		t.Fatal(err)
 	}
+	if err := o.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"); err != nil { // as served by default
+		t.Fatal(err)
+	}
 	if err := Register(o, path); err != nil {
 		t.Fatal(err)
 	}

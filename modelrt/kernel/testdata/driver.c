@@ -89,15 +89,15 @@ static void add(void *arg, int64_t from, int64_t to) {
 		c->sum += i + 1;
 }
 static void *caller(void *arg) {
-	for (int i = 0; i < 1000; i++) {
+	for (int i = 0; i < 400; i++) {
 		count c = {.n = 1 + (i * 7) % 100};
 		team_run(add, &c, c.n, 1 + i % 5);
 		if (c.sum != c.n * (c.n + 1) / 2) {
 			fprintf(stderr, "a loop of %lld counted %lld\n", (long long)c.n, (long long)c.sum);
 			exit(1);
 		}
-		if (i % 250 == 0)
-			team_start(2 + i / 250);
+		if (i % 100 == 0)
+			team_start(2 + i / 100);
 	}
 	return arg;
 }

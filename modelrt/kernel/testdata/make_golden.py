@@ -23,10 +23,10 @@ scale, shift = (rng.standard_normal(len(x)).astype(np.float32) for _ in range(2)
 wide, gate = torch.from_numpy(x).double(), torch.from_numpy(up).double()
 norm = torch.from_numpy(x[:41]).double()
 s, b = (torch.from_numpy(v[:41]).double() for v in (scale, shift))
-out.update(x=x.tolist(), up=up.tolist(), scale=scale.tolist(), shift=shift.tolist(), epsilon=1e-5)
+out.update(x=x.tolist(), up=up.tolist(), scale=scale.tolist(), shift=shift.tolist(), epsilon=0.5)
 out["before"] = {name: value.tolist() for name, value in {
-    "rms_norm": F.rms_norm(norm, (41,), s, 1e-5),
-    "layer_norm": F.layer_norm(norm, (41,), s, b, 1e-5),
+    "rms_norm": F.rms_norm(norm, (41,), s, 0.5),
+    "layer_norm": F.layer_norm(norm, (41,), s, b, 0.5),
     "silu_gate": F.silu(wide) * gate,
     "gelu_gate": F.gelu(wide) * gate,
     "gelu_tanh_gate": F.gelu(wide, approximate="tanh") * gate,
