@@ -239,7 +239,7 @@ class Graph:
                                   [helper.make_tensor_value_info(*i) for i in self.inputs],
                                   [helper.make_tensor_value_info(*o) for o in self.outputs],
                                   list(self.initializers.values()))
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)])
         model.ir_version = 8
         path.write_bytes(model.SerializeToString())
 
