@@ -117,8 +117,8 @@ static const team_body panels[KINDS] = {
 
 void linear(float *y, const float *x, const void *w, int form, int64_t m, int64_t k, int64_t n, int add) {
 	linear_job j = {y, x, w, form, add, m, k, n};
-	const int64_t count = (n + PANEL - 1) / PANEL, grain = count / (16 * team_size());
-	team_run(panels[kind_now()], &j, count, grain > 0 ? grain : 1);
+	const int64_t count = (n + PANEL - 1) / PANEL, least = m <= 2 ? 2 : 1, grain = count / (16 * team_size()) / least * least; // few rows take two panels at once
+	team_run(panels[kind_now()], &j, count, grain > 0 ? grain : least);
 }
 
 void packed_column(float *out, const void *w, int form, int64_t k, int64_t j) {
