@@ -1,6 +1,6 @@
 // Package kernel holds operators of our own for ONNX Runtime on the CPU, in the domain "chatxray": products with packed matrices, some
 // of them exactly as a GGUF file has them, attention over a cache of many texts, and the look-up of embeddings. A decoder made of
-// them (form "flat" of a bundle) reads its weights about as fast as memory gives them, and takes tokens of any texts side by side.
+// them (a form of the kind "flat" of a bundle) takes tokens of any texts side by side, and each has the same bits as alone.
 //
 // The C files say what the operators compute; ops.c says which inputs and attributes they have.
 package kernel
