@@ -85,7 +85,6 @@ type tinyGolden struct {
 	Greedy         []int32     `json:"greedy"`
 	Text           string      `json:"text"`
 	Logprobs       [][]float64 `json:"logprobs"`
-	WeightsSHA256  string      `json:"weights_sha256"`
 }
 
 func tinyValues(t testing.TB) tinyGolden {

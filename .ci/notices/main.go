@@ -66,6 +66,16 @@ The default bundle (bundles/chatxray-base) holds weights that were trained here 
 	for _, m := range mods {
 		fmt.Fprintf(out, "| %s | %s | %s |\n", m.path, m.version, m.licence)
 	}
+	copied, err := os.ReadFile("modelrt/kernel/ort/LICENSE")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, `
+## Copied into the source
+
+`+"`modelrt/kernel/ort/*.h`"+` are ONNX Runtime's C headers (MIT), unchanged as github.com/yalue/onnxruntime_go carries them.
+
+`+"```text\n%s\n```\n", strings.TrimSpace(string(copied)))
 	fmt.Fprint(out, "\n## Licence texts\n")
 	for _, g := range byText(mods) {
 		fmt.Fprintf(out, "\n### %s\n\n```text\n%s\n```\n", strings.Join(g.users, ", "), g.text)

@@ -1,11 +1,16 @@
 #!/bin/sh
-# Decoding of the default bundle, one token after another, beside the machine's memory bandwidth, both in this run; then what numpy
-# makes of the same memory, where python3 has numpy.
-# Needs `make parts`. CHATXRAY_BUNDLE takes another bundle; CHATXRAY_SPIN=0 measures without spinning threads, as on a shared machine.
+# Decoding of the default bundle in each of its forms, one token after another, each beside the machine's memory bandwidth in the same run, without
+# spinning threads, as served by default. Needs `make parts`. CHATXRAY_BUNDLE takes another bundle, ROUNDS another number of rounds,
+# CHATXRAY_SPIN=1 lets ONNX Runtime's threads spin.
 set -eu
 cd "$(dirname "$0")/../.."
-go test ./modelrt -run '^$' -bench '^BenchmarkDecode$' -benchtime 1x -count 1 -v
-python=/usr/bin/python3
-if "$python" -c 'import numpy' 2>/dev/null; then
-  "$python" bench/decode/gemv.py
-fi
+test=$(mktemp)
+trap 'rm -f "$test"' EXIT
+go test -c -o "$test" ./modelrt
+cd modelrt
+for round in $(seq "${ROUNDS:-4}"); do
+  for form in fp32 q4 standard; do
+    echo "round $round, form $form"
+    CHATXRAY_SPIN=${CHATXRAY_SPIN:-0} CHATXRAY_FORM=$form "$test" -test.run '^$' -test.bench '^BenchmarkDecode$' -test.benchtime 1x
+  done
+done

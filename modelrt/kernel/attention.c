@@ -1,4 +1,5 @@
 #include "attention.h"
+#include "kind.h"
 #include "team.h"
 #include <math.h>
 #include <stdlib.h>
@@ -10,7 +11,7 @@ static int64_t padded(int64_t dim) { return (dim + KEYS - 1) / KEYS * KEYS; }
 static void place(const attention_args *a, float *q, int64_t t) {
 	const int64_t dim = a->dim, half = a->rotary / 2, pad = padded(dim);
 	const float *from = a->qkv + t * (a->heads + 2 * a->kv_heads) * dim;
-	float key[dim];
+	float key[MAX_DIM];
 	for (int64_t h = 0; h < a->heads + a->kv_heads; h++, from += dim) {
 		float *to = h < a->heads ? q + h * dim : key;
 		memcpy(to, from, dim * sizeof(float));
@@ -44,64 +45,55 @@ static void place_body(void *arg, int64_t from, int64_t to) {
 		place(j->a, j->q + t * j->a->heads * j->a->dim, t);
 }
 
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
-#define NAME(x) JOIN(x, KIND)
+// Memory is fetched so many bytes before its use: a processor's own prefetching stops at the end of each page.
+enum { AHEAD = 4 << 10 };
 
 #if defined(__x86_64__)
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma,avx2")
+#include <immintrin.h>
+BEGIN_AVX512
 #define KIND _avx512
 #define LANES 16
 #include "attention_lanes.h"
 #undef KIND
 #undef LANES
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
+END
+BEGIN_AVX2
 #define KIND _avx2
 #define LANES 8
 #include "attention_lanes.h"
 #undef KIND
 #undef LANES
-#pragma GCC pop_options
+END
 #endif
 #define KIND _plain
 #define LANES 4
 #include "attention_lanes.h"
 
-static struct {
-	void (*mix)(void *, int64_t, int64_t);
+typedef struct loops {
+	team_body mix;
 	void (*before)(float *, const float *, int, const float *, const float *, float, int64_t, int64_t);
 	double (*log_probability)(const float *, int64_t, int64_t);
 	int64_t (*best)(const float *, int64_t);
-} kind = {mix_body_plain, before_plain, log_probability_plain, best_plain};
+} loops;
 
-__attribute__((constructor)) static void choose(void) {
+static const loops kinds[KINDS] = {
+	[KIND_PLAIN] = {mix_body_plain, before_plain, log_probability_plain, best_plain},
 #if defined(__x86_64__)
-	__builtin_cpu_init();
-	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-		kind.mix = mix_body_avx512;
-		kind.before = before_avx512;
-		kind.log_probability = log_probability_avx512;
-		kind.best = best_avx512;
-	} else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-		kind.mix = mix_body_avx2;
-		kind.before = before_avx2;
-		kind.log_probability = log_probability_avx2;
-		kind.best = best_avx2;
-	}
+	[KIND_AVX2] = {mix_body_avx2, before_avx2, log_probability_avx2, best_avx2},
+	[KIND_AVX512] = {mix_body_avx512, before_avx512, log_probability_avx512, best_avx512},
 #endif
-}
+};
 
 int attention(const attention_args *a) {
+	if (a->tokens == 0)
+		return 0;
 	attention_job j = {.a = a, .q = malloc(a->tokens * a->heads * a->dim * sizeof(float))};
 	if (!j.q)
 		return -1;
 	team_run(place_body, &j, a->tokens, 16);
 	const int64_t items = a->tokens * a->kv_heads;
 	const int64_t grain = items / (8 * team_size());
-	team_run(kind.mix, &j, items, grain > 0 ? grain : 1);
+	team_run(kinds[kind_now()].mix, &j, items, grain > 0 ? grain : 1);
 	free(j.q);
 	return j.failed ? -1 : 0;
 }
@@ -120,7 +112,7 @@ typedef struct before_job {
 static void before_body(void *arg, int64_t from, int64_t to) {
 	const before_job *j = arg;
 	const int64_t in = before_gates(j->kind) ? 2 * j->wide : j->wide;
-	kind.before(j->y + from * j->wide, j->x + from * in, j->kind, j->scale, j->shift, j->epsilon, to - from, j->wide);
+	kinds[kind_now()].before(j->y + from * j->wide, j->x + from * in, j->kind, j->scale, j->shift, j->epsilon, to - from, j->wide);
 }
 
 void before(float *y, const float *x, int what, const float *scale, const float *shift, float epsilon, int64_t rows, int64_t wide) {
@@ -128,6 +120,6 @@ void before(float *y, const float *x, int what, const float *scale, const float 
 	team_run(before_body, &j, rows, 8);
 }
 
-int64_t best(const float *x, int64_t n) { return kind.best(x, n); }
+int64_t best(const float *x, int64_t n) { return kinds[kind_now()].best(x, n); }
 
-double log_probability(const float *x, int64_t n, int64_t j) { return kind.log_probability(x, n, j); }
+double log_probability(const float *x, int64_t n, int64_t j) { return kinds[kind_now()].log_probability(x, n, j); }

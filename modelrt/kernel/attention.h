@@ -3,7 +3,8 @@
 #include <stdint.h>
 
 // KEYS is how many keys stand side by side in the cache of keys, and what the other cache's head size is rounded up to.
-enum { KEYS = 16 };
+// A head is no larger than MAX_DIM.
+enum { KEYS = 16, MAX_DIM = 1024 };
 
 // attention_args: T tokens of any slots of the caches, in any order but that of one slot ascending. heads are a multiple of kv_heads.
 typedef struct attention_args {

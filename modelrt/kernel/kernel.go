@@ -1,6 +1,6 @@
 // Package kernel holds operators of our own for ONNX Runtime on the CPU, in the domain "chatxray": products with packed matrices, some
 // of them exactly as a GGUF file has them, attention over a cache of many texts, and the look-up of embeddings. A decoder made of
-// them (form "flat" of a bundle) reads its weights about as fast as memory gives them, and takes tokens of any texts side by side.
+// them (a form of the kind "flat" of a bundle) takes tokens of any texts side by side, and each has the same bits as alone.
 //
 // The C files say what the operators compute; ops.c says which inputs and attributes they have.
 package kernel
@@ -9,6 +9,7 @@ package kernel
 // #cgo LDFLAGS: -ldl -lpthread -lm
 // #include <stdlib.h>
 // #include "attention.h"
+// #include "kind.h"
 // #include "linear.h"
 // #include "ops.h"
 // #include "team.h"
@@ -53,9 +54,9 @@ func Register(o *ort.SessionOptions, library string) error {
 	}
 	// The wrapper has no call for operators that are part of the program. Its options are one pointer to ONNX Runtime's.
 	options := *(*unsafe.Pointer)(unsafe.Pointer(o))
-	if why := C.ops_register(api, options); why != nil {
-		defer C.free(unsafe.Pointer(why))
-		return fmt.Errorf("registering the operators: %s", C.GoString(why))
+	var why [512]C.char
+	if C.ops_register(api, options, &why[0], C.size_t(len(why))) != 0 {
+		return fmt.Errorf("registering the operators: %s", C.GoString(&why[0]))
 	}
 	return nil
 }
@@ -76,22 +77,48 @@ func LogProbability(logits []float32, id int32) float64 {
 	return float64(C.log_probability((*C.float)(unsafe.Pointer(&logits[0])), C.int64_t(len(logits)), C.int64_t(id)))
 }
 
-// Linear computes y [m, n] = x [m, k] W, or adds it to y. w is packed in the form f.
+// Linear computes y [m, n] = x [m, k] W, or adds it to y. w is packed in the form f, at a multiple of 4.
 func Linear(y, x []float32, w []byte, f Form, m, k, n int, add bool) error {
-	if m < 1 || int64(len(w)) != f.Bytes(k, n) || len(x) != m*k || len(y) != m*n {
+	if m < 1 || f.Bytes(k, n) < 0 || int64(len(w)) != f.Bytes(k, n) || len(x) != m*k || len(y) != m*n || uintptr(unsafe.Pointer(&w[0]))%4 != 0 {
 		return fmt.Errorf("a product of %d×%d and %d×%d with %d, %d and %d values", m, k, k, n, len(x), len(w), len(y))
 	}
 	plus := C.int(0)
 	if add {
 		plus = 1
 	}
-	C.linear((*C.float)(unsafe.Pointer(&y[0])), (*C.float)(unsafe.Pointer(&x[0])), unsafe.Pointer(&w[0]), C.int(f), C.int64_t(m), C.int64_t(k), C.int64_t(n), plus)
+	C.linear(floats(y), floats(x), unsafe.Pointer(&w[0]), C.int(f), C.int64_t(m), C.int64_t(k), C.int64_t(n), plus)
 	return nil
 }
 
 // PackF32 packs a row-major matrix [k, n].
 func PackF32(in []float32, k, n int) []float32 {
 	out := make([]float32, F32.Bytes(k, n)/4)
-	C.pack_f32((*C.float)(unsafe.Pointer(&out[0])), (*C.float)(unsafe.Pointer(&in[0])), C.int64_t(k), C.int64_t(n))
+	_ = in[k*n-1]
+	C.pack_f32(floats(out), floats(in), C.int64_t(k), C.int64_t(n))
 	return out
 }
+
+// Column returns column j of a packed matrix [k, n].
+func Column(w []byte, f Form, k, n, j int) ([]float32, error) {
+	if f.Bytes(k, n) < 0 || int64(len(w)) != f.Bytes(k, n) || j < 0 || j >= n || uintptr(unsafe.Pointer(&w[0]))%4 != 0 {
+		return nil, fmt.Errorf("column %d of a matrix %d×%d of %d bytes", j, k, n, len(w))
+	}
+	out := make([]float32, k)
+	C.packed_column(floats(out), unsafe.Pointer(&w[0]), C.int(f), C.int64_t(k), C.int64_t(j))
+	return out, nil
+}
+
+func floats(v []float32) *C.float { return (*C.float)(unsafe.Pointer(unsafe.SliceData(v))) }
+
+// kinds names the kinds of processor that loops are compiled for and that this one is; the last is the one in use.
+func kinds() (names []string) {
+	for kind, name := range []string{"plain", "avx2", "avx512"} {
+		if C.kind_has(C.int(kind)) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// useKind takes the loops of kinds()[i], for tests. Nothing may run meanwhile.
+func useKind(i int) { C.kind_use(C.int(i)) }

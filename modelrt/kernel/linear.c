@@ -1,6 +1,6 @@
 #include "linear.h"
+#include "kind.h"
 #include "team.h"
-#include <stdlib.h>
 #include <string.h>
 
 static inline float half_to_float(uint16_t h) {
@@ -38,102 +38,87 @@ int64_t packed_bytes(int form, int64_t k, int64_t n) {
 
 typedef struct linear_job {
 	float *y;
-	const float *x, *tiles; // tiles holds whole tiles of rows, value after value, and is 0 where m is small
+	const float *x;
 	const char *w;
 	int form, add;
 	int64_t m, k, n;
 } linear_job;
 
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
-#define NAME(x) JOIN(x, KIND)
+// DEEP rows of a panel are 24 KB. BLOCK_ROWS rows of x share what a panel costs to unpack. Memory is fetched so many bytes before its use, F32 into
+// the second cache: a processor's own prefetching stops at the end of each page.
+enum { DEEP = 6 * BLOCK, BLOCK_ROWS = 252, AHEAD = 6 << 10, AHEAD_F32 = 16 << 10 };
 
-// The same loops for each kind of processor. LANES is the floats of a vector register, ROWS how many rows of x a tile takes.
+static const float zeros[PANEL];
+
+// start is where the sums of a row of one panel begin: PANEL floats, in y, or in edge where y has no more so many columns.
+__attribute__((noinline)) static const float *start(const linear_job *j, int64_t row, int64_t panel, float *edge) {
+	if (!j->add)
+		return zeros;
+	const int64_t first = panel * PANEL;
+	const float *y = j->y + row * j->n + first;
+	if (j->n - first >= PANEL)
+		return y;
+	memset(edge, 0, PANEL * sizeof(float));
+	return memcpy(edge, y, (j->n - first) * sizeof(float));
+}
+
+// finish writes the sums of a row of one panel.
+__attribute__((noinline)) static void finish(const linear_job *j, int64_t row, int64_t panel, const float *sums) {
+	const int64_t first = panel * PANEL;
+	float *y = j->y + row * j->n + first;
+	if (j->n - first >= PANEL)
+		memcpy(y, sums, PANEL * sizeof(float));
+	else
+		memcpy(y, sums, (j->n - first) * sizeof(float));
+}
+
+// The same loops for each kind of processor. LANES is the floats of a vector register, ROWS the rows that a tile takes at most, THIN the rows
+// up to which there is one tile over the packed form.
 #if defined(__x86_64__)
 #include <immintrin.h>
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,f16c,fma,avx2")
+BEGIN_AVX512
 #define KIND _avx512
 #define LANES 16
 #define ROWS 12
-#define AVX512 1
-#define F16C 1
+#define THIN 8
 #include "linear_tile.h"
 #undef KIND
 #undef LANES
 #undef ROWS
-#undef AVX512
-#undef F16C
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx2,f16c,fma")
+#undef THIN
+END
+BEGIN_AVX2
 #define KIND _avx2
 #define LANES 8
 #define ROWS 3
-#define F16C 1
+#define THIN 3
 #include "linear_tile.h"
 #undef KIND
 #undef LANES
 #undef ROWS
-#undef F16C
-#pragma GCC pop_options
+#undef THIN
+END
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 #define KIND _plain
 #define LANES 4
-#define ROWS 2
+#define ROWS 3
+#define THIN 3
 #include "linear_tile.h"
 
-static struct {
-	int64_t rows;
-	void (*panels)(const linear_job *, int64_t, int64_t);
-} kind = {TILE_ROWS_plain, panels_plain};
-
-__attribute__((constructor)) static void choose(void) {
+static const team_body panels[KINDS] = {
+	[KIND_PLAIN] = panels_plain,
 #if defined(__x86_64__)
-	__builtin_cpu_init();
-	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-		kind.rows = TILE_ROWS_avx512;
-		kind.panels = panels_avx512;
-	} else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-		kind.rows = TILE_ROWS_avx2;
-		kind.panels = panels_avx2;
-	}
+	[KIND_AVX2] = panels_avx2,
+	[KIND_AVX512] = panels_avx512,
 #endif
-}
-
-static void linear_body(void *arg, int64_t from, int64_t to) { kind.panels(arg, from, to); }
-
-// gather writes rows of x as tiles: of each `rows` rows value 0, then value 1 ...
-typedef struct gather_job {
-	float *tiles;
-	const float *x;
-	int64_t rows, k;
-} gather_job;
-
-static void gather_body(void *arg, int64_t from, int64_t to) {
-	const gather_job *g = arg;
-	for (int64_t t = from; t < to; t++) {
-		float *out = g->tiles + t * g->rows * g->k;
-		const float *in = g->x + t * g->rows * g->k;
-		for (int64_t i = 0; i < g->k; i++)
-			for (int64_t r = 0; r < g->rows; r++)
-				*out++ = in[r * g->k + i];
-	}
-}
+};
 
 void linear(float *y, const float *x, const void *w, int form, int64_t m, int64_t k, int64_t n, int add) {
-	linear_job j = {y, x, 0, w, form, add, m, k, n};
-	const int64_t rows = kind.rows;
-	float *tiles = 0;
-	if (m >= rows && (tiles = malloc(m / rows * rows * k * sizeof(float)))) {
-		gather_job g = {tiles, x, rows, k};
-		team_run(gather_body, &g, m / rows, 2);
-		j.tiles = tiles;
-	}
-	const int64_t panels = (n + PANEL - 1) / PANEL;
-	int64_t grain = panels / (4 * team_size());
-	team_run(linear_body, &j, panels, grain > 0 ? grain : 1);
-	free(tiles);
+	linear_job j = {y, x, w, form, add, m, k, n};
+	const int64_t count = (n + PANEL - 1) / PANEL, least = m <= 2 ? 2 : 1, grain = count / (16 * team_size()) / least * least; // few rows take two panels at once
+	team_run(panels[kind_now()], &j, count, grain > 0 ? grain : least);
 }
 
 void packed_column(float *out, const void *w, int form, int64_t k, int64_t j) {

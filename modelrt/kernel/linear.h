@@ -13,7 +13,8 @@ enum { PANEL = 32, BLOCK = 32 };
 // packed_bytes is the size of a packed matrix, -1 where K or N do not fit the form.
 int64_t packed_bytes(int form, int64_t k, int64_t n);
 
-// linear computes y [M, N] = x [M, K] W (+ y where add is set), on the team. x and y are contiguous.
+// linear computes y [M, N] = x [M, K] W (+ y where add is set), on the team. x and y are contiguous. w is a multiple of 4. On a processor with
+// fused multiply-adds every value of y is one chain of them, over ascending k, from 0 or y: whatever m and the processor, a row has the same bits.
 void linear(float *y, const float *x, const void *w, int form, int64_t m, int64_t k, int64_t n, int add);
 
 // column writes column j of W, K floats.

@@ -3,14 +3,16 @@
 #include "attention.h"
 #include "linear.h"
 #include "ort/onnxruntime_c_api.h"
+#include "team.h"
 #include <dlfcn.h>
-#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 // The operators check every shape before they touch memory: a graph is outside input.
 
-static const OrtApi *api;
+static const OrtApi *api; // set once, before the first operator is known to ONNX Runtime
 
 #define TRY(call)                                                                                                                  \
 	do {                                                                                                                           \
@@ -23,9 +25,10 @@ static OrtStatus *refuse(const char *why) { return api->CreateStatus(ORT_INVALID
 
 enum { MAX_RANK = 4 };
 
-// tensor is an input; data is 0 where it was left out.
+// tensor is an input, all zeros where it was left out.
 typedef struct tensor {
 	void *data;
+	int given;
 	int64_t shape[MAX_RANK], count;
 	size_t rank;
 } tensor;
@@ -50,11 +53,21 @@ static OrtStatus *input(OrtKernelContext *c, size_t index, tensor *t) {
 	api->ReleaseTensorTypeAndShapeInfo(info);
 	if (s)
 		return s;
+	t->given = 1;
 	t->count = 1;
 	for (size_t i = 0; i < t->rank; i++)
-		t->count *= t->shape[i];
+		if (__builtin_mul_overflow(t->count, t->shape[i], &t->count))
+			return refuse("chatxray: an input is too large");
 	// Caches are written in place: what a kernel gets is const by ONNX Runtime's signature, the memory is its caller's.
 	return api->GetTensorMutableData((OrtValue *)v, &t->data);
+}
+
+// not_fixed refuses an input that is part of the graph, where the operator writes to it: such memory may be a file's.
+static OrtStatus *not_fixed(const OrtKernelInfo *info, size_t index) {
+	int constant = 0;
+	const OrtValue *value;
+	TRY(api->KernelInfoGetConstantInput_tensor(info, index, &constant, &value));
+	return constant ? refuse("chatxray.Attention: a cache is a constant of the graph") : 0;
 }
 
 static OrtStatus *integer(const OrtKernelInfo *info, const char *name, int64_t *value) { return api->KernelInfoGetAttribute_int64(info, name, value); }
@@ -74,7 +87,7 @@ static void destroy(void *kernel) { free(kernel); }
 
 // Linear(x [.., K'], w, scale?, shift?, bias?, residual?, lora_a?, lora_b?): before(x) W + bias + residual + before(x) A B. w is packed
 // (linear.h) and uint8; scale and shift [K] belong to a norm before; residual is [.., N]; A [.., PANEL] of rank r is packed as FORM_F32 of [K, r], B
-// of [r, N]. Attributes: form, before, k, n, epsilon.
+// of [r, N]; both may be empty. Attributes: form, before, k, n, epsilon.
 typedef struct linear_kernel {
 	int64_t form, before, k, n;
 	float epsilon;
@@ -103,20 +116,24 @@ static OrtStatus *linear_compute(void *kernel, OrtKernelContext *c) {
 	for (int i = 0; i < INPUTS; i++)
 		TRY(input(c, i, &in[i]));
 	const int64_t wide = before_gates(l->before) ? 2 * l->k : l->k;
-	if (!in[X].data || in[X].rank < 1 || in[X].shape[in[X].rank - 1] != wide)
-		return refuse("chatxray.Linear: x is not as wide as k says");
-	if (!in[W].data || in[W].count != packed_bytes(l->form, l->k, l->n))
-		return refuse("chatxray.Linear: w is not as large as form, k and n say");
 	const int normed = l->before == BEFORE_RMS_NORM || l->before == BEFORE_LAYER_NORM;
-	if ((normed && in[SCALE].count != l->k) || (in[SHIFT].data && in[SHIFT].count != l->k) || (in[BIAS].data && in[BIAS].count != l->n))
-		return refuse("chatxray.Linear: scale, shift or bias do not fit");
+	if (in[X].rank < 1 || in[X].shape[in[X].rank - 1] != wide)
+		return refuse("chatxray.Linear: x is not as wide as k says");
+	if (in[W].count != packed_bytes(l->form, l->k, l->n) || (uintptr_t)in[W].data % 4 != 0)
+		return refuse("chatxray.Linear: w is not as large as form, k and n say, or not at a multiple of 4");
+	if (in[SCALE].given != normed || (normed && in[SCALE].count != l->k))
+		return refuse("chatxray.Linear: scale does not fit");
+	if (in[SHIFT].given && (!normed || in[SHIFT].count != l->k))
+		return refuse("chatxray.Linear: shift does not fit");
+	if (in[BIAS].given && in[BIAS].count != l->n)
+		return refuse("chatxray.Linear: bias does not fit");
 	const int64_t rows = in[X].count / wide;
-	if (in[RESIDUAL].data && in[RESIDUAL].count != rows * l->n)
+	if (in[RESIDUAL].given && in[RESIDUAL].count != rows * l->n)
 		return refuse("chatxray.Linear: the residual does not fit");
 	int64_t rank = 0;
-	if (in[LORA_A].data && in[LORA_A].count > 0) {
+	if (in[LORA_A].count > 0 || in[LORA_B].count > 0) {
 		rank = in[LORA_B].count / ((l->n + PANEL - 1) / PANEL * PANEL);
-		if (rank <= 0 || rank > 1024 || !in[LORA_B].data || in[LORA_B].count * 4 != packed_bytes(FORM_F32, rank, l->n) || in[LORA_A].count * 4 != packed_bytes(FORM_F32, l->k, rank))
+		if (rank <= 0 || rank > 1024 || in[LORA_B].count * 4 != packed_bytes(FORM_F32, rank, l->n) || in[LORA_A].count * 4 != packed_bytes(FORM_F32, l->k, rank))
 			return refuse("chatxray.Linear: the LoRA does not fit");
 	}
 	int64_t shape[MAX_RANK];
@@ -139,13 +156,13 @@ static OrtStatus *linear_compute(void *kernel, OrtKernelContext *c) {
 			x = made;
 		}
 	}
-	if (in[RESIDUAL].data)
+	if (in[RESIDUAL].given)
 		memcpy(y, in[RESIDUAL].data, rows * l->n * sizeof(float));
-	if (in[BIAS].data)
+	if (in[BIAS].given)
 		for (int64_t r = 0; r < rows; r++)
 			for (int64_t i = 0; i < l->n; i++)
-				y[r * l->n + i] = ((float *)in[BIAS].data)[i] + (in[RESIDUAL].data ? y[r * l->n + i] : 0);
-	linear(y, x, in[W].data, l->form, rows, l->k, l->n, in[RESIDUAL].data || in[BIAS].data);
+				y[r * l->n + i] = ((float *)in[BIAS].data)[i] + (in[RESIDUAL].given ? y[r * l->n + i] : 0);
+	linear(y, x, in[W].data, l->form, rows, l->k, l->n, in[RESIDUAL].given || in[BIAS].given);
 	if (rank > 0) {
 		float *low = made + rows * l->k;
 		linear(low, x, in[LORA_A].data, FORM_F32, rows, l->k, rank, 0);
@@ -181,8 +198,10 @@ static OrtStatus *attention_create(const OrtCustomOp *op, const OrtApi *unused, 
 	TRY(integer(info, "dim", &a.dim));
 	TRY(integer(info, "window", &a.window));
 	TRY(api->KernelInfoGetAttribute_float(info, "scale", &a.scale));
-	if (a.heads <= 0 || a.heads > 1024 || a.kv_heads <= 0 || a.heads % a.kv_heads || a.dim <= 0 || a.dim > 1024 || a.window < 0 || !(a.scale > 0))
+	if (a.heads <= 0 || a.heads > 1024 || a.kv_heads <= 0 || a.heads % a.kv_heads || a.dim <= 0 || a.dim > MAX_DIM || a.window < 0 || !(a.scale > 0))
 		return refuse("chatxray.Attention: heads, kv_heads, dim, window or scale is wrong");
+	TRY(not_fixed(info, 1));
+	TRY(not_fixed(info, 2));
 	if (!(*kernel = malloc(sizeof a)))
 		return api->CreateStatus(ORT_FAIL, "chatxray.Attention: no memory");
 	memcpy(*kernel, &a, sizeof a);
@@ -198,23 +217,31 @@ static OrtStatus *attention_compute(void *kernel, OrtKernelContext *c) {
 	const int64_t pad = (k->dim + KEYS - 1) / KEYS * KEYS, tokens = in[SLOT].count;
 	if (in[QKV].rank != 2 || in[QKV].shape[0] != tokens || in[QKV].shape[1] != (k->heads + 2 * k->kv_heads) * k->dim || in[AT].count != tokens || in[UPTO].count != tokens)
 		return refuse("chatxray.Attention: qkv, slot, at and upto do not fit");
-	if (in[VALUES].rank != 4 || in[VALUES].shape[1] != k->kv_heads || in[VALUES].shape[3] != pad || in[VALUES].shape[2] % KEYS ||
+	if (in[VALUES].rank != 4 || in[VALUES].count <= 0 || in[VALUES].shape[1] != k->kv_heads || in[VALUES].shape[3] != pad || in[VALUES].shape[2] % KEYS ||
 		in[KEYS_].count != in[VALUES].shape[0] * k->kv_heads * in[VALUES].shape[2] * k->dim)
 		return refuse("chatxray.Attention: the caches do not fit");
-	if (in[COS].count != in[SIN].count || (in[COS].data && (in[COS].rank != 2 || in[COS].shape[0] != tokens || 2 * in[COS].shape[1] > k->dim)))
+	if (in[COS].given != in[SIN].given || in[COS].count != in[SIN].count || (in[COS].given && (in[COS].rank != 2 || in[COS].shape[0] != tokens || 2 * in[COS].shape[1] > k->dim)))
 		return refuse("chatxray.Attention: cos and sin do not fit");
 	const int64_t slots = in[VALUES].shape[0], capacity = in[VALUES].shape[2];
 	const int32_t *slot = in[SLOT].data, *at = in[AT].data, *upto = in[UPTO].data;
-	for (int64_t t = 0; t < tokens; t++)
-		if (slot[t] < 0 || slot[t] >= slots || at[t] < 0 || at[t] >= capacity || upto[t] <= at[t] || upto[t] > capacity)
-			return refuse("chatxray.Attention: a token lies outside the caches");
+	int32_t *next = calloc(slots + 1, sizeof *next); // of each slot
+	if (!next)
+		return api->CreateStatus(ORT_FAIL, "chatxray.Attention: no memory");
+	for (int64_t t = 0; t < tokens; t++) {
+		if (slot[t] < 0 || slot[t] >= slots || at[t] < next[slot[t]] || at[t] >= capacity || upto[t] <= at[t] || upto[t] > capacity) {
+			free(next);
+			return refuse("chatxray.Attention: a token lies outside the caches, or not behind the one before it");
+		}
+		next[slot[t]] = at[t] + 1;
+	}
+	free(next);
 	const int64_t shape[] = {tokens, k->heads * k->dim};
 	OrtValue *value;
 	TRY(api->KernelContext_GetOutput(c, 0, shape, 2, &value));
 	attention_args a = {
 		.qkv = in[QKV].data, .cosine = in[COS].data, .sine = in[SIN].data, .keys = in[KEYS_].data, .values = in[VALUES].data,
 		.slot = slot, .at = at, .upto = upto, .tokens = tokens, .heads = k->heads, .kv_heads = k->kv_heads, .dim = k->dim,
-		.rotary = in[COS].data ? 2 * in[COS].shape[1] : 0, .capacity = capacity, .window = k->window, .scale = k->scale,
+		.rotary = in[COS].given ? 2 * in[COS].shape[1] : 0, .capacity = capacity, .window = k->window, .scale = k->scale,
 	};
 	TRY(api->GetTensorMutableData(value, (void **)&a.out));
 	return attention(&a) ? api->CreateStatus(ORT_FAIL, "chatxray.Attention: no memory") : 0;
@@ -231,26 +258,38 @@ static OrtCustomOpInputOutputCharacteristic attention_need(const OrtCustomOp *op
 	return index < 6 ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
 }
 
-// Embed(ids int64 [T], w): rows of a table that is a packed matrix [K, N], column for column. Attributes: form, k, n.
+// Embed(ids int64 [T], w): rows of a table that is a packed matrix [K, N], column for column. Attributes as Linear's.
+typedef struct embed_job {
+	float *y;
+	const int64_t *ids;
+	const void *w;
+	const linear_kernel *l;
+} embed_job;
+
+static void embed_body(void *arg, int64_t from, int64_t to) {
+	const embed_job *j = arg;
+	for (int64_t i = from; i < to; i++)
+		packed_column(j->y + i * j->l->k, j->w, j->l->form, j->l->k, j->ids[i]);
+}
+
 static OrtStatus *embed_compute(void *kernel, OrtKernelContext *c) {
 	const linear_kernel *l = kernel;
 	tensor ids, w;
 	TRY(input(c, 0, &ids));
 	TRY(input(c, 1, &w));
-	if (w.count != packed_bytes(l->form, l->k, l->n) || ids.rank >= MAX_RANK)
+	if (w.count != packed_bytes(l->form, l->k, l->n) || (uintptr_t)w.data % 4 != 0 || ids.rank >= MAX_RANK)
 		return refuse("chatxray.Embed: ids or w do not fit");
+	embed_job j = {0, ids.data, w.data, l};
 	for (int64_t i = 0; i < ids.count; i++)
-		if (((int64_t *)ids.data)[i] < 0 || ((int64_t *)ids.data)[i] >= l->n)
+		if (j.ids[i] < 0 || j.ids[i] >= l->n)
 			return refuse("chatxray.Embed: an id is outside the table");
 	int64_t shape[MAX_RANK];
 	memcpy(shape, ids.shape, sizeof shape);
 	shape[ids.rank] = l->k;
 	OrtValue *value;
 	TRY(api->KernelContext_GetOutput(c, 0, shape, ids.rank + 1, &value));
-	float *y;
-	TRY(api->GetTensorMutableData(value, (void **)&y));
-	for (int64_t i = 0; i < ids.count; i++)
-		packed_column(y + i * l->k, w.data, l->form, l->k, ((int64_t *)ids.data)[i]);
+	TRY(api->GetTensorMutableData(value, (void **)&j.y));
+	team_run(embed_body, &j, ids.count, 8);
 	return 0;
 }
 
@@ -281,21 +320,30 @@ static OrtStatus *add_all(OrtSessionOptions *options) {
 	if (!domain) {
 		OrtCustomOpDomain *d;
 		TRY(api->CreateCustomOpDomain("chatxray", &d));
-		for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
-			TRY(api->CustomOpDomain_Add(d, &ops[i]));
+		for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+			OrtStatus *s = api->CustomOpDomain_Add(d, &ops[i]);
+			if (s) {
+				api->ReleaseCustomOpDomain(d);
+				return s;
+			}
+		}
 		domain = d;
 	}
 	return api->AddCustomOpDomain(options, domain);
 }
 
-char *ops_register(const void *ort, void *options) {
-	api = ort;
-	OrtStatus *s = add_all(options);
+int ops_register(const void *ort, void *options, char *why, size_t size) {
+	static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
+	pthread_mutex_lock(&one);
+	if (!api)
+		api = ort;
+	OrtStatus *s = api == ort ? add_all(options) : refuse("another ONNX Runtime has them already");
+	pthread_mutex_unlock(&one);
 	if (!s)
 		return 0;
-	char *why = strdup(api->GetErrorMessage(s));
+	snprintf(why, size, "%s", api->GetErrorMessage(s));
 	api->ReleaseStatus(s);
-	return why;
+	return -1;
 }
 
 const void *ops_api(const char *path) {

@@ -1,11 +1,14 @@
 #define _GNU_SOURCE
 #include "team.h"
-#include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
+#if defined(__linux__)
+#include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 
 // A loop is open while its number is in open. A thread counts itself in, looks whether the loop that it was called for is still open,
 // and counts itself out. The owner closes the loop and waits until nobody is in: after that no thread touches it.
@@ -24,7 +27,7 @@ static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic int threads = 1;
 
 // Between two loops of one decoding step are some microseconds. A thread that has waited longer than about 50 sleeps.
-enum { SPINS = 2000 };
+enum { SPINS = 2000, MOST = 256 };
 
 static inline void rest(void) {
 #if defined(__x86_64__)
@@ -33,6 +36,26 @@ static inline void rest(void) {
 	__asm__ volatile("yield");
 #endif
 }
+
+// sleep_at returns when calls is no longer `seen`, or sooner. wake_all wakes who sleeps.
+#if defined(__linux__)
+static void sleep_at(uint32_t seen) { syscall(SYS_futex, &job.calls, FUTEX_WAIT_PRIVATE, seen, 0, 0, 0); }
+static void wake_all(void) { syscall(SYS_futex, &job.calls, FUTEX_WAKE_PRIVATE, 1 << 20, 0, 0, 0); }
+#else
+static pthread_mutex_t bed = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t bell = PTHREAD_COND_INITIALIZER;
+static void sleep_at(uint32_t seen) {
+	pthread_mutex_lock(&bed);
+	while (atomic_load(&job.calls) == seen)
+		pthread_cond_wait(&bell, &bed);
+	pthread_mutex_unlock(&bed);
+}
+static void wake_all(void) {
+	pthread_mutex_lock(&bed);
+	pthread_cond_broadcast(&bell);
+	pthread_mutex_unlock(&bed);
+}
+#endif
 
 static void work(void) {
 	for (;;) {
@@ -54,7 +77,7 @@ static void *thread(void *unused) {
 		}
 		if (call == seen) {
 			atomic_fetch_add(&job.asleep, 1);
-			syscall(SYS_futex, &job.calls, FUTEX_WAIT_PRIVATE, seen, 0, 0, 0);
+			sleep_at(seen);
 			atomic_fetch_sub(&job.asleep, 1);
 			continue;
 		}
@@ -68,8 +91,12 @@ static void *thread(void *unused) {
 }
 
 void team_start(int wanted) {
+	// Signals are for the program's own threads: Go's runtime would have to make these its own for each.
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
 	pthread_mutex_lock(&turn);
-	for (int have = atomic_load(&threads); have < wanted; have++) {
+	for (int have = atomic_load(&threads); have < wanted && have < MOST; have++) {
 		pthread_t t;
 		if (pthread_create(&t, 0, thread, 0) != 0)
 			break;
@@ -77,6 +104,7 @@ void team_start(int wanted) {
 		atomic_store(&threads, have + 1);
 	}
 	pthread_mutex_unlock(&turn);
+	pthread_sigmask(SIG_SETMASK, &before, 0);
 }
 
 int team_size(void) { return atomic_load(&threads); }
@@ -98,13 +126,13 @@ void team_run(team_body body, void *arg, int64_t n, int64_t grain) {
 	atomic_store(&job.open, call);
 	atomic_store(&job.calls, call);
 	if (atomic_load(&job.asleep) > 0)
-		syscall(SYS_futex, &job.calls, FUTEX_WAKE_PRIVATE, 1 << 20, 0, 0, 0);
+		wake_all();
 	work();
 	atomic_store(&job.open, 0);
 	for (int i = 0; atomic_load(&job.inside) > 0; i++) {
 		rest();
 		if (i >= SPINS) { // the other thread may need this processor
-			syscall(SYS_sched_yield);
+			sched_yield();
 			i = 0;
 		}
 	}

@@ -6,7 +6,8 @@
 // begun, so that a thread without a processor delays nobody.
 typedef void (*team_body)(void *arg, int64_t from, int64_t to);
 
-// team_start makes threads-1 threads, once in a process; a later call may only raise their number.
+// team_start makes threads-1 threads, once in a process; a later call may only raise their number. There are 256 at most,
+// and fewer where the system gives no more.
 void team_start(int threads);
 
 // team_run calls body for pieces of 0 ... n-1, each of grain or fewer. Loops of callers that come while the team is at work run on the

@@ -6,9 +6,8 @@
 Everything is learned within a minute from squares drawn on a noisy 32 by 32 picture: a two-layer Llama writes one of
 eight reports. The base model is quantised as the real one is (Q4_1, embedding Q8_0), a LoRA is trained on top of the
 quantised weights, and the golden values come from transformers' LlamaForCausalLM in float32 with both merged, never
-from ONNX Runtime. Needs torch, transformers, tokenizers, onnx, gguf, safetensors.
+from ONNX Runtime. The language model's graphs are those of train/ (train/graphs.py). Needs torch, transformers, tokenizers, onnx, gguf, safetensors.
 """
-import gzip
 import hashlib
 import itertools
 import json
@@ -17,7 +16,6 @@ import sys
 
 import gguf
 import numpy as np
-import onnx
 import torch
 import torch.nn.functional as F
 from gguf import quants
@@ -27,6 +25,10 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+from train.base import Base  # noqa: E402
+from train.export import language_forms  # noqa: E402
 
 SIDE, PATCH, DV, IMAGE_TOKENS = 32, 8, 16, 4
 LAYERS, HEADS, KV, HEAD, HIDDEN, FFN, CONTEXT, RANK = 2, 4, 2, 16, 64, 128, 128, 4
@@ -215,8 +217,8 @@ def write_gguf(path, lm, vocab):
 class Graph:
     """Collects nodes and initializers of one ONNX graph."""
 
-    def __init__(self, weights=None):
-        self.nodes, self.initializers, self.inputs, self.outputs, self.weights = [], {}, [], [], weights
+    def __init__(self):
+        self.nodes, self.initializers, self.inputs, self.outputs = [], {}, [], []
 
     def node(self, op, inputs, outputs, domain="", **attributes):
         outputs = [outputs] if isinstance(outputs, str) else outputs
@@ -232,17 +234,6 @@ class Graph:
         self.constant(name + "_f16", value.detach().numpy().astype(np.float16))
         return self.node("Cast", [name + "_f16"], name, to=T.FLOAT)
 
-    def outside(self, op, *sources):
-        entry = self.weights.place(op, sources)
-        name = op + ":" + "+".join(sources)
-        if name not in self.initializers:
-            t = onnx.TensorProto(name=name, data_type=T.FLOAT, dims=entry["shape"], data_location=T.EXTERNAL)
-            for key, value in (("location", "weights.bin"), ("offset", entry["offset"]), ("length", entry["bytes"])):
-                pair = t.external_data.add()
-                pair.key, pair.value = key, str(value)
-            self.initializers[name] = t
-        return name
-
     def save(self, name, path):
         graph = helper.make_graph(self.nodes, name,
                                   [helper.make_tensor_value_info(*i) for i in self.inputs],
@@ -251,99 +242,6 @@ class Graph:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)])
         model.ir_version = 8
         path.write_bytes(model.SerializeToString())
-
-
-class Weights:
-    """The external data file: where each tensor goes, and its bytes as the converter has to make them."""
-
-    def __init__(self, plain, lora):
-        self.plain, self.lora, self.entries, self.size = plain, lora, {}, 0
-
-    def place(self, op, sources):
-        key = (op, sources)
-        if key not in self.entries:
-            w = self.values(op, sources)
-            offset = (self.size + 4095) // 4096 * 4096
-            self.entries[key] = dict(op=op, src=list(sources), offset=offset, bytes=w.nbytes, dtype="float32", shape=list(w.shape))
-            self.size = offset + w.nbytes
-        return self.entries[key]
-
-    def values(self, op, sources):
-        return np.concatenate([self.value(op, s) for s in sources], -1)
-
-    def value(self, op, source):
-        w = self.plain[source]
-        if op != "deq_t":
-            return w
-        w = w.T.copy()
-        key = source.removesuffix(".weight")
-        if key + ".lora_a" in self.lora:
-            a, b = (self.lora[f"{key}.lora_{c}"].astype(np.float32) for c in "ab")
-            total = np.zeros_like(w)
-            for r in range(a.shape[0]):
-                total += a[r][:, None] * b[:, r][None]
-            w += total
-        return w
-
-    def bytes(self):
-        out = bytearray(self.size)
-        for (op, sources), e in self.entries.items():
-            out[e["offset"]:e["offset"] + e["bytes"]] = self.values(op, sources).tobytes()
-        return bytes(out)
-
-
-def export_decoder(weights, vocab, path):
-    g, ms = Graph(weights), "com.microsoft"
-    g.inputs = [("inputs_embeds", T.FLOAT, ["B", "S", HIDDEN]), ("seqlens_k", T.INT32, ["B"]), ("total_seq", T.INT32, [1]),
-                ("logits_indices", T.INT64, ["M"]), ("target_ids", T.INT64, ["B", "M"])]
-    g.outputs = [("logits", T.FLOAT, ["B", "M", vocab]), ("target_logprobs", T.FLOAT, ["B", "M"])]
-    angle = np.arange(CONTEXT)[:, None] / THETA ** (np.arange(0, HEAD, 2) / HEAD)[None]
-    cos, sin = (g.constant(n, f(angle).astype(np.float32)) for n, f in (("cos", np.cos), ("sin", np.sin)))
-    x = "inputs_embeds"
-
-    def norm(x, source, out):
-        return g.node("SimplifiedLayerNormalization", [x, g.outside("f32", source)], out, axis=-1, epsilon=EPS)
-
-    def linear(x, out, *sources):
-        return g.node("MatMul", [x, g.outside("deq_t", *sources)], out)
-
-    for layer in range(LAYERS):
-        b, p = f"blk.{layer}.", f"layer{layer}."
-        h = norm(x, b + "attn_norm.weight", p + "attn_norm")
-        qkv = linear(h, p + "qkv", *(f"{b}attn_{c}.weight" for c in "qkv"))
-        cache = [f"past_k{layer}", f"past_v{layer}"], [f"present_k{layer}", f"present_v{layer}"]
-        g.inputs += [(n, T.FLOAT, ["B", KV, "P", HEAD]) for n in cache[0]]
-        g.outputs += [(n, T.FLOAT, ["B", KV, "P1", HEAD]) for n in cache[1]]
-        g.node("GroupQueryAttention", [qkv, "", "", *cache[0], "seqlens_k", "total_seq", cos, sin], [p + "mixed", *cache[1]],
-               domain=ms, num_heads=HEADS, kv_num_heads=KV, do_rotary=1)
-        x = g.node("Add", [x, linear(p + "mixed", p + "o", b + "attn_output.weight")], p + "x1")
-        h = norm(x, b + "ffn_norm.weight", p + "ffn_norm")
-        gate, up = p + "gate", linear(h, p + "up", b + "ffn_up.weight")
-        linear(h, gate, b + "ffn_gate.weight")
-        g.node("Sigmoid", [gate], p + "sigmoid")
-        g.node("Mul", [gate, p + "sigmoid"], p + "silu")
-        g.node("Mul", [p + "silu", up], p + "inner")
-        x = g.node("Add", [x, linear(p + "inner", p + "down", b + "ffn_down.weight")], p + "x2")
-    g.node("Gather", [x, "logits_indices"], "wanted", axis=1)
-    h = norm("wanted", "output_norm.weight", "final")
-    g.node("Reshape", [h, g.constant("rows", np.array([-1, HIDDEN], np.int64))], "flat")
-    g.node("Gemm", ["flat", g.outside("q8deq", "token_embd.weight")], "flat_logits", transB=1)
-    g.node("Shape", [h], "lead", end=2)
-    g.node("Concat", ["lead", g.constant("vocab", np.array([vocab], np.int64))], "logits_shape", axis=0)
-    g.node("Reshape", ["flat_logits", "logits_shape"], "logits")
-    g.node("LogSoftmax", ["logits"], "logprobs", axis=-1)
-    axis = g.constant("last", np.array([2], np.int64))
-    g.node("Unsqueeze", ["target_ids", axis], "targets")
-    g.node("GatherElements", ["logprobs", "targets"], "picked", axis=2)
-    g.node("Squeeze", ["picked", axis], "target_logprobs")
-    g.save("decoder", path)
-
-
-def export_embed(weights, path):
-    g = Graph(weights)
-    g.inputs, g.outputs = [("input_ids", T.INT64, ["B", "S"])], [("inputs_embeds", T.FLOAT, ["B", "S", HIDDEN])]
-    g.node("Gather", [g.outside("q8deq", "token_embd.weight"), "input_ids"], "inputs_embeds")
-    g.save("embed", path)
 
 
 def export_vision(vision, path):
@@ -451,27 +349,21 @@ def main(out):
             lora[key + ".lora_a"], lora[key + ".lora_b"] = (p.detach().numpy().astype(np.float16) for p in (module.a, module.b))
     save_file(lora, str(bundle / "lora.safetensors"))
 
-    weights = Weights(plain, lora)
-    export_embed(weights, bundle / "embed.onnx")
-    export_decoder(weights, vocab, bundle / "decoder.onnx")
+    forms = language_forms(bundle, Base(out / "tiny.gguf"), lora, CONTEXT, ADAPTED)
     export_vision(vision, bundle / "vision.onnx")
     export_adapter(adapter, bundle / "adapter.onnx")
-    layout = json.dumps(list(weights.entries.values())).encode()
-    (bundle / "layout.json.gz").write_bytes(gzip.compress(layout, mtime=0))
     with torch.no_grad():
         for layer, block in enumerate(lm.model.layers):
             for name in ADAPTED:
                 attribute, key = TORCH_NAMES[name].split(".")[1], f"blk.{layer}.{name}"
                 merged = nn.Linear(adapted[key].base.in_features, adapted[key].base.out_features, bias=False)
-                merged.weight.copy_(torch.from_numpy(weights.value("deq_t", key + ".weight").T.copy()))
+                merged.weight.copy_(adapted[key].base.weight + adapted[key].b @ adapted[key].a)
                 setattr(block.self_attn, attribute, merged)
         rng = np.random.default_rng(3)
         decoys = [vision(pixels(picture(rng, *c)))[0].half() for c in ((0, 0, 0), (0, 1, 0))]
         save_file({"image_features": torch.cat(decoys).numpy()}, str(bundle / "decoys.safetensors"))
         blank = vision(pixels(np.zeros((SIDE, SIDE), np.uint8)))[0]
         values = golden(vision, adapter, lm.eval(), tok, rng, blank, [d.float() for d in decoys])
-    data = weights.bytes()
-    values["weights_sha256"] = hashlib.sha256(data).hexdigest()
     (out / "tiny.json").write_text(json.dumps(values))
     print(values["text"])
 
@@ -481,13 +373,12 @@ def main(out):
         "training_data": "squares drawn by make_tiny.py", "languages": ["en"],
         "preprocess": {"width": SIDE, "height": SIDE, "channels": 1, "fit": "squash", "interpolation": "bicubic",
                        "mean": [0.5], "std": [0.5], "voi": "default"},
-        "graphs": {"vision": "vision.onnx", "adapter": "adapter.onnx", "embed": "embed.onnx", "decoder": "decoder.onnx"},
+        "graphs": {"vision": "vision.onnx", "adapter": "adapter.onnx"},
         "vision": {"feature_tokens": (SIDE // PATCH) ** 2 + 1, "feature_dim": DV, "image_tokens": IMAGE_TOKENS,
                    "findings": FINDINGS, "views": ["frontal", "lateral"]},
         "decoder": {"layers": LAYERS, "heads": HEADS, "kv_heads": KV, "head_dim": HEAD, "hidden": HIDDEN, "vocab": vocab,
-                    "max_length": CONTEXT},
-        "base": {"part": "tiny-gguf", "layout": "layout.json.gz", "form": "fp32", "lora": "lora.safetensors",
-                 "weights_sha256": values["weights_sha256"], "weights_bytes": len(data)},
+                    "max_length": CONTEXT, "rope_theta": THETA},
+        "base": {"part": "tiny-gguf", "lora": "lora.safetensors", "forms": forms},
         "tokenizer": {"type": "byte_level_bpe", "file": "tokenizer.json"},
         "prompt": {"splice": "replace_sentinel", "sentinel": "<image>", "template": BEFORE + "<image>" + AFTER},
         "generation": {"max_new_tokens": 60, "stop_tokens": ["<|im_end|>", "<|endoftext|>"], "stop_strings": []},

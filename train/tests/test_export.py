@@ -10,8 +10,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from train.encoder import Encoder  # noqa: E402
-from train.export import merged, seal, write_weights  # noqa: E402
-from train.graphs import PAGE, Layout, decoder_graph, embed_graph, traced_graph, vision_graph  # noqa: E402
+import onnx  # noqa: E402
+from gguf import GGMLQuantizationType, quants  # noqa: E402
+
+from train.base import PANEL, Base  # noqa: E402
+from train.export import language_forms, merged, seal, write_weights  # noqa: E402
+from train.graphs import OWN, PAGE, Layout, decoder_graph, embed_graph, traced_graph, vision_graph  # noqa: E402
 from train.language import Language  # noqa: E402
 from train.reader import IMAGE_TOKENS, Adapter  # noqa: E402
 from train.reference import session  # noqa: E402
@@ -119,6 +123,86 @@ def test_layout_and_merge(tiny):
     wanted = (whole.weight + 2 * whole.lora_b @ whole.lora_a).detach().numpy().T
     assert np.abs(value - wanted).max() < 1e-5
     assert np.array_equal(merged(base, lora, "deq_t", "blk.0.ffn_up.weight"), base.values["blk.0.ffn_up.weight"].T)
+
+
+class PackedBase(TinyBase, Base):
+    """TinyBase whose matrices are quantised as a GGUF file has them."""
+
+    class Quantised:
+        def __init__(self, value, kind):
+            self.tensor_type, self.data, self.shape = kind, quants.quantize(value, kind), value.shape[::-1]
+
+    def __init__(self):
+        super().__init__()
+        for name, value in self.values.items():
+            if value.ndim == 1:
+                continue
+            kind = GGMLQuantizationType.Q8_0 if name.startswith("token") else GGMLQuantizationType.Q4_1
+            self.values[name] = quants.dequantize(quants.quantize(value, kind), kind)
+        kinds = {n: GGMLQuantizationType.Q8_0 if n.startswith("token") else GGMLQuantizationType.Q4_1 for n in self.values}
+        self._tensors = {n: self.Quantised(v, kinds[n]) for n, v in self.values.items() if v.ndim == 2}
+
+    def _in_order(self, name, rows):
+        return rows  # the values are in the order that they are wanted in
+
+
+@pytest.mark.parametrize("op", ["pack_f32", "pack_q4_1", "pack_q8_0"])
+def test_packed_matrices_unpack_to_gguf_values(op):
+    """Unpacked by the words of docs/bundle.md, a panel after another."""
+    base = PackedBase()
+    sources = ("token_embd.weight",) if op == "pack_q8_0" else ("blk.0.attn_q.weight", "blk.0.attn_k.weight", "blk.0.attn_v.weight")
+    wanted = np.concatenate([base.values[s] for s in sources])
+    rows, columns = wanted.shape
+    raw = base.packed(op, sources).tobytes()
+    got, at = np.zeros((-(-rows // PANEL) * PANEL, columns), np.float32), 0
+
+    def take(kind, *shape):
+        nonlocal at
+        value = np.frombuffer(raw, kind, int(np.prod(shape)), at).reshape(shape)
+        at += value.nbytes
+        return value
+
+    for panel in range(0, rows, PANEL):
+        to = got[panel:panel + PANEL]
+        if op == "pack_f32":
+            to[:] = take("<f4", columns, PANEL).T
+            continue
+        for k in range(0, columns, 32):
+            scale = take("<f2", PANEL).astype(np.float32)
+            if op == "pack_q8_0":
+                to[:, k:k + 32] = (scale * take("i1", 32, PANEL)).T
+                continue
+            least = take("<f2", PANEL).astype(np.float32)
+            for i in range(k, k + 32, 8):
+                words = take("<u4", PANEL)
+                for j in range(8):
+                    to[:, i + j] = scale * (words >> 4 * j & 15) + least
+    assert at == len(raw)
+    assert np.array_equal(got[:rows], wanted)
+    assert not got[rows:].any()
+
+
+def test_forms_of_a_bundle(tmp_path, tiny):
+    """Every form has its files and the borders of docs/bundle.md; flat ones use nothing but the operators there."""
+    base, lora = PackedBase(), tiny[4]
+    adapted = ("attn_q", "attn_k", "attn_v", "attn_output")
+    lora = {k: v for k, v in lora.items() if k.split(".")[2] in adapted}
+    forms = language_forms(tmp_path, base, lora, 64, adapted)
+    assert [(f["name"], f["kind"]) for f in forms] == [("q4", "flat"), ("fp32", "flat"), ("standard", "gqa")]
+    assert forms[0]["weights_bytes"] < forms[1]["weights_bytes"]
+    for form in forms:
+        entries = json.loads(gzip.decompress((tmp_path / form["layout"]).read_bytes()))
+        assert entries[-1]["offset"] + entries[-1]["bytes"] == form["weights_bytes"]
+        graph = onnx.load(str(tmp_path / form["decoder"]), load_external_data=False).graph
+        inputs = {i.name for i in graph.input}
+        if form["kind"] == "gqa":
+            assert {"past_k0", "past_v1", "seqlens_k"} <= inputs and not any(n.domain == OWN for n in graph.node)
+            continue
+        assert {n.op_type for n in graph.node} == {"Linear", "Attention", "Gather"}
+        assert {"inputs_embeds", "slot", "at", "upto", "cos", "sin", "logits_indices", "keys0", "values1"} <= inputs
+        assert {n for n in inputs if n.startswith("lora_")} == {
+            f"lora_{side}:{'+'.join(f'blk.{layer}.{c}.weight' for c in names)}"
+            for side in "ab" for layer in range(base.layers) for names in (("attn_q", "attn_k", "attn_v"), ("attn_output",))}
 
 
 def test_vision_and_adapter_equal_pytorch(tmp_path):
