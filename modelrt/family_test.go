@@ -1,0 +1,351 @@
+package modelrt
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"chatxray/pipeline"
+)
+
+// familyGolden is testdata/families/NAME.json.gz: what a reference that somebody else wrote makes of pictures (train/families).
+type familyGolden struct {
+	Reference string `json:"reference"`
+	Images    []struct {
+		Rows          int       `json:"rows"`
+		Columns       int       `json:"columns"`
+		Gray          []byte    `json:"gray"`
+		ImageFeatures []float64 `json:"image_features"`
+		IDs           []int32   `json:"ids"`
+		FirstLogits   []float64 `json:"first_logits"`
+		Greedy        []int32   `json:"greedy"`
+	} `json:"images"`
+}
+
+func familyValues(t testing.TB, name string) (g familyGolden) {
+	t.Helper()
+	f, err := os.Open(filepath.Join("testdata", "families", name+".json.gz"))
+	if err != nil {
+		t.Fatalf("the family %s has no golden values: %v", name, err)
+	}
+	defer f.Close()
+	if err := json.NewDecoder(must(gzip.NewReader(f))).Decode(&g); err != nil {
+		t.Fatal(err)
+	}
+	if len(g.Images) < 2 || g.Reference == "" {
+		t.Fatalf("the golden values of %s are of %d images", name, len(g.Images))
+	}
+	return g
+}
+
+func openFamily(t testing.TB, name string) *Model {
+	t.Helper()
+	o := tinyOptions(t)
+	o.Base = func(context.Context, string) (string, error) { return "", errors.New("a bundle of its own asked for a base model") }
+	m, err := Open(context.Background(), runtimeFor(t), filepath.Join("testdata", "families", name), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return m
+}
+
+// familyRun is what we make of what a golden image holds.
+type familyRun struct {
+	features, logits []float32
+	ids, greedy      []int32
+}
+
+const familyTokens = 64
+
+// runFamily reads golden image i; the tokens come through the engine.
+func runFamily(ctx context.Context, m *Model, g familyGolden, i int) (*familyRun, error) {
+	r, e := &familyRun{}, g.Images[i]
+	var seen []*sight
+	if m.bundle.Manifest.sighted() {
+		s, err := m.see(ctx, picture(e.Gray, e.Rows, e.Columns))
+		if err != nil {
+			return nil, err
+		}
+		if seen = append(seen, s); s.features != nil {
+			r.features = s.features
+		} else {
+			m.eyes <- struct{}{}
+			r.features = slices.Clone(m.features.GetData())
+			<-m.eyes
+		}
+	}
+	said, err := m.composeFor(ctx, m.bundle.Manifest.Prompt.Template, seen)
+	if err != nil {
+		return nil, err
+	}
+	r.ids = said.places.ids
+	t := &text{ctx: ctx, prompt: said.embeds, keys: said.keys, places: said.places, choose: func(logits []float32) (int32, float64, error) {
+		if r.logits == nil {
+			r.logits = slices.Clone(logits)
+		}
+		return greedy(logits)
+	}, take: func(id int32, _ float64) bool {
+		r.greedy = append(r.greedy, id)
+		return len(r.greedy) < familyTokens
+	}}
+	return r, m.engine.write(t)
+}
+
+// apart says what differs from the golden values, and by how much.
+func (r *familyRun) apart(g familyGolden, i int) (features, logits float64, ids, tokens bool) {
+	e := g.Images[i]
+	worst := func(a []float32, b []float64) (w float64) {
+		if len(a) != len(b) {
+			return math.Inf(1)
+		}
+		for i := range a {
+			w = math.Max(w, math.Abs(float64(a[i])-b[i]))
+		}
+		return w
+	}
+	return worst(r.features, e.ImageFeatures), worst(r.logits, e.FirstLogits), !slices.Equal(r.ids, e.IDs), !slices.Equal(r.greedy, e.Greedy)
+}
+
+// TestParity runs every registered family over its tiny bundle: a family without one fails.
+func TestParity(t *testing.T) {
+	for name := range families {
+		t.Run(name, func(t *testing.T) {
+			m, g := openFamily(t, name), familyValues(t, name)
+			if got := or(m.bundle.Manifest.Family, defaultFamily); got != name {
+				t.Fatalf("the bundle is of the family %s", got)
+			}
+			for i := range g.Images {
+				r, err := runFamily(context.Background(), m, g, i)
+				if err != nil {
+					t.Fatal(err)
+				}
+				features, logits, ids, tokens := r.apart(g, i)
+				t.Logf("image %d against %s: features differ by %.1e, first logits by %.1e", i, g.Reference, features, logits)
+				if features > 1e-4 || logits > 1e-4 || ids || tokens {
+					t.Errorf("image %d: features %g, logits %g, other ids %v, other tokens %v\n%v\n%v\n%v\n%v", i, features, logits, ids, tokens, r.ids, g.Images[i].IDs, r.greedy, g.Images[i].Greedy)
+				}
+			}
+			t.Run("together", func(t *testing.T) { familyTogether(t, m, g) })
+			t.Run("again", func(t *testing.T) { familyAgain(t, m, g) })
+			t.Run("reading", func(t *testing.T) { familyReads(t, m, g) })
+			t.Run("mutations", func(t *testing.T) { familyMutations(t, m, g) })
+			t.Run("cancelled", func(t *testing.T) { familyCancelled(t, m, g) })
+			t.Run("memory", func(t *testing.T) { familyMemory(t, m, g) })
+		})
+	}
+}
+
+// Texts written at the same time are what each is alone.
+func familyTogether(t *testing.T, m *Model, g familyGolden) {
+	var wait sync.WaitGroup
+	for n := range 6 {
+		i := n % len(g.Images)
+		wait.Go(func() {
+			r, err := runFamily(context.Background(), m, g, i)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, logits, _, tokens := r.apart(g, i); logits > 1e-4 || tokens {
+				t.Errorf("text %d: logits differ by %g, other tokens %v", n, logits, tokens)
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// The same prompt again finds its beginning in the cache, and says the same.
+func familyAgain(t *testing.T, m *Model, g familyGolden) {
+	for range 2 {
+		for i := range g.Images {
+			r, err := runFamily(context.Background(), m, g, i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, logits, _, tokens := r.apart(g, i); logits > 1e-4 || tokens {
+				t.Errorf("image %d: logits differ by %g, other tokens %v", i, logits, tokens)
+			}
+		}
+	}
+}
+
+// A reading is whole: sentences have evidence, under each decoy and the blank image.
+func familyReads(t *testing.T, m *Model, g familyGolden) {
+	e := g.Images[0]
+	r, err := m.Read(context.Background(), picture(e.Gray, e.Rows, e.Columns))
+	if !m.bundle.Manifest.sighted() {
+		if !errors.Is(err, pipeline.ErrUnsupported) {
+			t.Errorf("a model of text read an image: %v", err)
+		}
+		return
+	}
+	if errors.Is(err, pipeline.ErrModel) { // random weights write no sentence
+		a, err := m.write(context.Background(), must(m.see(context.Background(), picture(e.Gray, e.Rows, e.Columns))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		others, _, err := m.scoreOthers(context.Background(), a.tokens)
+		if err != nil || len(others) != m.engine.held {
+			t.Fatalf("%d rows of evidence: %v", len(others), err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range r.Sentences {
+		if len(s.Evidence.Decoys) != m.engine.held-1 {
+			t.Errorf("a sentence with %d decoys", len(s.Evidence.Decoys))
+		}
+	}
+}
+
+// mutation is one thing done wrong; parity must break.
+type mutation struct {
+	name  string
+	spoil func(m *Model, g *familyGolden) (mend func())
+}
+
+// layMutation spoils how prompts lie.
+func layMutation(name string, spoil func(p *places)) mutation {
+	return mutation{name, func(m *Model, _ *familyGolden) func() {
+		was := m.prompt.family
+		m.prompt.family.lay = func(p *places, images []raster, first []int32) {
+			if was.lay != nil {
+				was.lay(p, images, first)
+			}
+			spoil(p)
+		}
+		return func() { m.prompt.family = was }
+	}}
+}
+
+func familyMutations(t *testing.T, m *Model, g familyGolden) {
+	list := []mutation{
+		layMutation("positions", func(p *places) { // what follows the first few places is elsewhere
+			for i := 3; i < len(p.position); i++ {
+				for c := range p.position[i] {
+					p.position[i][c] += 7
+				}
+			}
+		}),
+		layMutation("mask", func(p *places) { // some see too much, others too little
+			for i := range p.upto {
+				if int(p.upto[i]) == i+1 && i+2 < len(p.upto) {
+					p.upto[i] = int32(len(p.upto)) - 1
+				} else {
+					p.upto[i] = int32(i + 1)
+				}
+			}
+		}),
+	}
+	if or(m.bundle.Manifest.Decoder.Mask, maskCausal) != maskCausal {
+		list = append(list, layMutation("causal mask", func(p *places) {
+			for i := range p.upto {
+				p.upto[i] = int32(i + 1)
+			}
+		}))
+	}
+	if or(m.bundle.Manifest.Decoder.Positions, positionsRope) != positionsRope {
+		list = append(list, layMutation("plain positions", func(p *places) {
+			for i := range p.position {
+				at := int32(i)
+				p.position[i] = [3]int32{at, at, at}
+			}
+			p.step = [3]int32{1, 1, 1}
+		}))
+	}
+	if m.bundle.Manifest.Decoder.Positions == positionsAbsolute {
+		list = list[:len(list)-1] // learned positions are plain ones
+	}
+	if m.bundle.Manifest.sighted() {
+		list = append(list, mutation{"another image", func(_ *Model, g *familyGolden) func() {
+			g.Images = slices.Clone(g.Images)
+			a, b := &g.Images[0], g.Images[1]
+			a.Gray, a.Rows, a.Columns = b.Gray, b.Rows, b.Columns
+			return func() {}
+		}}, mutation{"interpolation", func(m *Model, _ *familyGolden) func() {
+			was := m.pre
+			p := was.Spec()
+			p.Interpolation = "bilinear"
+			if was.Spec().Interpolation == p.Interpolation {
+				p.Interpolation = "bicubic"
+			}
+			m.pre = must(NewPreprocessor(p))
+			return func() { m.pre = was }
+		}})
+	}
+	for _, x := range list {
+		t.Run(x.name, func(t *testing.T) {
+			spoiled := g
+			mend := x.spoil(m, &spoiled)
+			defer mend()
+			r, err := runFamily(context.Background(), m, spoiled, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, logits, _, tokens := r.apart(g, 0)
+			t.Logf("first logits differ by %.1e, other tokens: %v", logits, tokens)
+			if logits < 1e-3 || !tokens {
+				t.Errorf("parity does not see it: logits differ by %g, other tokens %v", logits, tokens)
+			}
+		})
+	}
+}
+
+// Cancelled at any moment, a text ends soon, and the next one is untouched.
+func familyCancelled(t *testing.T, m *Model, g familyGolden) {
+	began := time.Now()
+	must(runFamily(context.Background(), m, g, 0))
+	whole := time.Since(began)
+	for i := range 20 {
+		wait := whole * time.Duration(i) / 20
+		ctx, cancel := context.WithCancel(context.Background())
+		at := time.Now().Add(wait)
+		time.AfterFunc(wait, cancel)
+		_, err := runFamily(ctx, m, g, i%len(g.Images))
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if took := time.Since(at); err != nil && took > time.Second {
+			t.Errorf("%v after it was cancelled", took)
+		}
+		cancel()
+	}
+	r := must(runFamily(context.Background(), m, g, 0))
+	if _, logits, _, tokens := r.apart(g, 0); logits > 1e-4 || tokens {
+		t.Errorf("after cancelling: logits differ by %g, other tokens %v", logits, tokens)
+	}
+}
+
+// Memory stays where it is over many texts.
+func familyMemory(t *testing.T, m *Model, g familyGolden) {
+	runs := 1000
+	if testing.Short() {
+		runs = 60
+	}
+	settled, early := runs/10, 0
+	for i := range runs {
+		must(runFamily(context.Background(), m, g, i%len(g.Images)))
+		if i == settled {
+			runtime.GC()
+			early = residentBytes(t)
+		}
+	}
+	runtime.GC()
+	late := residentBytes(t)
+	t.Logf("resident after %d texts %.1f MB, after %d %.1f MB", settled, float64(early)/1e6, runs, float64(late)/1e6)
+	if float64(late) > 1.05*float64(early)+2e6 {
+		t.Errorf("memory grew from %d to %d bytes", early, late)
+	}
+}

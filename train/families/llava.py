@@ -1,0 +1,83 @@
+"""LLaVA: transformers' LlavaForConditionalGeneration, a CLIP vision tower at layer -2, two layers of MLP, Llama."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import (CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration,
+                          LlavaProcessor)
+
+from . import flat, tiny
+
+SIDE, PATCH, HIDDEN, LAYERS, HEADS, KV, DIM = 32, 8, 64, 2, 4, 2, 16
+TOKENS = (SIDE // PATCH) ** 2
+PROMPT = "<s>USER: <image>\nDescribe the findings. ASSISTANT:"
+SPECIALS = ["<|endoftext|>", "<s>", "<image>"]
+
+
+class Vision(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.tower = model.model.vision_tower
+
+    def forward(self, pixel_values):
+        return self.tower(pixel_values, output_hidden_states=True).hidden_states[-2][:, 1:]
+
+
+def weights(seed: int, vocab: int, image: int):
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(hidden_size=24, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2,
+                                       image_size=SIDE, patch_size=PATCH, projection_dim=24),
+        text_config=LlamaConfig(vocab_size=vocab, hidden_size=HIDDEN, intermediate_size=96, num_hidden_layers=LAYERS,
+                                num_attention_heads=HEADS, num_key_value_heads=KV, head_dim=DIM, rope_theta=10000.0,
+                                max_position_embeddings=256, tie_word_embeddings=False),
+        image_token_index=image, image_seq_length=TOKENS, vision_feature_layer=-2, vision_feature_select_strategy="default",
+        attn_implementation="eager")
+    model = LlavaForConditionalGeneration(config)
+    tiny.scramble(model, seed, {"lm_head": 3, "q_proj": 2, "k_proj": 2, "multi_modal_projector": 1.5})
+    return model
+
+
+def make(target: Path) -> None:
+    bundle = tiny.Bundle(target, "llava", "transformers 4.57.1 LlavaForConditionalGeneration, LlavaProcessor, CLIPImageProcessor")
+    tok = tiny.tokenizer(bundle.folder, SPECIALS)
+    vocab, image = tok.get_vocab_size(), tok.token_to_id("<image>")
+    grays = tiny.pictures([(60, 48), (40, 60)])
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}),
+        tokenizer=tiny.fast(tok), patch_size=PATCH, vision_feature_select_strategy="default", num_additional_image_tokens=1)
+    mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
+
+    def pixels(gray):
+        rows, columns = gray.shape
+        height, width = (SIDE, SIDE * columns // rows) if rows < columns else (SIDE * rows // columns, SIDE)
+        top, left = (height - SIDE) // 2, (width - SIDE) // 2
+        return tiny.normalised(tiny.resized(gray, width, height)[top:top + SIDE, left:left + SIDE], mean, std)
+
+    def golden(seed):
+        model, made = weights(seed, vocab, image), []
+        for gray in grays:
+            inputs = processor(images=tiny.colour(gray), text=PROMPT, return_tensors="pt", add_special_tokens=False)
+            tiny.near(pixels(gray), inputs.pixel_values, std)
+            inputs["pixel_values"] = pixels(gray)
+            greedy, logits = tiny.generated(model, **inputs)
+            made.append((gray, Vision(model)(pixels(gray)), inputs.input_ids[0].tolist(), logits, greedy))
+        return model, made
+
+    model, made = tiny.search(golden)
+    for entry in made:
+        bundle.golden(*entry)
+    tiny.exported(Vision(model), (torch.zeros(1, 3, SIDE, SIDE),), ["pixel_values"], ["image_features"], bundle.folder / "vision.onnx",
+                  {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
+    tiny.exported(copy.deepcopy(model.model.multi_modal_projector), (torch.zeros(1, TOKENS, 24),), ["image_features"], ["image_embeds"],
+                  bundle.folder / "adapter.onnx", {"image_features": {0: "B"}, "image_embeds": {0: "B"}})
+    flat.llama(model.model.language_model, model.config.text_config, bundle.folder, model.lm_head.weight)
+    decoys = np.concatenate([Vision(model)(pixels(g)).numpy() for g in tiny.pictures([(48, 48), (48, 48)], 11)])
+    bundle.finish(
+        {"width": SIDE, "height": SIDE, "channels": 3, "fit": "crop", "interpolation": "bicubic", "mean": mean, "std": std, "voi": "default"},
+        {"feature_tokens": TOKENS, "feature_dim": 24, "image_tokens": TOKENS},
+        {"layers": LAYERS, "heads": HEADS, "kv_heads": KV, "head_dim": DIM, "hidden": HIDDEN, "vocab": vocab, "rope_theta": 10000.0},
+        {"splice": "replace_sentinel", "sentinel": "<image>", "image_token": "<image>", "template": PROMPT}, decoys)
