@@ -66,11 +66,11 @@ func (m *Manifest) patchContract() (graphs []graphContract) {
 		if v.Window > 0 {
 			in["window"] = port{elementInt64, []int64{open}}
 		}
-		graphs = append(graphs, newContract(m.Graphs.Vision, in, map[string]port{"image_features": floats(open, open, size(v.FeatureDim))}))
+		graphs = append(graphs, newContract(m.Graphs.Vision, in, map[string]port{"image_features": floats(1, open, size(v.FeatureDim))}))
 	}
 	return append(graphs, newContract(m.Graphs.Adapter,
-		map[string]port{"image_features": floats(open, open, size(v.FeatureDim))},
-		map[string]port{"image_embeds": floats(open, open, size(d.Hidden))}))
+		map[string]port{"image_features": floats(1, open, size(v.FeatureDim))},
+		map[string]port{"image_embeds": floats(1, open, size(d.Hidden))}))
 }
 
 // languageContract gives the borders of the graphs of a form.

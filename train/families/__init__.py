@@ -11,7 +11,7 @@ import importlib
 import os
 from pathlib import Path
 
-NAMES = ("llava",)
+NAMES = ("llava", "qwen2vl")
 TARGET = Path("modelrt/testdata/families")
 
 

@@ -57,12 +57,13 @@ def normalised(gray: np.ndarray, mean, std) -> torch.Tensor:
 
 
 def near(ours: torch.Tensor, theirs: torch.Tensor, std) -> None:
-    """The reference's processor rounds to 8 bits after each pass; nothing else may differ."""
+    """The reference's processor rounds to 8 bits after each pass and cuts what a kernel overshoots; nothing else
+    may differ, such as a place off by a fraction of a pixel."""
     if ours.shape != theirs.shape:
         raise ValueError(f"pixels of {tuple(ours.shape)}, the processor makes {tuple(theirs.shape)}")
-    off = float((ours - theirs).abs().max()) * min(std) * 255
-    if off > 3:
-        raise ValueError(f"pixels differ by {off:.1f} of 255 from the processor's")
+    off = (ours - theirs).abs() * max(std) * 255
+    if off.quantile(0.98) > 1.6 or off.max() > 40:
+        raise ValueError(f"pixels differ by {float(off.quantile(0.98)):.1f} (98 %) and {float(off.max()):.1f} of 255 from the processor's")
 
 
 def tokenizer(folder: Path, specials: list[str], size: int = 320) -> Tokenizer:
@@ -76,11 +77,11 @@ def tokenizer(folder: Path, specials: list[str], size: int = 320) -> Tokenizer:
     return tok
 
 
-def fast(tok: Tokenizer, **named):
+def fast(tok: Tokenizer, kind=None, **named):
     """The tokenizer as transformers' processors want it."""
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast(tokenizer_object=tok, clean_up_tokenization_spaces=False, model_input_names=["input_ids", "attention_mask"], **named)
+    return (kind or PreTrainedTokenizerFast)(tokenizer_object=tok, clean_up_tokenization_spaces=False, model_input_names=["input_ids", "attention_mask"], **named)
 
 
 def scramble(model: torch.nn.Module, seed: int, gains: dict[str, float] | None = None) -> None:
@@ -171,8 +172,9 @@ def rounded(values) -> list[float]:
 class Bundle:
     """Collects a bundle in TARGET/name and its golden values in TARGET/name.json.gz."""
 
-    def __init__(self, target: Path, name: str, reference: str):
+    def __init__(self, target: Path, name: str, reference: str, family: str | None = None):
         self.folder, self.golden_path, self.name, self.reference = target / name, target / f"{name}.json.gz", name, reference
+        self.family = family or name
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.images: list[dict] = []
@@ -191,7 +193,7 @@ class Bundle:
         manifest = {
             "version": 1, "name": f"tiny-{self.name}", "revision": "1", "license": "Apache-2.0",
             "intended_use": "Tests. Its weights are random numbers.", "training_data": "None.", "languages": ["en"],
-            "family": self.name, "preprocess": preprocess, "graphs": graphs, "vision": vision,
+            "family": self.family, "preprocess": preprocess, "graphs": graphs, "vision": vision,
             "decoder": {"max_length": 256, **decoder},
             "base": {"forms": [{"name": "fp32", "kind": "flat", "embed": "embed.onnx", "decoder": "decoder.onnx"}]},
             "tokenizer": {"type": "byte_level_bpe", "file": "tokenizer.json"}, "prompt": prompt,
