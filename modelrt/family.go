@@ -153,10 +153,31 @@ func (p *prompt) lay(text string, images []raster) (*places, error) {
 		return nil, fmt.Errorf("%w: %d images in one prompt; %d are taken", pipeline.ErrInvalid, len(images), maxImages)
 	}
 	l, first := &places{step: [3]int32{1, 1, 1}}, make([]int32, len(images))
+	var parts []string // of text; images stand between them
+	switch {
+	case p.sentinel != "":
+		parts = strings.Split(text, p.sentinel)
+	case len(images) > 0:
+		parts = append(make([]string, len(images)), text)
+	default:
+		parts = []string{text}
+	}
+	if n := len(parts) - 1; n != len(images) {
+		return nil, fmt.Errorf("%w: the prompt has places for %d images, there are %d", pipeline.ErrInvalid, n, len(images))
+	}
 	next := int32(0)
-	put := func(i int) {
+	for i, part := range parts {
+		if i > 0 {
+			part = p.imageEnd + part
+		}
+		if i < len(images) {
+			part += p.imageStart
+		}
+		l.text(p.tokenizer.EncodeTemplate(part)...)
+		if i == len(images) {
+			break
+		}
 		first[i] = next
-		l.text(p.imageStart...)
 		for range images[i].rows {
 			for range images[i].columns {
 				l.put(p.imageToken, next)
@@ -166,24 +187,6 @@ func (p *prompt) lay(text string, images []raster) (*places, error) {
 				l.text(p.rowEnd)
 			}
 		}
-		l.text(p.imageEnd...)
-	}
-	parts := []string{text}
-	if p.sentinel != "" {
-		parts = strings.Split(text, p.sentinel)
-	} else {
-		for i := range images {
-			put(i)
-		}
-	}
-	if n := len(parts) - 1; p.sentinel != "" && n != len(images) {
-		return nil, fmt.Errorf("%w: the prompt has places for %d images, there are %d", pipeline.ErrInvalid, n, len(images))
-	}
-	for i, part := range parts {
-		if i > 0 {
-			put(i - 1)
-		}
-		l.text(p.tokenizer.EncodeTemplate(part)...)
 	}
 	if p.family.lay != nil {
 		p.family.lay(l, images, first)

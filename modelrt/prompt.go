@@ -16,7 +16,7 @@ type prompt struct {
 	stops     map[int32]bool
 
 	imageToken           int32 // id at the places of an image
-	imageStart, imageEnd []int32
+	imageStart, imageEnd string
 	rowEnd               int32 // -1 for none
 
 	template *places // the template around an image of the size of the decoys
@@ -37,7 +37,7 @@ func (b *Bundle) prompt() (*prompt, error) {
 	}
 	p := &prompt{
 		family: m.family(), tokenizer: t, sentinel: m.Prompt.Sentinel, longest: m.Decoder.MaxLength, stops: map[int32]bool{}, rowEnd: -1,
-		imageStart: t.EncodeTemplate(m.Prompt.ImageStart), imageEnd: t.EncodeTemplate(m.Prompt.ImageEnd),
+		imageStart: m.Prompt.ImageStart, imageEnd: m.Prompt.ImageEnd,
 	}
 	for _, s := range []struct {
 		token string

@@ -11,7 +11,7 @@ import importlib
 import os
 from pathlib import Path
 
-NAMES = ("llava", "qwen2vl")
+NAMES = ("llava", "qwen2vl", "gemma3")
 TARGET = Path("modelrt/testdata/families")
 
 
