@@ -274,6 +274,12 @@ func familyMutations(t *testing.T, m *Model, g familyGolden) {
 	if m.bundle.Manifest.Decoder.Positions == positionsAbsolute {
 		list = list[:len(list)-1] // learned positions are plain ones
 	}
+	if r := m.decoder.(*flat).rotaries; len(r) == 2 {
+		list = append(list, mutation{"rope bases", func(*Model, *familyGolden) func() {
+			r[0], r[1] = r[1], r[0]
+			return func() { r[0], r[1] = r[1], r[0] }
+		}})
+	}
 	if m.bundle.Manifest.sighted() {
 		list = append(list, mutation{"another image", func(_ *Model, g *familyGolden) func() {
 			g.Images = slices.Clone(g.Images)

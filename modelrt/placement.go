@@ -43,6 +43,10 @@ func (p Preprocess) Place(m *pipeline.Image) Placement {
 		at.Left, at.Top = (float64(columns)-at.SourceWidth)/2, (float64(rows)-at.SourceHeight)/2
 	case "keep":
 		shrunk(min(across, down, 1))
+		if p.Patch > 0 && min(across, down) < 1 { // as transformers' image processor of Fuyu does
+			scale := min(across, down)
+			at.W, at.H = max(int(float64(columns)*scale), 1), max(int(float64(rows)*scale), 1)
+		}
 		at.Width, at.Height = (at.W+p.unit()-1)/p.unit()*p.unit(), (at.H+p.unit()-1)/p.unit()*p.unit()
 	case "area":
 		at.Width, at.Height = p.area(columns, rows)

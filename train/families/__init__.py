@@ -11,7 +11,7 @@ import importlib
 import os
 from pathlib import Path
 
-NAMES = ("llava", "qwen2vl", "gemma3")
+NAMES = ("llava", "qwen2vl", "gemma3", "fuyu")
 TARGET = Path("modelrt/testdata/families")
 
 

@@ -98,7 +98,7 @@ def scramble(model: torch.nn.Module, seed: int, gains: dict[str, float] | None =
             for key, factor in (gains or {}).items():
                 gain = factor if key in name else gain
             if "norm" in name.lower() or "ln_" in name or "layrnorm" in name:
-                p.copy_(0.1 * normal(p) + (1.0 if name.endswith("weight") else 0.0))
+                p.copy_(gain * (0.1 * normal(p) + (1.0 if name.endswith("weight") else 0.0)))
             elif p.ndim < 2:
                 p.copy_(0.1 * gain * normal(p))
             elif "embed_tokens" in name or "word_embed" in name or "wte" in name:
