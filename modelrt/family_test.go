@@ -25,6 +25,7 @@ type familyGolden struct {
 		Rows          int       `json:"rows"`
 		Columns       int       `json:"columns"`
 		Gray          []byte    `json:"gray"`
+		Prompt        string    `json:"prompt"` // empty for the bundle's own
 		ImageFeatures []float64 `json:"image_features"`
 		IDs           []int32   `json:"ids"`
 		FirstLogits   []float64 `json:"first_logits"`
@@ -87,7 +88,7 @@ func runFamily(ctx context.Context, m *Model, g familyGolden, i int) (*familyRun
 			<-m.eyes
 		}
 	}
-	said, err := m.composeFor(ctx, m.bundle.Manifest.Prompt.Template, seen)
+	said, err := m.composeFor(ctx, or(e.Prompt, m.bundle.Manifest.Prompt.Template), seen)
 	if err != nil {
 		return nil, err
 	}

@@ -129,8 +129,10 @@ def exported(module: torch.nn.Module, examples: tuple, inputs: list[str], output
 
 def generated(model, **inputs) -> tuple[list[int], np.ndarray]:
     """64 greedy tokens of transformers' generate and the first logits."""
-    model.generation_config.eos_token_id = None
-    model.generation_config.pad_token_id = 0
+    for part in (model, getattr(model, "language_model", None)):
+        if getattr(part, "generation_config", None) is not None:
+            part.generation_config.eos_token_id = None
+            part.generation_config.pad_token_id = 0
     with torch.no_grad():
         said = model.generate(**inputs, max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True, output_logits=True)
     logits = torch.stack(said.logits)[:, 0].float()
