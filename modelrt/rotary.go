@@ -37,7 +37,11 @@ func rotariesOf(d Decoder, capacity int) (list []*rotary) {
 		r := &rotary{half: n / 2, part: part, cos: make([]float32, capacity*n/2), sin: make([]float32, capacity*n/2)}
 		for p := range capacity {
 			for i := range r.half {
-				angle := float64(p) / factor * math.Pow(theta, -float64(2*(i%pairs))/float64(round))
+				frequency := math.Pow(theta, -float64(2*(i%pairs))/float64(round))
+				if d.Positions == positionsGLM {
+					frequency = halved(frequency)
+				}
+				angle := float64(p) / factor * frequency
 				r.cos[p*r.half+i], r.sin[p*r.half+i] = float32(math.Cos(angle)), float32(math.Sin(angle))
 			}
 		}

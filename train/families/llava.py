@@ -1,8 +1,10 @@
-"""LLaVA: transformers' LlavaForConditionalGeneration, a CLIP vision tower at layer -2, two layers of MLP, Llama."""
+"""LLaVA: transformers' LlavaForConditionalGeneration, a CLIP vision tower at layer -2, two layers of MLP, Llama. And Yi-VL, the same
+with the projector of github.com/01-ai/Yi (f73194cc, VL/llava/model/multimodal_projector/builder.py, Apache-2.0): an MLP with LayerNorms."""
 
 from __future__ import annotations
 
 import copy
+import types
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ class Vision(torch.nn.Module):
         return self.tower(pixel_values, output_hidden_states=True).hidden_states[-2][:, 1:]
 
 
-def weights(seed: int, vocab: int, image: int):
+def weights(seed: int, vocab: int, image: int, projector):
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(hidden_size=24, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2,
                                        image_size=SIDE, patch_size=PATCH, projection_dim=24),
@@ -37,18 +39,24 @@ def weights(seed: int, vocab: int, image: int):
         image_token_index=image, image_seq_length=TOKENS, vision_feature_layer=-2, vision_feature_select_strategy="default",
         attn_implementation="eager")
     model = LlavaForConditionalGeneration(config)
+    if projector:
+        model.model.multi_modal_projector = projector()
     tiny.scramble(model, seed, {"lm_head": 3, "q_proj": 2, "k_proj": 2, "multi_modal_projector": 1.5})
+    for module in model.model.multi_modal_projector.modules():
+        if isinstance(module, torch.nn.LayerNorm):  # their names in a Sequential do not say so
+            module.weight += 1
     return model
 
 
-def make(target: Path) -> None:
-    bundle = tiny.Bundle(target, "llava", "transformers 4.57.1 LlavaForConditionalGeneration, LlavaProcessor, CLIPImageProcessor")
-    tok = tiny.tokenizer(bundle.folder, SPECIALS)
-    vocab, image = tok.get_vocab_size(), tok.token_to_id("<image>")
+def make_one(target: Path, name: str, reference: str, specials: list[str], image_token: str, prompt: str, projector) -> None:
+    bundle = tiny.Bundle(target, name, reference, "llava")
+    tok = tiny.tokenizer(bundle.folder, specials)
+    vocab, image = tok.get_vocab_size(), tok.token_to_id(image_token)
     grays = tiny.pictures([(60, 48), (40, 60)])
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}),
-        tokenizer=tiny.fast(tok), patch_size=PATCH, vision_feature_select_strategy="default", num_additional_image_tokens=1)
+        tokenizer=tiny.fast(tok), patch_size=PATCH, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        image_token=image_token)
     mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
 
     def pixels(gray):
@@ -58,9 +66,9 @@ def make(target: Path) -> None:
         return tiny.normalised(tiny.resized(gray, width, height)[top:top + SIDE, left:left + SIDE], mean, std)
 
     def golden(seed):
-        model, made = weights(seed, vocab, image), []
+        model, made = weights(seed, vocab, image, projector), []
         for gray in grays:
-            inputs = processor(images=tiny.colour(gray), text=PROMPT, return_tensors="pt", add_special_tokens=False)
+            inputs = processor(images=tiny.colour(gray), text=prompt, return_tensors="pt", add_special_tokens=False)
             tiny.near(pixels(gray), inputs.pixel_values, std)
             inputs["pixel_values"] = pixels(gray)
             greedy, logits = tiny.generated(model, **inputs)
@@ -80,4 +88,14 @@ def make(target: Path) -> None:
         {"width": SIDE, "height": SIDE, "channels": 3, "fit": "crop", "interpolation": "bicubic", "mean": mean, "std": std, "voi": "default"},
         {"feature_tokens": TOKENS, "feature_dim": 24, "image_tokens": TOKENS},
         {"layers": LAYERS, "heads": HEADS, "kv_heads": KV, "head_dim": DIM, "hidden": HIDDEN, "vocab": vocab, "rope_theta": 10000.0},
-        {"splice": "replace_sentinel", "sentinel": "<image>", "image_token": "<image>", "template": PROMPT}, decoys)
+        {"splice": "replace_sentinel", "sentinel": image_token, "image_token": image_token, "template": prompt}, decoys)
+
+
+def make(target: Path) -> None:
+    made_by = "transformers 4.57.1 LlavaForConditionalGeneration, LlavaProcessor, CLIPImageProcessor"
+    make_one(target, "llava", made_by, SPECIALS, "<image>", PROMPT, None)
+    builder, = tiny.outside("yi", {"builder.py": "5113f4e75ba118b5aa0ba111b2a8e7d8c8900cd6333a843a10911c07e6744733"})
+    config = types.SimpleNamespace(mm_projector_type="mlp2x_gelu_Norm", mm_hidden_size=24, hidden_size=HIDDEN)
+    make_one(target, "yivl", made_by + "; projector of 01-ai/Yi f73194cc", ["<|endoftext|>", "<|startoftext|>", "<image_placeholder>"],
+             "<image_placeholder>", "<|startoftext|>### Human: <image_placeholder>\nDescribe the findings.\n### Assistant:",
+             lambda: builder.build_vision_projector(config))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
+import importlib
 import io
 import json
+import os
 import shutil
+import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -139,6 +144,35 @@ def generated(model, **inputs) -> tuple[list[int], np.ndarray]:
     ids = said.sequences[0, -NEW:].tolist()
     able(ids, logits)
     return ids, logits[0].numpy()
+
+
+def stepped(forward, ids: list[int]) -> tuple[list[int], np.ndarray]:
+    """generated for models whose code is older than transformers' generate: ``forward(ids, all ids, past)`` returns
+    logits [n, vocab] and the new past; each token after the first goes through the reference's own cache."""
+    said, rows, past, fed = [], [], None, list(ids)
+    with torch.no_grad():
+        while len(said) < NEW:
+            logits, past = forward(fed, list(ids) + said, past)
+            rows.append(logits[-1].float())
+            said.append(int(rows[-1].argmax()))
+            fed = said[-1:]
+    able(said, torch.stack(rows))
+    return said, rows[0].numpy()
+
+
+def outside(name: str, files: dict[str, str], modules: dict | None = None):
+    """A package of reference code that no registry has, from the folder CHATXRAY_REFERENCES/name; ``files`` are their
+    sha256. ``modules`` stand in for files that only carry data."""
+    folder = Path(os.environ.get("CHATXRAY_REFERENCES", "references")) / name
+    for file, digest in files.items():
+        if hashlib.sha256((folder / file).read_bytes()).hexdigest() != digest:
+            raise ValueError(f"{folder / file} is another version")
+    package = types.ModuleType(f"reference_{name}")
+    package.__path__ = [str(folder)]
+    sys.modules[package.__name__] = package
+    for module, value in (modules or {}).items():
+        sys.modules[f"{package.__name__}.{module}"] = value
+    return [importlib.import_module(f"{package.__name__}.{Path(file).stem}") for file in files]
 
 
 def able(ids: list[int], logits: torch.Tensor) -> None:
