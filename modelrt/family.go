@@ -97,6 +97,14 @@ func (m *Manifest) familyFaults() (faults []error) {
 	one("decoder.positions", or(m.Decoder.Positions, positionsRope), f.positions)
 	one("decoder.mask", or(m.Decoder.Mask, maskCausal), f.mask)
 	one("vision.input", or(m.Vision.Input, inputImage), f.input)
+	if b := m.Boxes; b.Syntax != "" {
+		if boxMarks[b.Syntax] == nil {
+			fault(pipeline.ErrUnsupported, "boxes.syntax", "%q is not known to this program; it knows %s", b.Syntax, syntaxQwen)
+		}
+		if b.Range < 1 || b.Range >= 100_000 {
+			fault(pipeline.ErrInvalid, "boxes.range", "%d is not from 1 to 99999", b.Range)
+		}
+	}
 	switch p := m.Prompt; {
 	case f.input == inputNone || p.Splice == splicePrepend:
 		if p.Sentinel != "" {

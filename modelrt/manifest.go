@@ -34,6 +34,7 @@ type Manifest struct {
 	Report       ReportFormat    `json:"report"`
 	Evidence     EvidenceFile    `json:"evidence"`
 	Labels       []string        `json:"labels"`
+	Boxes        Boxes           `json:"boxes"`
 	Files        map[string]File `json:"files"`
 }
 

@@ -57,7 +57,7 @@ class Adapter(torch.nn.Module):
 
 def language(model, config, folder: Path, head) -> None:
     graph = flat.Flat(HIDDEN, HEADS, HEADS, DIM, DIM)
-    alpha = graph.constant("alpha", np.float32(math.sqrt(2 * LAYERS)))
+    alpha = graph.constant("alpha", np.float32(math.sqrt(2 * model.layers[0].num_layers)))  # 28 in every model of this file
     x = "inputs_embeds"
 
     def normed(module, x):

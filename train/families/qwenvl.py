@@ -82,7 +82,7 @@ def make(target: Path) -> None:
                     "patch_size": PATCH, "width": WIDTH, "n_queries": QUERIES}))
         eyes = model.transformer.visual
         grid = eyes.attn_pool.pos_embed.clone()
-        tiny.scramble(model, seed, {"lm_head": 3, "c_attn": 1.7, "attn_pool.query": 4, "visual.proj": 1.5})
+        tiny.scramble(model, seed, {"lm_head": 3, "c_attn": 1.7, "visual.conv1": 4, "visual.transformer": 1.5, "attn_pool.query": 4, "visual.proj": 3})
         eyes.attn_pool.pos_embed.copy_(grid)
         made = []
         for gray in grays:
