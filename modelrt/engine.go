@@ -162,6 +162,9 @@ func (e *engine) queue(t *text) error {
 // score returns the log-probability (natural logarithm) of each of ids after each held prompt. The prompts have the same length past and the
 // same last token.
 func (e *engine) score(ctx context.Context, l *places, past int, last int32, ids []int32) ([][]float64, time.Duration, error) {
+	if e.held == 0 {
+		return nil, 0, fmt.Errorf("%w: this model takes no images, nothing compares them", pipeline.ErrUnsupported)
+	}
 	if len(ids) == 0 || past < 1 || past+len(ids) > e.capacity+1 {
 		return nil, 0, fmt.Errorf("%w: a text of %d tokens to score", pipeline.ErrInvalid, len(ids))
 	}

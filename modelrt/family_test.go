@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,9 +24,11 @@ import (
 type familyGolden struct {
 	Reference string `json:"reference"`
 	Images    []struct {
-		Rows          int       `json:"rows"`
-		Columns       int       `json:"columns"`
-		Gray          []byte    `json:"gray"`
+		Pictures []struct {
+			Rows    int    `json:"rows"`
+			Columns int    `json:"columns"`
+			Gray    []byte `json:"gray"`
+		} `json:"pictures"`
 		Prompt        string    `json:"prompt"` // empty for the bundle's own
 		ImageFeatures []float64 `json:"image_features"`
 		IDs           []int32   `json:"ids"`
@@ -75,16 +79,16 @@ const familyTokens = 64
 func runFamily(ctx context.Context, m *Model, g familyGolden, i int) (*familyRun, error) {
 	r, e := &familyRun{}, g.Images[i]
 	var seen []*sight
-	if m.bundle.Manifest.sighted() {
-		s, err := m.see(ctx, picture(e.Gray, e.Rows, e.Columns))
+	for _, p := range e.Pictures {
+		s, err := m.see(ctx, picture(p.Gray, p.Rows, p.Columns))
 		if err != nil {
 			return nil, err
 		}
 		if seen = append(seen, s); s.features != nil {
-			r.features = s.features
+			r.features = append(r.features, s.features...)
 		} else {
 			m.eyes <- struct{}{}
-			r.features = slices.Clone(m.features.GetData())
+			r.features = append(r.features, m.features.GetData()...)
 			<-m.eyes
 		}
 	}
@@ -141,6 +145,7 @@ func TestParity(t *testing.T) {
 			}
 			t.Run("together", func(t *testing.T) { familyTogether(t, m, g) })
 			t.Run("again", func(t *testing.T) { familyAgain(t, m, g) })
+			t.Run("long", func(t *testing.T) { familyLong(t, m, g, name) })
 			t.Run("reading", func(t *testing.T) { familyReads(t, m, g) })
 			t.Run("mutations", func(t *testing.T) { familyMutations(t, m, g) })
 			t.Run("cancelled", func(t *testing.T) { familyCancelled(t, m, g) })
@@ -186,10 +191,50 @@ func familyAgain(t *testing.T, m *Model, g familyGolden) {
 	}
 }
 
+// Long prompts that are fed in pieces beside texts that are being written are what they are alone: pieces part no places that see each other.
+// They begin differently, so that no cache has them.
+func familyLong(t *testing.T, m *Model, g familyGolden, name string) {
+	const prompts = 5
+	var long []familyGolden
+	for n := range prompts {
+		other := g
+		other.Images = slices.Clone(g.Images)
+		for i := range other.Images {
+			e := &other.Images[i]
+			e.Prompt = strconv.Itoa(n) + strings.Repeat(" lungs, heart", 4+n) + or(e.Prompt, m.bundle.Manifest.Prompt.Template)
+		}
+		long = append(long, other)
+	}
+	alone := openFamily(t, name)
+	last := len(g.Images) - 1
+	var wait sync.WaitGroup
+	for _, other := range long {
+		want, err := runFamily(context.Background(), alone, other, last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wait.Go(func() {
+			for range 3 {
+				got, err := runFamily(context.Background(), m, other, last)
+				if err != nil {
+					t.Error(err)
+				} else if !slices.Equal(got.greedy, want.greedy) {
+					t.Errorf("%d tokens of prompt: %v alone, %v beside others", len(want.ids), want.greedy, got.greedy)
+				}
+			}
+		})
+	}
+	wait.Wait()
+}
+
 // A reading is whole: sentences have evidence, under each decoy and the blank image.
 func familyReads(t *testing.T, m *Model, g familyGolden) {
-	e := g.Images[0]
-	r, err := m.Read(context.Background(), picture(e.Gray, e.Rows, e.Columns))
+	img := picture(make([]uint8, 40*30), 40, 30)
+	if m.bundle.Manifest.sighted() {
+		p := g.Images[0].Pictures[0]
+		img = picture(p.Gray, p.Rows, p.Columns)
+	}
+	r, err := m.Read(context.Background(), img)
 	if !m.bundle.Manifest.sighted() {
 		if !errors.Is(err, pipeline.ErrUnsupported) {
 			t.Errorf("a model of text read an image: %v", err)
@@ -197,7 +242,7 @@ func familyReads(t *testing.T, m *Model, g familyGolden) {
 		return
 	}
 	if errors.Is(err, pipeline.ErrModel) { // random weights write no sentence
-		a, err := m.write(context.Background(), must(m.see(context.Background(), picture(e.Gray, e.Rows, e.Columns))))
+		a, err := m.write(context.Background(), must(m.see(context.Background(), img)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -285,7 +330,7 @@ func familyMutations(t *testing.T, m *Model, g familyGolden) {
 		list = append(list, mutation{"another image", func(_ *Model, g *familyGolden) func() {
 			g.Images = slices.Clone(g.Images)
 			a, b := &g.Images[0], g.Images[1]
-			a.Gray, a.Rows, a.Columns = b.Gray, b.Rows, b.Columns
+			a.Pictures = b.Pictures
 			return func() {}
 		}}, mutation{"interpolation", func(m *Model, _ *familyGolden) func() {
 			was := m.pre

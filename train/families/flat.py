@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import TensorProto
 
-from ..graphs import OWN, PANEL, Graph
+from ..graphs import OWN, PANEL, WEIGHTS, Graph
 
 #: What Linear does to its input, numbered as in modelrt/kernel/attention.h.
 (NOTHING, RMS_NORM, LAYER_NORM, SILU_GATE, GELU_GATE, GELU_TANH_GATE, GELU, GELU_TANH,
@@ -134,3 +135,8 @@ def llama(model, config, folder: Path, head, *, norm_kind: int = RMS_NORM) -> No
     graph.head(x, numbers(head), norm=norm(model.norm))
     graph.save("decoder", folder / "decoder.onnx")
     embed_graph(numbers(model.embed_tokens.weight), folder / "embed.onnx")
+
+
+def beside(path: Path) -> None:
+    """Puts the matrices of a graph into weights.bin beside it."""
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location=WEIGHTS, size_threshold=4096)

@@ -17,6 +17,7 @@ SIDE, PATCH, WIDTH, HIDDEN, LAYERS, HEADS, KV, DIM, WINDOW, TOKENS = 32, 4, 24, 
 SPECIALS = ["<|endoftext|>", "<bos>", "<eos>", "<unk>", "<pad>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>",
             "<image_soft_token>"]
 PROMPT = "<start_of_turn>user\n<start_of_image>Describe the findings.<end_of_turn>\n<start_of_turn>model\n"
+TWICE = PROMPT.replace("<start_of_image>", "Before <start_of_image> and after <start_of_image>")
 
 
 class Vision(torch.nn.Module):
@@ -81,17 +82,18 @@ def make(target: Path) -> None:
             image_token_index=tok.token_to_id("<image_soft_token>"), attn_implementation="eager", tie_word_embeddings=False))
         tiny.scramble(model, seed, {"lm_head": 3, "embed_tokens": 0.15, "mm_input": 1.0})
         made = []
-        for gray in grays:
-            inputs = processor(images=[tiny.colour(gray)], text=[PROMPT], return_tensors="pt")
-            tiny.near(pixels(gray), inputs.pixel_values, images.image_std)
-            inputs["pixel_values"] = pixels(gray)
+        for some, text in ((grays[:1], PROMPT), (grays[1:], PROMPT), (grays, TWICE)):
+            inputs = processor(images=[[tiny.colour(g) for g in some]], text=[text], return_tensors="pt")
+            values = torch.cat([pixels(g) for g in some])
+            tiny.near(values, inputs.pixel_values, images.image_std)
+            inputs["pixel_values"] = values
             greedy, logits = tiny.generated(model, **inputs)
-            made.append((gray, Vision(model)(pixels(gray)), inputs.input_ids[0].tolist(), logits, greedy))
+            made.append((some, Vision(model)(values), inputs.input_ids[0].tolist(), logits, greedy, "<bos>" + text))
         return model, made
 
     model, made = tiny.search(golden)
     for entry in made:
-        bundle.golden(*entry)
+        bundle.golden(*entry[:-1], prompt=entry[-1])
     tiny.exported(Vision(model), (torch.zeros(1, 3, SIDE, SIDE),), ["pixel_values"], ["image_features"], bundle.folder / "vision.onnx",
                   {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
     patches = (SIDE // PATCH) ** 2

@@ -35,6 +35,7 @@ def make(target: Path) -> None:
     for prompt, entry in zip(PROMPTS, made):
         bundle.golden(*entry, prompt=prompt)
     flat.llama(model.model, model.config, bundle.folder, model.lm_head.weight)
+    flat.beside(bundle.folder / "decoder.onnx")
     bundle.finish(
         {"width": 1, "height": 1, "channels": 1, "fit": "squash", "interpolation": "box", "mean": [0.5], "std": [0.5], "voi": "default"},
         {"input": "none"},

@@ -67,17 +67,18 @@ def make_one(target: Path, name: str, reference: str, specials: list[str], image
 
     def golden(seed):
         model, made = weights(seed, vocab, image, projector), []
-        for gray in grays:
-            inputs = processor(images=tiny.colour(gray), text=prompt, return_tensors="pt", add_special_tokens=False)
-            tiny.near(pixels(gray), inputs.pixel_values, std)
-            inputs["pixel_values"] = pixels(gray)
+        for some, text in ((grays[:1], prompt), (grays[1:], prompt), (grays, prompt.replace(image_token, f"{image_token} and {image_token}"))):
+            inputs = processor(images=[tiny.colour(g) for g in some], text=text, return_tensors="pt", add_special_tokens=False)
+            values = torch.cat([pixels(g) for g in some])
+            tiny.near(values, inputs.pixel_values, std)
+            inputs["pixel_values"] = values
             greedy, logits = tiny.generated(model, **inputs)
-            made.append((gray, Vision(model)(pixels(gray)), inputs.input_ids[0].tolist(), logits, greedy))
+            made.append((some, Vision(model)(values), inputs.input_ids[0].tolist(), logits, greedy, text))
         return model, made
 
     model, made = tiny.search(golden)
     for entry in made:
-        bundle.golden(*entry)
+        bundle.golden(*entry[:-1], prompt=entry[-1])
     tiny.exported(Vision(model), (torch.zeros(1, 3, SIDE, SIDE),), ["pixel_values"], ["image_features"], bundle.folder / "vision.onnx",
                   {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
     tiny.exported(copy.deepcopy(model.model.multi_modal_projector), (torch.zeros(1, TOKENS, 24),), ["image_features"], ["image_embeds"],

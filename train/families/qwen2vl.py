@@ -19,6 +19,7 @@ UNIT, PATCH_DIM, LEAST, MOST, USUAL = PATCH * MERGE, 3 * 2 * PATCH * PATCH, 32 *
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 PROMPT = ("<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe the findings.<|im_end|>\n"
           "<|im_start|>assistant\n")
+TWICE = PROMPT.replace("<|vision_end|>", "<|vision_end|> and <|vision_start|><|image_pad|><|vision_end|>")
 
 
 class Vision(torch.nn.Module):
@@ -83,7 +84,7 @@ def make_one(target: Path, name: str, config_class, model_class, processor_class
         made = images(images=[np.stack([picture] * 3, -1)], do_resize=False, do_rescale=False, input_data_format="channels_last", return_tensors="pt")
         return made.pixel_values, made.image_grid_thw
 
-    grays = tiny.pictures([(60, 48), (120, 90)])
+    grays = tiny.pictures([(60, 48), (120, 90), (33, 40)])
 
     def golden(seed):
         model = model_class(config_class(
@@ -94,18 +95,20 @@ def make_one(target: Path, name: str, config_class, model_class, processor_class
             attn_implementation="eager", tie_word_embeddings=False, **special))
         tiny.scramble(model, seed, {"lm_head": 3, "q_proj": 2, "k_proj": 2, "qkv": 1.5})
         made = []
-        for gray in grays:
-            inputs = processor(images=[tiny.colour(gray)], text=[PROMPT], return_tensors="pt")
-            values, grid = pixels(gray)
+        for some, text in ((grays[:1], PROMPT), (grays[1:2], PROMPT), (grays[:1] + grays[2:], TWICE)):
+            inputs = processor(images=[tiny.colour(g) for g in some], text=[text], return_tensors="pt")
+            parts = [pixels(g) for g in some]
+            values = torch.cat([v for v, _ in parts])
             tiny.near(values, inputs.pixel_values, images.image_std)
             inputs["pixel_values"] = values
             greedy, logits = tiny.generated(model, **inputs)
-            made.append((gray, features(model, values, grid), inputs.input_ids[0].tolist(), logits, greedy))
+            seen = torch.cat([features(model, *part) for part in parts])
+            made.append((some, seen, inputs.input_ids[0].tolist(), logits, greedy, text))
         return model, made
 
     model, made = tiny.search(golden)
     for entry in made:
-        bundle.golden(*entry)
+        bundle.golden(*entry[:-1], prompt=entry[-1])
     count = (USUAL // PATCH) ** 2
     at = torch.stack([torch.arange(count) // 8, torch.arange(count) % 8], -1)
     names, examples = ["patches", "at"], (torch.randn(count, PATCH_DIM), at)

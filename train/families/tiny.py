@@ -215,11 +215,13 @@ class Bundle:
         self.folder.mkdir(parents=True)
         self.images: list[dict] = []
 
-    def golden(self, gray: np.ndarray | None, features, ids: list[int], logits, greedy: list[int], **more) -> None:
+    def golden(self, grays, features, ids: list[int], logits, greedy: list[int], **more) -> None:
+        """``grays`` is one picture, a list of the pictures of one prompt, or None."""
         entry = {"ids": [int(i) for i in ids], "first_logits": rounded(logits), "greedy": [int(i) for i in greedy], **more}
-        if gray is not None:
-            entry |= {"rows": gray.shape[0], "columns": gray.shape[1], "gray": base64.b64encode(gray.tobytes()).decode(),
-                      "image_features": rounded(features)}
+        if grays is not None:
+            grays = grays if isinstance(grays, list) else [grays]
+            entry["pictures"] = [{"rows": g.shape[0], "columns": g.shape[1], "gray": base64.b64encode(g.tobytes()).decode()} for g in grays]
+            entry["image_features"] = rounded(features)
         self.images.append(entry)
 
     def finish(self, preprocess: dict, vision: dict, decoder: dict, prompt: dict, decoys: np.ndarray | None, **more) -> None:
