@@ -123,6 +123,9 @@ func (m *Manifest) familyFaults() (faults []error) {
 	if p := m.Prompt; (p.Splice == spliceRows) != (p.RowEnd != "") {
 		fault(pipeline.ErrInvalid, "prompt.row_end", "belongs to the splice %s and to no other", spliceRows)
 	}
+	if w := m.Vision.Window; w < 0 || w > maxSide || w > 0 && f.input != inputPatches {
+		fault(pipeline.ErrInvalid, "vision.window", "%d is out of range, or the vision graph takes no patches", w)
+	}
 	if d := m.Decoder; d.Rotary < 0 || d.Rotary > d.HeadDim || d.Rotary%2 != 0 {
 		fault(pipeline.ErrInvalid, "decoder.rotary", "%d is no even number from 0 to head_dim", d.Rotary)
 	}
@@ -148,6 +151,11 @@ func (m *Manifest) familyFaults() (faults []error) {
 	if f.input == inputPatches {
 		if p := m.Preprocess; p.Patch < 1 || m.Vision.PatchDim < 1 || m.Vision.PatchDim > maxWidth || p.Fit != "keep" && p.Fit != "area" {
 			fault(pipeline.ErrInvalid, "preprocess", "the family %s wants patch, vision.patch_dim and the fit keep or area", name)
+		} else if v := m.Vision.PatchDim; v%(p.Channels*p.Patch*p.Patch) != 0 {
+			fault(pipeline.ErrInvalid, "vision.patch_dim", "%d numbers are no patch of %d×%d in %d channels", v, p.Patch, p.Patch, p.Channels)
+		}
+		if v := m.Vision; len(v.Findings)+len(v.Views) > 0 {
+			fault(pipeline.ErrUnsupported, "vision.findings", "a vision graph of patches has no findings and no views")
 		}
 	} else if p := m.Preprocess; p.Fit == "keep" || p.Fit == "area" {
 		fault(pipeline.ErrUnsupported, "preprocess.fit", "%q makes tensors of any size, and this program runs vision graphs of one size for the family %s", p.Fit, name)

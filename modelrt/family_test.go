@@ -145,6 +145,7 @@ func TestParity(t *testing.T) {
 			}
 			t.Run("together", func(t *testing.T) { familyTogether(t, m, g) })
 			t.Run("again", func(t *testing.T) { familyAgain(t, m, g) })
+			t.Run("beginning", func(t *testing.T) { familyBeginning(t, m, g, name) })
 			t.Run("long", func(t *testing.T) { familyLong(t, m, g, name) })
 			t.Run("reading", func(t *testing.T) { familyReads(t, m, g) })
 			t.Run("mutations", func(t *testing.T) { familyMutations(t, m, g) })
@@ -188,6 +189,20 @@ func familyAgain(t *testing.T, m *Model, g familyGolden) {
 				t.Errorf("image %d: logits differ by %g, other tokens %v", i, logits, tokens)
 			}
 		}
+	}
+}
+
+// A prompt that begins like the one before it, and goes on otherwise, takes from the cache only what is the same there.
+func familyBeginning(t *testing.T, m *Model, g familyGolden, name string) {
+	other := g
+	other.Images = slices.Clone(g.Images)
+	e := &other.Images[0]
+	e.Prompt = strings.Replace(or(e.Prompt, m.bundle.Manifest.Prompt.Template), ".", " now.", 1)
+	want := must(runFamily(context.Background(), openFamily(t, name), other, 0))
+	must(runFamily(context.Background(), m, g, 0))
+	got := must(runFamily(context.Background(), m, other, 0))
+	if !slices.Equal(got.greedy, want.greedy) || slices.Equal(got.greedy, g.Images[0].Greedy) {
+		t.Errorf("%v by itself, %v after a prompt that begins like it", want.greedy, got.greedy)
 	}
 }
 

@@ -212,7 +212,8 @@ func (p *Preprocessor) prepare(m *pipeline.Image) (Placement, error) {
 		return Placement{}, fmt.Errorf("%w image: %d pixels and a lookup of %d for %d×%d", pipeline.ErrInvalid, pixels, len(m.LUT), m.Rows, m.Columns)
 	}
 	want := plan{p.spec.Place(m), m.Rows, m.Columns}
-	if most := max(p.spec.MaxPixels, p.spec.Width*p.spec.Height+p.spec.unit()*(p.spec.Width+p.spec.Height+p.spec.unit())); want.at.Width*want.at.Height > most {
+	const longest = 200 // as transformers' smart_resize
+	if p.spec.Fit == "area" && max(m.Rows, m.Columns) > longest*min(m.Rows, m.Columns) {
 		return Placement{}, fmt.Errorf("%w image: %d×%d is too long for its width for this model", pipeline.ErrInvalid, m.Rows, m.Columns)
 	}
 	if want == p.planned {
