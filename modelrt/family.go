@@ -158,7 +158,7 @@ func (m *Manifest) familyFaults() (faults []error) {
 			fault(pipeline.ErrUnsupported, "vision.findings", "a vision graph of patches has no findings and no views")
 		}
 	} else if p := m.Preprocess; p.Fit == "keep" || p.Fit == "area" {
-		fault(pipeline.ErrUnsupported, "preprocess.fit", "%q makes tensors of any size, and this program runs vision graphs of one size for the family %s", p.Fit, name)
+		fault(pipeline.ErrUnsupported, "preprocess.fit", "%q makes tensors of any size; the vision graph of the family %s takes one size", p.Fit, name)
 	}
 	return faults
 }
