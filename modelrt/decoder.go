@@ -42,7 +42,7 @@ func (b *batch) clear() {
 }
 
 // add appends the text x, n×hidden, of a slot whose places before past are filled. l says how its places lie; without it they are plain text.
-func (b *batch) add(slot, past int, x []float32, n int, l *places) {
+func (b *batch) add(slot, past int, x []float32, n int, l *placing) {
 	b.x = append(b.x, x...)
 	for i := range n {
 		at := int32(past + i)

@@ -92,7 +92,7 @@ type text struct {
 	class    int       // of urgency, 0 before 1
 	keys     []uint64  // what stands at each place of the prompt; places with the same key and the same ones before have the same cache
 	prompt   []float32 // len(keys)×hidden
-	places   *places   // how places lie; nil for plain text
+	places   *placing   // how places lie; nil for plain text
 	choose   func(logits []float32) (int32, float64, error)
 	take     func(id int32, logprob float64) (more bool) // must not wait
 	deadline time.Time
@@ -113,7 +113,7 @@ type text struct {
 // scoring asks how likely ids are after each held prompt.
 type scoring struct {
 	ctx    context.Context
-	places *places // how the held prompts lie, all alike; nil for plain text
+	places *placing // how the held prompts lie, all alike; nil for plain text
 	past   int     // length of the held prompts
 	last   int32   // their last token
 	ids    []int32
@@ -161,7 +161,7 @@ func (e *engine) queue(t *text) error {
 
 // score returns the log-probability (natural logarithm) of each of ids after each held prompt. The prompts have the same length past and the
 // same last token.
-func (e *engine) score(ctx context.Context, l *places, past int, last int32, ids []int32) ([][]float64, time.Duration, error) {
+func (e *engine) score(ctx context.Context, l *placing, past int, last int32, ids []int32) ([][]float64, time.Duration, error) {
 	if e.held == 0 {
 		return nil, 0, fmt.Errorf("%w: this model takes no images, nothing compares them", pipeline.ErrUnsupported)
 	}

@@ -18,7 +18,7 @@ type family struct {
 	input     string   // the value of vision.input
 	// lay changes positions and sight of a prompt in which every place is at itself and sees what is before it; nil where that is right.
 	// first holds the number of each image's first embedding.
-	lay func(p *places, images []raster, first []int32)
+	lay func(p *placing, images []raster, first []int32)
 	// patches cuts an image's tensor; nil for families that take it whole.
 	patches func(m *Manifest, pixels []float32, width, height int) *patches
 }
@@ -164,11 +164,11 @@ func (m *Manifest) familyFaults() (faults []error) {
 }
 
 // lay places the tokens of a prompt. text holds the sentinel once for each image; where images are prepended, it holds none.
-func (p *prompt) lay(text string, images []raster) (*places, error) {
+func (p *prompt) lay(text string, images []raster) (*placing, error) {
 	if len(images) > maxImages {
 		return nil, fmt.Errorf("%w: %d images in one prompt; %d are taken", pipeline.ErrInvalid, len(images), maxImages)
 	}
-	l, first := &places{step: [3]int32{1, 1, 1}}, make([]int32, len(images))
+	l, first := &placing{step: [3]int32{1, 1, 1}}, make([]int32, len(images))
 	var parts []string // of text; images stand between them
 	switch {
 	case p.sentinel != "":

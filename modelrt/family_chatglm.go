@@ -10,7 +10,7 @@ import "math"
 func init() {
 	registerFamily("chatglm", family{
 		splices: []string{splicePads, spliceSentinel}, positions: positionsGLM, mask: maskPrefix, input: inputImage,
-		lay: func(p *places, _ []raster, _ []int32) {
+		lay: func(p *placing, _ []raster, _ []int32) {
 			last := int32(len(p.ids) - 1)
 			for i := range last {
 				p.position[i], p.upto[i] = [3]int32{i}, last

@@ -7,7 +7,7 @@ package modelrt
 func init() {
 	registerFamily("gemma3", family{
 		splices: []string{splicePads, spliceSentinel}, positions: positionsRope, mask: maskImage, input: inputImage,
-		lay: func(p *places, _ []raster, first []int32) {
+		lay: func(p *placing, _ []raster, first []int32) {
 			p.runs(first, func(_, from, to int) {
 				for i := from; i < to; i++ {
 					p.upto[i] = int32(to)

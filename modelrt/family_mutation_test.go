@@ -13,10 +13,10 @@ type mutation struct {
 }
 
 // layMutation spoils how prompts lie.
-func layMutation(name string, spoil func(p *places)) mutation {
+func layMutation(name string, spoil func(p *placing)) mutation {
 	return mutation{name, func(m *Model, _ *familyGolden) func() {
 		was := m.prompt.family
-		m.prompt.family.lay = func(p *places, images []raster, first []int32) {
+		m.prompt.family.lay = func(p *placing, images []raster, first []int32) {
 			if was.lay != nil {
 				was.lay(p, images, first)
 			}
@@ -28,14 +28,14 @@ func layMutation(name string, spoil func(p *places)) mutation {
 
 func familyMutations(t *testing.T, m *Model, g familyGolden) {
 	list := []mutation{
-		layMutation("positions", func(p *places) { // what follows the first few places is elsewhere
+		layMutation("positions", func(p *placing) { // what follows the first few places is elsewhere
 			for i := 3; i < len(p.position); i++ {
 				for c := range p.position[i] {
 					p.position[i][c] += 7
 				}
 			}
 		}),
-		layMutation("mask", func(p *places) { // some see too much, others too little
+		layMutation("mask", func(p *placing) { // some see too much, others too little
 			for i := range p.upto {
 				if int(p.upto[i]) == i+1 && i+2 < len(p.upto) {
 					p.upto[i] = int32(len(p.upto)) - 1
@@ -46,14 +46,14 @@ func familyMutations(t *testing.T, m *Model, g familyGolden) {
 		}),
 	}
 	if or(m.bundle.Manifest.Decoder.Mask, maskCausal) != maskCausal {
-		list = append(list, layMutation("causal mask", func(p *places) {
+		list = append(list, layMutation("causal mask", func(p *placing) {
 			for i := range p.upto {
 				p.upto[i] = int32(i + 1)
 			}
 		}))
 	}
 	if or(m.bundle.Manifest.Decoder.Positions, positionsRope) != positionsRope {
-		list = append(list, layMutation("plain positions", func(p *places) {
+		list = append(list, layMutation("plain positions", func(p *placing) {
 			for i := range p.position {
 				at := int32(i)
 				p.position[i] = [3]int32{at, at, at}

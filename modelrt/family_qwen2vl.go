@@ -12,7 +12,7 @@ func init() {
 }
 
 // layMrope: all embeddings of an image are at one time, at their rows and columns from there; what follows begins behind the largest of these.
-func layMrope(p *places, images []raster, first []int32) {
+func layMrope(p *placing, images []raster, first []int32) {
 	next, image := int32(0), -1
 	for i, e := range p.image {
 		if e < 0 {

@@ -157,7 +157,7 @@ func firstLogits(t testing.TB, m *Model, image []float32) []float32 {
 }
 
 // around are the tokens of a prompt before and after its image.
-func around(p *places) (before, after []int32) {
+func around(p *placing) (before, after []int32) {
 	for i, id := range p.ids {
 		switch {
 		case p.image[i] >= 0:

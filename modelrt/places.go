@@ -8,8 +8,8 @@ import (
 	"chatxray/pipeline"
 )
 
-// places says of each place of a prompt what stands there, where the model takes it to be, and how far it sees.
-type places struct {
+// placing says of each place of a prompt what stands there, where the model takes it to be, and how far it sees.
+type placing struct {
 	ids      []int32    // of the vocabulary; where an image's embedding stands, the token that stood there in training
 	image    []int32    // which of the images' embeddings, counted through all of them, stands at the place; -1 for the token's own
 	position [][3]int32 // of plain text three times the place
@@ -26,20 +26,20 @@ func (r raster) count() int { return r.rows * r.columns }
 const maxImages = 64
 
 // text appends tokens that are themselves.
-func (p *places) text(ids ...int32) {
+func (p *placing) text(ids ...int32) {
 	for _, id := range ids {
 		p.put(id, -1)
 	}
 }
 
-func (p *places) put(id, image int32) {
+func (p *placing) put(id, image int32) {
 	at := int32(len(p.ids))
 	p.ids, p.image = append(p.ids, id), append(p.image, image)
 	p.position, p.upto = append(p.position, [3]int32{at, at, at}), append(p.upto, at+1)
 }
 
 // at is how a place lies, of the prompt or of the answer behind it.
-func (p *places) at(place int) (position [3]int32, upto int32) {
+func (p *placing) at(place int) (position [3]int32, upto int32) {
 	n := len(p.ids)
 	if place < n {
 		return p.position[place], p.upto[place]
@@ -52,7 +52,7 @@ func (p *places) at(place int) (position [3]int32, upto int32) {
 }
 
 // whole is how many of the places from past on are fed at once where n are wanted: those that see each other are not parted.
-func (p *places) whole(past, n int) int {
+func (p *placing) whole(past, n int) int {
 	for i := past; i < past+n; i++ {
 		n = max(n, int(p.upto[i])-past)
 	}
@@ -61,7 +61,7 @@ func (p *places) whole(past, n int) int {
 
 // runs calls f for each stretch of places that hold an image's embeddings or stand among them: from its first embedding to behind its last.
 // first holds the number of each image's first embedding.
-func (p *places) runs(first []int32, f func(image, from, to int)) {
+func (p *placing) runs(first []int32, f func(image, from, to int)) {
 	for i, n := range first {
 		from, to := -1, -1
 		for at, e := range p.image {
@@ -79,7 +79,7 @@ func (p *places) runs(first []int32, f func(image, from, to int)) {
 }
 
 // keys names the places: equal keys after equal ones before have the same cache. embeds are the images' embeddings, each of hidden values.
-func (p *places) keys(embeds [][]float32, hidden int) []uint64 {
+func (p *placing) keys(embeds [][]float32, hidden int) []uint64 {
 	keys := make([]uint64, 0, len(p.ids))
 	var images []uint64
 	for _, e := range embeds {
@@ -125,7 +125,7 @@ func mixed(keys ...uint64) uint64 {
 }
 
 // check refuses a prompt that leaves no place for an answer.
-func (p *places) check(most int) error {
+func (p *placing) check(most int) error {
 	if len(p.ids) == 0 || p.image[len(p.ids)-1] >= 0 {
 		return fmt.Errorf("%w: a prompt must end in text", pipeline.ErrInvalid)
 	}

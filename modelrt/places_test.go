@@ -62,8 +62,8 @@ func TestLay(t *testing.T) {
 
 // Places have the same keys only where their caches are the same.
 func TestKeysOfPlaces(t *testing.T) {
-	plain := func() *places {
-		p := &places{step: [3]int32{1, 1, 1}}
+	plain := func() *placing {
+		p := &placing{step: [3]int32{1, 1, 1}}
 		p.text(5, 6)
 		p.put(0, 0)
 		p.put(0, 1)
@@ -83,7 +83,7 @@ func TestKeysOfPlaces(t *testing.T) {
 	if common(want, moved.keys(embeds(3), 2)) != 4 {
 		t.Error("another position has the same key")
 	}
-	block := func(last int32) *places {
+	block := func(last int32) *placing {
 		p := plain()
 		p.ids[3] = last
 		p.image[3] = -1

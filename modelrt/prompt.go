@@ -19,7 +19,7 @@ type prompt struct {
 	imageStart, imageEnd string
 	rowEnd               int32 // -1 for none
 
-	template *places // the template around an image of the size of the decoys
+	template *placing // the template around an image of the size of the decoys
 }
 
 // length is the number of places of the template around an image of the size of the decoys.

@@ -37,7 +37,7 @@ func (m *Model) usualSight(image []float32) *sight {
 
 // composed is a prompt ready for the engine.
 type composed struct {
-	places *places
+	places *placing
 	embeds []float32
 	keys   []uint64
 }
