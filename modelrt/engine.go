@@ -92,7 +92,7 @@ type text struct {
 	class    int       // of urgency, 0 before 1
 	keys     []uint64  // what stands at each place of the prompt; places with the same key and the same ones before have the same cache
 	prompt   []float32 // len(keys)×hidden
-	places   *placing   // how places lie; nil for plain text
+	places   *placing  // how places lie; nil for plain text
 	choose   func(logits []float32) (int32, float64, error)
 	take     func(id int32, logprob float64) (more bool) // must not wait
 	deadline time.Time
@@ -114,8 +114,8 @@ type text struct {
 type scoring struct {
 	ctx    context.Context
 	places *placing // how the held prompts lie, all alike; nil for plain text
-	past   int     // length of the held prompts
-	last   int32   // their last token
+	past   int      // length of the held prompts
+	last   int32    // their last token
 	ids    []int32
 	fed    []float32 // embeddings of last and of all ids but the last
 	next   int       // how many positions of all rows are done

@@ -58,6 +58,9 @@ const (
 	spliceRows        = "rows_with_newline"
 )
 
+// maxFrames is how often a patch may hold its part of the picture: models of videos want a still one twice.
+const maxFrames = 4
+
 // defaultFamily is that of manifests without the key.
 const defaultFamily = "llava"
 
@@ -151,7 +154,7 @@ func (m *Manifest) familyFaults() (faults []error) {
 	if f.input == inputPatches {
 		if p := m.Preprocess; p.Patch < 1 || m.Vision.PatchDim < 1 || m.Vision.PatchDim > maxWidth || p.Fit != "keep" && p.Fit != "area" {
 			fault(pipeline.ErrInvalid, "preprocess", "the family %s wants patch, vision.patch_dim and the fit keep or area", name)
-		} else if v := m.Vision.PatchDim; v%(p.Channels*p.Patch*p.Patch) != 0 {
+		} else if v := m.Vision.PatchDim; v%(p.Channels*p.Patch*p.Patch) != 0 || v > maxFrames*p.Channels*p.Patch*p.Patch {
 			fault(pipeline.ErrInvalid, "vision.patch_dim", "%d numbers are no patch of %d×%d in %d channels", v, p.Patch, p.Patch, p.Channels)
 		}
 		if v := m.Vision; len(v.Findings)+len(v.Views) > 0 {
@@ -167,6 +170,13 @@ func (m *Manifest) familyFaults() (faults []error) {
 func (p *prompt) lay(text string, images []raster) (*placing, error) {
 	if len(images) > maxImages {
 		return nil, fmt.Errorf("%w: %d images in one prompt; %d are taken", pipeline.ErrInvalid, len(images), maxImages)
+	}
+	total := 0
+	for _, r := range images {
+		total += r.count()
+	}
+	if total >= p.longest {
+		return nil, fmt.Errorf("%w: the images have %d tokens, which leaves none of decoder.max_length %d for an answer", pipeline.ErrInvalid, total, p.longest)
 	}
 	l, first := &placing{step: [3]int32{1, 1, 1}}, make([]int32, len(images))
 	var parts []string // of text; images stand between them

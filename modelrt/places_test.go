@@ -51,6 +51,7 @@ func TestLay(t *testing.T) {
 		{"no place", []raster{one}, "places for 0 images, there are 1"},
 		{two + "a" + two + "b", []raster{one}, "places for 2 images, there are 1"},
 		{strings.Repeat("too long ", 200), nil, "decoder.max_length 256"},
+		{strings.Repeat(two, 16) + "a", slices.Repeat([]raster{one}, 16), "the images have 256 tokens"},
 		{strings.Repeat(two, 65) + "a", slices.Repeat([]raster{one}, 65), "65 images"},
 		{"", nil, "must end in text"},
 	} {
@@ -124,6 +125,7 @@ func TestFamilyManifests(t *testing.T) {
 		{"qwen2vl", map[string]any{"preprocess/min_pixels": 0}, "max_pixels"},
 		{"qwen2vl", map[string]any{"preprocess/width": 50}, "50×48 is no size that the fit area makes"},
 		{"qwen2vl", map[string]any{"vision/patch_dim": 95}, "vision.patch_dim"},
+		{"qwen2vl", map[string]any{"vision/patch_dim": 48 * 5}, "vision.patch_dim"},
 		{"qwen2vl", map[string]any{"vision/findings": []string{"Edema"}}, "no findings"},
 		{"fuyu", map[string]any{"prompt/row_end": ""}, "prompt.row_end"},
 		{"fuyu", map[string]any{"preprocess/fit": "squash"}, "the fit keep or area"},
@@ -159,6 +161,16 @@ func TestOwnWeights(t *testing.T) {
 	}))
 	if _, err := Verify(dir); !errors.Is(err, pipeline.ErrInvalid) || !strings.Contains(err.Error(), "lies outside") {
 		t.Errorf("half the weights: %v", err)
+	}
+}
+
+// An image of more tokens than the decoder takes is refused before it is encoded, with numbers.
+func TestImageTooLarge(t *testing.T) {
+	m := openFamily(t, "fuyu")
+	m.bundle.Manifest.Decoder.MaxLength = 40
+	_, err := m.see(context.Background(), picture(make([]uint8, 48*64), 48, 64))
+	if !errors.Is(err, pipeline.ErrInvalid) || !strings.Contains(err.Error(), "48 tokens") {
+		t.Errorf("%v", err)
 	}
 }
 

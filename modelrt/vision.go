@@ -187,6 +187,10 @@ func (m *Model) lookAtPatches(c *call, img *pipeline.Image) (*sight, error) {
 		return nil, err
 	}
 	f := m.bundle.Manifest
+	if unit := f.Preprocess.unit(); (at.Width/unit)*(at.Height/unit) >= f.Decoder.MaxLength {
+		return nil, fmt.Errorf("%w image: it makes %d tokens, which leaves none of decoder.max_length %d for an answer",
+			pipeline.ErrInvalid, (at.Width/unit)*(at.Height/unit), f.Decoder.MaxLength)
+	}
 	pixels := make([]float32, f.Preprocess.Channels*at.Width*at.Height)
 	if err := m.pre.Into(pixels, img); err != nil {
 		return nil, err
