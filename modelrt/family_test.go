@@ -71,6 +71,7 @@ func openFamily(t testing.TB, name string) *Model {
 type familyRun struct {
 	features, logits []float32
 	ids, greedy      []int32
+	margins          []float32 // between the best logit and the next, token by token
 }
 
 const familyTokens = 64
@@ -101,6 +102,15 @@ func runFamily(ctx context.Context, m *Model, g familyGolden, i int) (*familyRun
 		if r.logits == nil {
 			r.logits = slices.Clone(logits)
 		}
+		best, next := float32(math.Inf(-1)), float32(math.Inf(-1))
+		for _, v := range logits {
+			if v > best {
+				best, next = v, best
+			} else {
+				next = max(next, v)
+			}
+		}
+		r.margins = append(r.margins, best-next)
 		return greedy(logits)
 	}, take: func(id int32, _ float64) bool {
 		r.greedy = append(r.greedy, id)
@@ -202,9 +212,18 @@ func familyBeginning(t *testing.T, m *Model, g familyGolden, name string) {
 	want := must(runFamily(context.Background(), openFamily(t, name), other, 0))
 	must(runFamily(context.Background(), m, g, 0))
 	got := must(runFamily(context.Background(), m, other, 0))
-	if !slices.Equal(got.greedy, want.greedy) || slices.Equal(got.greedy, g.Images[0].Greedy) {
+	if !got.same(want) || slices.Equal(got.greedy, g.Images[0].Greedy) {
 		t.Errorf("%v by itself, %v after a prompt that begins like it", want.greedy, got.greedy)
 	}
+}
+
+// same says whether two runs wrote the same, to where rounding decided: two tokens about as good as each other. Golden values have no such place.
+func (r *familyRun) same(o *familyRun) bool {
+	n := 0
+	for n < len(r.greedy) && n < len(o.greedy) && r.greedy[n] == o.greedy[n] {
+		n++
+	}
+	return n == len(r.greedy) && n == len(o.greedy) || n < len(r.greedy) && n < len(o.greedy) && r.margins[n] < 1e-4 && o.margins[n] < 1e-4
 }
 
 // Long prompts that are fed in pieces beside texts that are being written are what they are alone: pieces part no places that see each other.
@@ -234,8 +253,8 @@ func familyLong(t *testing.T, m *Model, g familyGolden, name string) {
 				got, err := runFamily(context.Background(), m, other, last)
 				if err != nil {
 					t.Error(err)
-				} else if !slices.Equal(got.greedy, want.greedy) {
-					t.Errorf("%d tokens of prompt: %v alone, %v beside others", len(want.ids), want.greedy, got.greedy)
+				} else if !got.same(want) {
+					t.Errorf("%d tokens of prompt: %v alone, %v beside others, margins %v", len(want.ids), want.greedy, got.greedy, got.margins)
 				}
 			}
 		})
