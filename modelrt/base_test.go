@@ -94,8 +94,8 @@ func baseParity(t *testing.T, m *Model) {
 	if want.Manifest != m.bundle.Digest {
 		t.Fatalf("testdata/base.json is of the bundle with the digest %s, this one has %s: run testdata/reference.py", want.Manifest, m.bundle.Digest)
 	}
-	if !slices.Equal(m.prompt.before, want.Before) || !slices.Equal(m.prompt.after, want.After) {
-		t.Errorf("prompt %v, %v; want %v, %v", m.prompt.before, m.prompt.after, want.Before, want.After)
+	if before, after := around(m.prompt.template); !slices.Equal(before, want.Before) || !slices.Equal(after, want.After) {
+		t.Errorf("prompt %v, %v; want %v, %v", before, after, want.Before, want.After)
 	}
 	seen := must(m.see(context.Background(), shades(m.bundle.Manifest.Preprocess.Width)))
 	logits := firstLogits(t, m, seen.image)

@@ -47,7 +47,7 @@ func BenchmarkDecode(b *testing.B) {
 			return err
 		}
 		next.clear()
-		next.add(0, place, row, 1)
+		next.add(0, place, row, 1, nil)
 		next.want()
 		return m.decoder.run(c, &next)
 	}

@@ -139,12 +139,12 @@ func (b *Bundle) contentFaults() (faults []error) {
 	}
 	for i := range m.Base.Forms {
 		form := &m.Base.Forms[i]
-		layout, err := readLayout(b.path(form.Layout), form.WeightsBytes)
+		layout, weights, err := b.weights(form)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", form.Layout, err))
 		}
 		for _, g := range m.languageContract(form, layout) {
-			compare(g, form.WeightsBytes)
+			compare(g, weights)
 		}
 		if m.Base.LoRA != "" {
 			if _, err := readLoRA(b.path(m.Base.LoRA), layout); err != nil {
@@ -152,13 +152,24 @@ func (b *Bundle) contentFaults() (faults []error) {
 			}
 		}
 	}
-	if _, err := b.decoys(); err != nil {
-		faults = append(faults, fmt.Errorf("%s: %w", m.Evidence.Decoys, err))
+	if m.sighted() {
+		if _, err := b.decoys(); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", m.Evidence.Decoys, err))
+		}
 	}
 	if _, err := b.prompt(); err != nil {
 		faults = append(faults, err)
 	}
 	return faults
+}
+
+// weights returns the layout of a form's weights.bin and its size. The bundle's own weights have no layout.
+func (b *Bundle) weights(form *Form) ([]slot, int64, error) {
+	if b.Manifest.Base.Part == "" {
+		return nil, b.Manifest.Files[weightsName].Bytes, nil
+	}
+	layout, err := readLayout(b.path(form.Layout), form.WeightsBytes)
+	return layout, form.WeightsBytes, err
 }
 
 // readBounded reads a file of at most limit bytes.

@@ -37,7 +37,12 @@ func floatPort(dims ...int64) port { return port{elementFloat32, dims} }
 // imageContract gives the borders of the vision graph and the adapter (docs/bundle.md, "Graphs").
 func (m *Manifest) imageContract() []graphContract {
 	d, v, floats := m.Decoder, m.Vision, floatPort
-
+	if !m.sighted() {
+		return nil
+	}
+	if m.bySize() {
+		return m.patchContract()
+	}
 	vision := newContract(m.Graphs.Vision,
 		map[string]port{"pixel_values": floats(open, size(m.Preprocess.Channels), size(m.Preprocess.Height), size(m.Preprocess.Width))},
 		map[string]port{"image_features": floats(open, size(v.FeatureTokens), size(v.FeatureDim))})
@@ -51,6 +56,21 @@ func (m *Manifest) imageContract() []graphContract {
 		map[string]port{"image_features": floats(open, size(v.FeatureTokens), size(v.FeatureDim))},
 		map[string]port{"image_embeds": floats(open, size(v.ImageTokens), size(d.Hidden))})
 	return []graphContract{vision, adapter}
+}
+
+// patchContract is for images of any size: N and T follow from it.
+func (m *Manifest) patchContract() (graphs []graphContract) {
+	d, v, floats := m.Decoder, m.Vision, floatPort
+	if m.Graphs.Vision != "" {
+		in := map[string]port{"patches": floats(open, size(v.PatchDim)), "at": {elementInt64, []int64{open, 2}}}
+		if v.Window > 0 {
+			in["window"] = port{elementInt64, []int64{open}}
+		}
+		graphs = append(graphs, newContract(m.Graphs.Vision, in, map[string]port{"image_features": floats(1, open, size(v.FeatureDim))}))
+	}
+	return append(graphs, newContract(m.Graphs.Adapter,
+		map[string]port{"image_features": floats(1, open, size(v.FeatureDim))},
+		map[string]port{"image_embeds": floats(1, open, size(d.Hidden))}))
 }
 
 // languageContract gives the borders of the graphs of a form.
@@ -93,9 +113,16 @@ func (m *Manifest) flatContract(form *Form, layout []slot) []graphContract {
 	decoder := newContract(form.Decoder, map[string]port{
 		"inputs_embeds": floats(open, size(d.Hidden)),
 		"slot":          places, "at": places, "upto": places,
-		"cos": floats(open, size(d.HeadDim/2)), "sin": floats(open, size(d.HeadDim/2)),
 		"logits_indices": {elementInt64, []int64{open}},
 	}, map[string]port{"logits": floats(open, size(d.Vocab))})
+	if d.Positions == positionsAbsolute {
+		decoder.inputs["positions"] = port{elementInt64, []int64{open}}
+	} else {
+		decoder.inputs["cos"], decoder.inputs["sin"] = floats(open, size(d.rotary()/2)), floats(open, size(d.rotary()/2))
+	}
+	if d.RopeThetaLocal > 0 {
+		decoder.inputs["cos_local"], decoder.inputs["sin_local"] = decoder.inputs["cos"], decoder.inputs["sin"]
+	}
 	for l := range d.Layers {
 		for _, c := range []string{"keys", "values"} {
 			dim := d.HeadDim

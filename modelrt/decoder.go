@@ -2,6 +2,7 @@ package modelrt
 
 import (
 	"fmt"
+	"slices"
 
 	"chatxray/pipeline"
 )
@@ -23,8 +24,11 @@ type batch struct {
 	x      []float32 // tokens×hidden
 	slot   []int32
 	at     []int32   // a token's place in its slot
+	upto   []int32   // the place behind the last that it sees
 	wanted []int64   // the tokens after which logits are wanted, ascending
 	logits []float32 // wanted×vocab, set by run
+
+	position [][3]int32 // what rotary positions are made of, or learned ones looked up by; of plain text three times the place
 }
 
 func (b *batch) tokens() int { return len(b.slot) }
@@ -32,14 +36,20 @@ func (b *batch) tokens() int { return len(b.slot) }
 // clear empties b and keeps its memory.
 func (b *batch) clear() {
 	b.x, b.slot, b.at, b.wanted, b.logits = b.x[:0], b.slot[:0], b.at[:0], b.wanted[:0], nil
+	b.upto, b.position = b.upto[:0], b.position[:0]
 }
 
-// add appends the text x, n×hidden, of a slot whose places before past are filled.
-func (b *batch) add(slot, past int, x []float32, n int) {
+// add appends the text x, n×hidden, of a slot whose places before past are filled. l says how its places lie; without it they are plain text.
+func (b *batch) add(slot, past int, x []float32, n int, l *placing) {
 	b.x = append(b.x, x...)
 	for i := range n {
-		b.slot = append(b.slot, int32(slot))
-		b.at = append(b.at, int32(past+i))
+		at := int32(past + i)
+		position, upto := [3]int32{at, at, at}, at+1
+		if l != nil {
+			position, upto = l.at(past + i)
+		}
+		b.slot, b.at = append(b.slot, int32(slot)), append(b.at, at)
+		b.position, b.upto = append(b.position, position), append(b.upto, upto)
 	}
 }
 
@@ -52,6 +62,9 @@ func (b *batch) check(slots, capacity, hidden int) error {
 		return fmt.Errorf("%w: a batch of %d tokens with %d values", pipeline.ErrModel, len(b.slot), len(b.x))
 	}
 	for i, s := range b.slot {
+		if u := b.upto[i]; u <= b.at[i] || int(u) > capacity || slices.Min(b.position[i][:]) < 0 || int(slices.Max(b.position[i][:])) >= capacity {
+			return fmt.Errorf("%w: place %d of slot %d sees up to %d and is at %v, in a cache of %d", pipeline.ErrModel, b.at[i], s, u, b.position[i], capacity)
+		}
 		if s < 0 || int(s) >= slots || b.at[i] < 0 || int(b.at[i]) >= capacity {
 			return fmt.Errorf("%w: place %d of slot %d in a cache of %d slots of %d", pipeline.ErrModel, b.at[i], s, slots, capacity)
 		}

@@ -2,9 +2,9 @@ package modelrt
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
+	"sync"
 
 	ort "github.com/yalue/onnxruntime_go"
 
@@ -20,17 +20,20 @@ type flat struct {
 	embed, graph    *graph
 	tensors         tensors
 	fixed           []ort.Value // caches and LoRA, in the order of the graph's inputs after those of a feed
-	cos, sin        []float32   // [capacity, head_dim/2]
+	rotaries        []*rotary   // of all layers, or of full and of local ones; none where positions are learned
 	feeds           map[[2]int]*flatFeed
+	looking         sync.Mutex // held by who uses what follows
 	lookups         map[int]*flatLookup
 	logits          []float32 // of long runs
 }
 
 // flatFeed is the tensors of a run of T tokens and M logits.
 type flatFeed struct {
-	x, cos, sin    *ort.Tensor[float32]
+	x              *ort.Tensor[float32]
+	turns          []*ort.Tensor[float32] // cosines and sines of each rotary
 	slot, at, upto *ort.Tensor[int32]
 	wanted         *ort.Tensor[int64]
+	positions      *ort.Tensor[int64] // learned ones
 	logits         *ort.Tensor[float32]
 	run            *kernel.Run
 	made           tensors
@@ -63,8 +66,16 @@ func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, th
 	if f.embed, err = r.load(dir+"/"+form.Embed, []string{"input_ids"}, []string{"inputs_embeds"}, 1, false); err != nil {
 		return nil, err
 	}
-	in := []string{"inputs_embeds", "cos", "sin", "slot", "at", "upto", "logits_indices"}
 	d := m.Decoder
+	f.rotaries = rotariesOf(d, capacity)
+	in := []string{"inputs_embeds", "slot", "at", "upto", "logits_indices"}
+	for i := range f.rotaries {
+		suffix := [2]string{"", "_local"}[i]
+		in = append(in, "cos"+suffix, "sin"+suffix)
+	}
+	if len(f.rotaries) == 0 {
+		in = append(in, "positions")
+	}
 	values := (d.HeadDim + kernel.KeyBlock - 1) / kernel.KeyBlock * kernel.KeyBlock
 	for l := range d.Layers {
 		in = append(in, "keys"+strconv.Itoa(l), "values"+strconv.Itoa(l))
@@ -83,7 +94,6 @@ func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, th
 	if f.graph, err = r.load(dir+"/"+form.Decoder, append(in, names...), []string{"logits"}, 1, false); err != nil {
 		return nil, err
 	}
-	f.rope()
 	return f, nil
 }
 
@@ -93,7 +103,7 @@ func (f *flat) adapt(b *Bundle, form *Form, dir string) (names []string, err err
 	if err != nil {
 		return nil, err
 	}
-	layout, err := readLayout(b.path(form.Layout), form.WeightsBytes)
+	layout, _, err := b.weights(form)
 	if err != nil {
 		return nil, err
 	}
@@ -125,18 +135,6 @@ func (f *flat) adapt(b *Bundle, form *Form, dir string) (names []string, err err
 	return names, nil
 }
 
-// rope fills the tables of the rotary positions: place p turns pair i by p·theta^(-2i/head_dim).
-func (f *flat) rope() {
-	half := f.shape.HeadDim / 2
-	f.cos, f.sin = make([]float32, f.capacity*half), make([]float32, f.capacity*half)
-	for p := range f.capacity {
-		for i := range half {
-			angle := float64(p) * math.Pow(f.shape.RopeTheta, -float64(2*i)/float64(f.shape.HeadDim))
-			f.cos[p*half+i], f.sin[p*half+i] = float32(math.Cos(angle)), float32(math.Sin(angle))
-		}
-	}
-}
-
 func (f *flat) close() {
 	f.graph.close()
 	f.embed.close()
@@ -150,6 +148,8 @@ func (f *flat) close() {
 }
 
 func (f *flat) lookup(c *call, ids []int32, dst []float32) error {
+	f.looking.Lock()
+	defer f.looking.Unlock()
 	l, err := f.lookupOf(len(ids))
 	if err != nil {
 		return err
@@ -233,11 +233,14 @@ func (f *flat) run(c *call, b *batch) error {
 	copy(feed.slot.GetData(), b.slot)
 	copy(feed.at.GetData(), b.at)
 	copy(feed.wanted.GetData(), b.wanted)
-	half, upto := f.shape.HeadDim/2, feed.upto.GetData()
-	for i, at := range b.at {
-		upto[i] = at + 1
-		copy(feed.cos.GetData()[i*half:][:half], f.cos[int(at)*half:])
-		copy(feed.sin.GetData()[i*half:][:half], f.sin[int(at)*half:])
+	copy(feed.upto.GetData(), b.upto)
+	for i, r := range f.rotaries {
+		r.fill(feed.turns[2*i].GetData(), feed.turns[2*i+1].GetData(), b.position)
+	}
+	if feed.positions != nil {
+		for i, p := range b.position {
+			feed.positions.GetData()[i] = int64(p[0])
+		}
 	}
 	b.logits = feed.logits.GetData()
 	return c.repeat(f.graph, feed.run)
@@ -271,21 +274,33 @@ func (f *flat) feed(tokens, wanted int) (*flatFeed, error) {
 
 func (f *flat) newFeed(tokens, wanted int, logits []float32) (*flatFeed, error) {
 	feed := &flatFeed{}
-	t, n, half := &feed.made, int64(tokens), f.shape.HeadDim/2
+	t, n := &feed.made, int64(tokens)
 	feed.x = newTensor(t, make([]float32, tokens*f.shape.Hidden), n, int64(f.shape.Hidden))
-	feed.cos = newTensor(t, make([]float32, tokens*half), n, int64(half))
-	feed.sin = newTensor(t, make([]float32, tokens*half), n, int64(half))
+	for _, r := range f.rotaries {
+		for range 2 {
+			feed.turns = append(feed.turns, newTensor(t, make([]float32, tokens*r.half), n, int64(r.half)))
+		}
+	}
 	feed.slot = newTensor(t, make([]int32, tokens), n)
 	feed.at = newTensor(t, make([]int32, tokens), n)
 	feed.upto = newTensor(t, make([]int32, tokens), n)
 	feed.wanted = newTensor(t, make([]int64, wanted), int64(wanted))
+	if len(f.rotaries) == 0 {
+		feed.positions = newTensor(t, make([]int64, tokens), n)
+	}
 	feed.logits = newTensor(t, logits, int64(wanted), int64(f.shape.Vocab))
 	if t.err != nil {
 		t.destroy()
 		return nil, t.err
 	}
-	in := append([]ort.Value{feed.x, feed.cos, feed.sin, feed.slot, feed.at, feed.upto, feed.wanted}, f.fixed...)
-	run, err := f.graph.prepare(in, []ort.Value{feed.logits})
+	in := []ort.Value{feed.x, feed.slot, feed.at, feed.upto, feed.wanted}
+	for _, turn := range feed.turns {
+		in = append(in, turn)
+	}
+	if feed.positions != nil {
+		in = append(in, feed.positions)
+	}
+	run, err := f.graph.prepare(append(in, f.fixed...), []ort.Value{feed.logits})
 	if err != nil {
 		t.destroy()
 		return nil, err

@@ -92,6 +92,7 @@ type text struct {
 	class    int       // of urgency, 0 before 1
 	keys     []uint64  // what stands at each place of the prompt; places with the same key and the same ones before have the same cache
 	prompt   []float32 // len(keys)×hidden
+	places   *placing  // how places lie; nil for plain text
 	choose   func(logits []float32) (int32, float64, error)
 	take     func(id int32, logprob float64) (more bool) // must not wait
 	deadline time.Time
@@ -112,8 +113,9 @@ type text struct {
 // scoring asks how likely ids are after each held prompt.
 type scoring struct {
 	ctx    context.Context
-	past   int   // length of the held prompts
-	last   int32 // their last token
+	places *placing // how the held prompts lie, all alike; nil for plain text
+	past   int      // length of the held prompts
+	last   int32    // their last token
 	ids    []int32
 	fed    []float32 // embeddings of last and of all ids but the last
 	next   int       // how many positions of all rows are done
@@ -159,11 +161,14 @@ func (e *engine) queue(t *text) error {
 
 // score returns the log-probability (natural logarithm) of each of ids after each held prompt. The prompts have the same length past and the
 // same last token.
-func (e *engine) score(ctx context.Context, past int, last int32, ids []int32) ([][]float64, time.Duration, error) {
+func (e *engine) score(ctx context.Context, l *placing, past int, last int32, ids []int32) ([][]float64, time.Duration, error) {
+	if e.held == 0 {
+		return nil, 0, fmt.Errorf("%w: this model takes no images, nothing compares them", pipeline.ErrUnsupported)
+	}
 	if len(ids) == 0 || past < 1 || past+len(ids) > e.capacity+1 {
 		return nil, 0, fmt.Errorf("%w: a text of %d tokens to score", pipeline.ErrInvalid, len(ids))
 	}
-	s := &scoring{ctx: ctx, past: past, last: last, ids: ids, rows: make([][]float64, e.held), done: make(chan struct{})}
+	s := &scoring{ctx: ctx, places: l, past: past, last: last, ids: ids, rows: make([][]float64, e.held), done: make(chan struct{})}
 	for i := range s.rows {
 		s.rows[i] = make([]float64, len(ids))
 	}
@@ -358,7 +363,7 @@ func (e *engine) step() {
 	writing := 0
 	for _, t := range e.active {
 		if t.began {
-			b.add(t.slot, t.past, rows[writing*e.hidden:][:e.hidden], 1)
+			b.add(t.slot, t.past, rows[writing*e.hidden:][:e.hidden], 1, t.places)
 			writing++
 			b.want()
 			e.takers = append(e.takers, taker{text: t})
@@ -370,7 +375,10 @@ func (e *engine) step() {
 	}
 	for _, t := range e.active {
 		if n := min(piece, len(t.keys)-t.past); !t.began && n > 0 {
-			b.add(t.slot, t.past, t.prompt[t.past*e.hidden:(t.past+n)*e.hidden], n)
+			if t.places != nil {
+				n = t.places.whole(t.past, n)
+			}
+			b.add(t.slot, t.past, t.prompt[t.past*e.hidden:(t.past+n)*e.hidden], n, t.places)
 			piece -= n
 			if t.past+n == len(t.keys) {
 				b.want()
@@ -418,7 +426,7 @@ func (e *engine) addScoring(s *scoring, n int) int {
 	each = min(each, len(s.ids)-from)
 	for row := range e.held {
 		for i := range each {
-			e.batch.add(len(e.slots)+row, s.past-1+from+i, s.fed[(from+i)*e.hidden:][:e.hidden], 1)
+			e.batch.add(len(e.slots)+row, s.past-1+from+i, s.fed[(from+i)*e.hidden:][:e.hidden], 1, s.places)
 			e.batch.want()
 			e.takers = append(e.takers, taker{scoring: s, row: row, at: from + i})
 		}

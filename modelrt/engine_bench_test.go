@@ -66,7 +66,8 @@ func BenchmarkEngine(b *testing.B) {
 		began := time.Now()
 		var at time.Duration
 		seen := must(m.see(ctx, shades(500+seed)))
-		t := &text{ctx: ctx, prompt: m.embeds(seen.image), keys: m.prompt.keys(seen.image), choose: greedy, take: func(int32, float64) bool {
+		said := must(m.composeFor(ctx, m.bundle.Manifest.Prompt.Template, []*sight{seen}))
+		t := &text{ctx: ctx, prompt: said.embeds, keys: said.keys, places: said.places, choose: greedy, take: func(int32, float64) bool {
 			at = time.Since(began)
 			return false
 		}}
@@ -135,7 +136,8 @@ func BenchmarkEngine(b *testing.B) {
 		began := time.Now()
 		seen := must(m.see(ctx, shades(700+i)))
 		encoding := time.Since(began).Seconds()
-		keys, prompt := more(m.prompt.keys(seen.image), m.embeds(seen.image), question)
+		said := must(m.composeFor(ctx, m.bundle.Manifest.Prompt.Template, []*sight{seen}))
+		keys, prompt := more(said.keys, said.embeds, question)
 		one, answer := turn(keys, prompt)
 		keys, prompt = more(keys, prompt, append(answer, question...))
 		two, _ := turn(keys, prompt)

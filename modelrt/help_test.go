@@ -143,12 +143,31 @@ func firstLogits(t testing.TB, m *Model, image []float32) []float32 {
 	c := must(begin(context.Background()))
 	defer c.end()
 	var b batch
-	b.add(0, 0, m.embeds(image), m.prompt.length())
+	said, err := m.compose(c, m.bundle.Manifest.Prompt.Template, []*sight{m.usualSight(image)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.add(0, 0, said.embeds, len(said.keys), said.places)
 	b.want()
 	if err := m.decoder.run(c, &b); err != nil {
 		t.Fatal(err)
 	}
 	return slices.Clone(b.logits)
+}
+
+// around are the tokens of a prompt before and after its image.
+func around(p *placing) (before, after []int32) {
+	for i, id := range p.ids {
+		switch {
+		case p.image[i] >= 0:
+			after = nil
+		case slices.Max(p.image[:i+1]) < 0:
+			before = append(before, id)
+		default:
+			after = append(after, id)
+		}
+	}
+	return before, after
 }
 
 // rows are the log-probabilities of an answer under its image, each decoy and the blank image.

@@ -21,6 +21,7 @@ type Manifest struct {
 	IntendedUse  string          `json:"intended_use"`
 	TrainingData string          `json:"training_data"`
 	Languages    []string        `json:"languages"`
+	Family       string          `json:"family"` // "llava", also when empty
 	Patients     Patients        `json:"patients"`
 	Preprocess   Preprocess      `json:"preprocess"`
 	Graphs       Graphs          `json:"graphs"`
@@ -33,6 +34,7 @@ type Manifest struct {
 	Report       ReportFormat    `json:"report"`
 	Evidence     EvidenceFile    `json:"evidence"`
 	Labels       []string        `json:"labels"`
+	Boxes        Boxes           `json:"boxes"`
 	Files        map[string]File `json:"files"`
 }
 
@@ -41,7 +43,8 @@ type Patients struct {
 	MinAgeYears int `json:"min_age_years"` // 0 for no limit, also when absent
 }
 
-// Graphs names the ONNX graphs around the language model, which is in Base.
+// Graphs names the ONNX graphs around the language model, which is in Base. A model without a vision encoder has no vision graph: its
+// adapter takes the patches themselves. A model of text has neither.
 type Graphs struct {
 	Vision  string `json:"vision"`
 	Adapter string `json:"adapter"`
@@ -49,6 +52,9 @@ type Graphs struct {
 
 // Vision gives the shapes of the vision graph and of the adapter.
 type Vision struct {
+	Input         string    `json:"input"`     // "image", also when empty, "patches" or "none"
+	PatchDim      int       `json:"patch_dim"` // numbers of a patch
+	Window        int       `json:"window"`    // side of the vision graph's windows, in embeddings; 0 for none
 	FeatureTokens int       `json:"feature_tokens"`
 	FeatureDim    int       `json:"feature_dim"`
 	ImageTokens   int       `json:"image_tokens"`
@@ -67,13 +73,27 @@ type Decoder struct {
 	Vocab     int     `json:"vocab"`
 	MaxLength int     `json:"max_length"` // tokens of prompt and answer
 	RopeTheta float64 `json:"rope_theta"` // base of the rotary positions of flat forms
-	Positions string  `json:"positions"`  // "rope-1d", also when empty
-	Mask      string  `json:"mask"`       // "causal", also when empty
+	Positions string  `json:"positions"`  // "rope-1d", also when empty; "mrope-3d", "glm-2d" or "absolute"
+	Mask      string  `json:"mask"`       // "causal", also when empty; "prefix" or "image-bidirectional"
+
+	Rotary         int     `json:"rotary"`           // numbers of a head that rotary positions turn; 0 for all
+	RopeFactor     float64 `json:"rope_factor"`      // positions are divided by it; 0 for 1. Not those of local layers
+	RopeThetaLocal float64 `json:"rope_theta_local"` // base of layers that see a window; 0 where there are none with a base of their own
+	RopeSections   []int   `json:"rope_sections"`    // of mrope-3d: pairs of a head turned by time, row and column
 }
 
-// Base says how the language model is made of a base model.
+// rotary is how many numbers of a head are turned.
+func (d Decoder) rotary() int {
+	if d.Rotary == 0 {
+		return d.HeadDim
+	}
+	return d.Rotary
+}
+
+// Base says how the language model is made of a base model, or, without a Part, that its weights are the bundle's own: in its graphs, or in
+// a weights.bin that is one of the bundle's files.
 type Base struct {
-	Part  string `json:"part"` // name of the run-time part that is the base model, a GGUF file
+	Part  string `json:"part"` // name of the run-time part that is the base model, a GGUF file; empty for none
 	LoRA  string `json:"lora"` // empty for none
 	Forms []Form `json:"forms"`
 }
@@ -120,9 +140,14 @@ type TokenizerFile struct {
 
 // Prompt is the text around the image.
 type Prompt struct {
-	Splice   string `json:"splice"` // "replace_sentinel"
+	Splice   string `json:"splice"` // "replace_sentinel", "overwrite_pads", "prepend" or "rows_with_newline"
 	Sentinel string `json:"sentinel"`
 	Template string `json:"template"` // holds Sentinel once
+
+	ImageToken string `json:"image_token"` // stands at every place of an image in the ids; may be empty
+	ImageStart string `json:"image_start"` // text before an image
+	ImageEnd   string `json:"image_end"`   // and after it
+	RowEnd     string `json:"row_end"`     // token after each row of an image's embeddings
 }
 
 // Generation bounds the answer.

@@ -67,9 +67,8 @@ func (m *Manifest) faults() (faults []error) {
 	if err := m.Preprocess.Validate(); err != nil {
 		faults = append(faults, err)
 	}
-	if m.Preprocess.Fit == "keep" {
-		fault(pipeline.ErrUnsupported, "preprocess.fit", "\"keep\" makes tensors of any size, and this program runs vision graphs of one size")
-	}
+	faults = append(faults, m.familyFaults()...)
+	own := m.Base.Part == ""
 
 	graphs := map[string]string{}
 	graphFile := func(key, name string) {
@@ -85,7 +84,9 @@ func (m *Manifest) faults() (faults []error) {
 	for _, g := range []struct{ key, name string }{
 		{"graphs.vision", m.Graphs.Vision}, {"graphs.adapter", m.Graphs.Adapter},
 	} {
-		graphFile(g.key, g.name)
+		if absent := !m.sighted() || m.bySize() && g.key == "graphs.vision"; !absent || g.name != "" {
+			graphFile(g.key, g.name)
+		}
 	}
 	if len(m.Base.Forms) == 0 || len(m.Base.Forms) > maxForms {
 		fault(pipeline.ErrInvalid, "base.forms", "%d forms: 1 to %d are read", len(m.Base.Forms), maxForms)
@@ -101,22 +102,30 @@ func (m *Manifest) faults() (faults []error) {
 		one(key+": kind", f.Kind, KindFlat, KindGQA)
 		graphFile(key+": embed", f.Embed)
 		graphFile(key+": decoder", f.Decoder)
-		listed(key+": layout", f.Layout)
+		if own && (f.Layout != "" || f.WeightsBytes != 0 || f.WeightsSHA256 != "" || f.Kind != KindFlat) {
+			fault(pipeline.ErrInvalid, key, "has a layout or a kind that are for weights made of a base model, and there is no base.part")
+		}
+		if f.Kind == KindGQA && (m.Family != "" || m.Decoder.rotary() != m.Decoder.HeadDim || m.Decoder.RopeThetaLocal != 0) {
+			fault(pipeline.ErrUnsupported, key+": kind", "%s knows plain positions and masks only", KindGQA)
+		}
+		if !own {
+			listed(key+": layout", f.Layout)
+		}
 		if s := f.WeightsSHA256; s != "" {
 			var d pipeline.Digest
 			if err := d.UnmarshalText([]byte(s)); err != nil {
 				fault(pipeline.ErrInvalid, key+": weights_sha256", "%v", err)
 			}
 		}
-		if f.Kind == KindFlat && !(m.Decoder.RopeTheta >= 1 && m.Decoder.RopeTheta <= 1e12) {
+		if f.Kind == KindFlat && m.Decoder.Positions != positionsAbsolute && !(m.Decoder.RopeTheta >= 1 && m.Decoder.RopeTheta <= 1e12) {
 			fault(pipeline.ErrInvalid, "decoder.rope_theta", "%v is not from 1 to 1e12", m.Decoder.RopeTheta)
 		}
-		if f.WeightsBytes < 1 || f.WeightsBytes > maxWeights {
+		if !own && f.WeightsBytes < 1 || f.WeightsBytes > maxWeights {
 			fault(pipeline.ErrInvalid, key+": weights_bytes", "%d is out of range", f.WeightsBytes)
 		}
 	}
 	for name, f := range m.Files {
-		if !filepath.IsLocal(filepath.FromSlash(name)) || strings.ContainsAny(name, `\:`) || name == manifestName || filepath.Base(name) == weightsName {
+		if !filepath.IsLocal(filepath.FromSlash(name)) || strings.ContainsAny(name, `\:`) || name == manifestName || filepath.Base(name) == weightsName && !(own && name == weightsName) {
 			fault(pipeline.ErrInvalid, "files", "%q is no file of the folder that a manifest may name", name)
 		}
 		if f.Bytes < 0 || f.Bytes > maxWeights {
@@ -127,9 +136,11 @@ func (m *Manifest) faults() (faults []error) {
 		}
 	}
 
-	within("vision.feature_tokens", m.Vision.FeatureTokens, maxTokens)
-	within("vision.feature_dim", m.Vision.FeatureDim, maxWidth)
-	within("vision.image_tokens", m.Vision.ImageTokens, maxTokens)
+	if m.sighted() {
+		within("vision.feature_tokens", m.Vision.FeatureTokens, maxTokens)
+		within("vision.feature_dim", m.Vision.FeatureDim, maxWidth)
+		within("vision.image_tokens", m.Vision.ImageTokens, maxTokens)
+	}
 	labels("vision.findings", m.Vision.Findings)
 	views := map[string]bool{}
 	for _, v := range m.Vision.Views {
@@ -173,23 +184,16 @@ func (m *Manifest) faults() (faults []error) {
 	product("vision.feature_dim", "the features of an image", maxFeatures, m.Vision.FeatureTokens, m.Vision.FeatureDim)
 	product("decoder.hidden", "the embeddings of a prompt", maxFeatures, m.Decoder.MaxLength, m.Decoder.Hidden)
 	product("decoder.max_length", "the KV cache", maxCache, 2, m.Decoder.Layers, m.Decoder.KVHeads, m.Decoder.HeadDim, m.Decoder.MaxLength)
-	one("decoder.positions", m.Decoder.Positions, "rope-1d", "")
-	one("decoder.mask", m.Decoder.Mask, "causal", "")
 
-	said("base.part", m.Base.Part)
 	if m.Base.LoRA != "" {
 		listed("base.lora", m.Base.LoRA)
+		if own {
+			fault(pipeline.ErrUnsupported, "base.lora", "is added to a base model, and there is no base.part")
+		}
 	}
 
 	one("tokenizer.type", m.Tokenizer.Type, token.Kinds()...)
 	listed("tokenizer.file", m.Tokenizer.File)
-	one("prompt.splice", m.Prompt.Splice, "replace_sentinel")
-	said("prompt.sentinel", m.Prompt.Sentinel)
-	if m.Prompt.Sentinel != "" {
-		if n := strings.Count(m.Prompt.Template, m.Prompt.Sentinel); n != 1 {
-			fault(pipeline.ErrInvalid, "prompt.template", "holds the sentinel %d times, not once", n)
-		}
-	}
 	within("generation.max_new_tokens", m.Generation.MaxNewTokens, maxTokens)
 	if len(m.Generation.StopTokens) == 0 {
 		fault(pipeline.ErrInvalid, "generation.stop_tokens", "is empty: the model could not end its report")
@@ -199,7 +203,9 @@ func (m *Manifest) faults() (faults []error) {
 			fault(pipeline.ErrInvalid, "generation.stop_strings", "holds an empty string")
 		}
 	}
-	listed("evidence.decoys", m.Evidence.Decoys)
+	if m.sighted() {
+		listed("evidence.decoys", m.Evidence.Decoys)
+	}
 	labels("labels", m.Labels)
 	if len(m.Labels) == 0 {
 		fault(pipeline.ErrInvalid, "labels", "is empty")

@@ -20,10 +20,12 @@ func tinyManifest(t testing.TB) []byte {
 }
 
 // edited is the tiny manifest with keys set ("decoder.layers": 3) or, where the value is nil, removed.
-func edited(t testing.TB, changes map[string]any) []byte {
+func edited(t testing.TB, changes map[string]any) []byte { return changed(t, tinyManifest(t), changes) }
+
+func changed(t testing.TB, manifest []byte, changes map[string]any) []byte {
 	t.Helper()
 	var m map[string]any
-	if err := json.Unmarshal(tinyManifest(t), &m); err != nil {
+	if err := json.Unmarshal(manifest, &m); err != nil {
 		t.Fatal(err)
 	}
 	for path, v := range changes {

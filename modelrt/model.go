@@ -68,8 +68,6 @@ type Model struct {
 	scores   *ort.Tensor[float32] // [1, F], nil without findings
 	views    *ort.Tensor[float32] // [1, V], nil without views
 	image    *ort.Tensor[float32] // [1, T, Dm]
-	before   []float32            // embeddings of the prompt's text before the image
-	after    []float32            // and behind it
 }
 
 // Open verifies the bundle in dir, makes its weights where the cache lacks them, loads its graphs and runs the prompts of the
@@ -86,9 +84,11 @@ func Open(ctx context.Context, r *Runtime, dir string, o Options) (*Model, error
 	if err != nil {
 		return nil, err
 	}
-	base, err := o.Base(ctx, b.Manifest.Base.Part)
-	if err != nil {
-		return nil, fmt.Errorf("bundle %s: its base model: %w", b.Manifest.Name, err)
+	base := ""
+	if part := b.Manifest.Base.Part; part != "" {
+		if base, err = o.Base(ctx, part); err != nil {
+			return nil, fmt.Errorf("bundle %s: its base model: %w", b.Manifest.Name, err)
+		}
 	}
 	prepare := BaseModel{Path: base, Cache: o.Cache, Progress: o.Progress}
 	m, err := loadModel(ctx, r, b, prepare, o)
@@ -175,27 +175,21 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 		return err
 	}
 	m.limit = min(f.Generation.MaxNewTokens, f.Decoder.MaxLength-m.prompt.length())
-	decoys, err := m.bundle.decoys()
-	if err != nil {
-		return err
-	}
 	if m.pre, err = NewPreprocessor(f.Preprocess); err != nil {
 		return err
 	}
-	outputs := []string{"image_features"}
-	if len(f.Vision.Findings) > 0 {
-		outputs = append(outputs, "findings_logits")
+	var decoys [][]float32
+	held := 0
+	if f.sighted() {
+		if decoys, err = m.bundle.decoys(); err != nil {
+			return err
+		}
+		held = len(decoys) + 1
+		if err := m.loadEyes(r, threads, o.Spin); err != nil {
+			return err
+		}
 	}
-	if len(f.Vision.Views) > 0 {
-		outputs = append(outputs, "view_logits")
-	}
-	if m.vision, err = r.load(m.bundle.path(f.Graphs.Vision), []string{"pixel_values"}, outputs, threads, o.Spin); err != nil {
-		return err
-	}
-	if m.adapter, err = r.load(m.bundle.path(f.Graphs.Adapter), []string{"image_features"}, []string{"image_embeds"}, 1, false); err != nil {
-		return err
-	}
-	texts, held := o.Texts, len(decoys)+1
+	texts := o.Texts
 	if texts <= 0 {
 		texts = defaultTexts
 	}
@@ -232,9 +226,12 @@ const (
 	maxWaiting   = 256
 )
 
-// allocate makes the tensors of the vision graph and the adapter.
+// allocate makes the tensors of the vision graph and the adapter. Images of any size have theirs made for each.
 func (m *Model) allocate() error {
 	f, t := m.bundle.Manifest, &m.tensors
+	if !f.sighted() || f.bySize() {
+		return nil
+	}
 	p, v, hidden := f.Preprocess, f.Vision, f.Decoder.Hidden
 	m.pixels = newTensor(t, make([]float32, p.Channels*p.Height*p.Width), 1, int64(p.Channels), int64(p.Height), int64(p.Width))
 	m.features = newTensor(t, make([]float32, v.FeatureTokens*v.FeatureDim), 1, int64(v.FeatureTokens), int64(v.FeatureDim))
@@ -248,45 +245,49 @@ func (m *Model) allocate() error {
 	return t.err
 }
 
-// warm looks up the prompt's text and fills the held slots, behind texts, with the prompts of the decoys and of the blank image. On the
-// last it proves that the cache works in place: a position that is fed again must give the same logits.
+// warm fills the held slots, behind texts, with the prompts of the decoys and of the blank image; where the model takes no images, the
+// first slot with the template. On the last it proves that the cache works in place: a place that is fed again must give the same logits.
 func (m *Model) warm(c *call, texts int, decoys [][]float32) error {
-	hidden, p := m.bundle.Manifest.Decoder.Hidden, m.prompt
-	m.before, m.after = make([]float32, len(p.before)*hidden), make([]float32, len(p.after)*hidden)
-	if err := m.decoder.lookup(c, p.before, m.before); err != nil {
-		return err
-	}
-	if err := m.decoder.lookup(c, p.after, m.after); err != nil {
-		return err
-	}
+	hidden, template := m.bundle.Manifest.Decoder.Hidden, m.bundle.Manifest.Prompt.Template
 	var b batch
-	hold := func(slot int) error {
-		image, err := m.adapt(c)
+	var last []float32
+	hold := func(slot int, seen ...*sight) error {
+		said, err := m.compose(c, template, seen)
 		if err != nil {
 			return err
 		}
+		n := len(said.places.ids)
+		last = said.embeds[(n-1)*hidden:]
 		b.clear()
-		b.add(slot, 0, m.embeds(image), p.length())
+		b.add(slot, 0, said.embeds, n, said.places)
 		b.want()
 		return m.decoder.run(c, &b)
 	}
-	for i, features := range decoys {
-		copy(m.features.GetData(), features)
-		if err := hold(texts + i); err != nil {
+	slot := 0
+	if m.bundle.Manifest.sighted() {
+		for i, features := range decoys {
+			image, err := m.adaptFeatures(c, features)
+			if err != nil {
+				return err
+			}
+			if err := hold(texts+i, m.usualSight(image)); err != nil {
+				return err
+			}
+		}
+		image, err := m.blank(c)
+		if err != nil {
 			return err
 		}
-	}
-	m.blank()
-	if err := m.look(c); err != nil {
-		return err
-	}
-	last := texts + len(decoys)
-	if err := hold(last); err != nil {
+		slot = texts + len(decoys)
+		if err := hold(slot, m.usualSight(image)); err != nil {
+			return err
+		}
+	} else if err := hold(slot); err != nil {
 		return err
 	}
 	want := slices.Clone(b.logits)
 	b.clear()
-	b.add(last, p.length()-1, m.after[len(m.after)-hidden:], 1)
+	b.add(slot, m.prompt.length()-1, last, 1, m.prompt.template)
 	b.want()
 	if err := m.decoder.run(c, &b); err != nil {
 		return err
@@ -297,51 +298,6 @@ func (m *Model) warm(c *call, texts int, decoys [][]float32) error {
 		}
 	}
 	return nil
-}
-
-// embeds is the whole prompt around an image, length×hidden.
-func (m *Model) embeds(image []float32) []float32 {
-	return slices.Concat(m.before, image, m.after)
-}
-
-// blank puts a black picture into pixels.
-func (m *Model) blank() {
-	p := m.bundle.Manifest.Preprocess
-	plane := p.Height * p.Width
-	for c := range p.Channels {
-		fill(m.pixels.GetData()[c*plane:][:plane], float32(-p.Mean[c]/p.Std[c]))
-	}
-}
-
-// look runs the vision graph: pixels to features, scores and views.
-func (m *Model) look(c *call) error {
-	filled := []*ort.Tensor[float32]{m.features}
-	for _, t := range []*ort.Tensor[float32]{m.scores, m.views} {
-		if t != nil {
-			filled = append(filled, t)
-		}
-	}
-	out := make([]ort.Value, len(filled))
-	for i, t := range filled {
-		out[i] = t
-	}
-	if err := c.run(m.vision, []ort.Value{m.pixels}, out); err != nil {
-		return err
-	}
-	for _, t := range filled {
-		if !finite(t.GetData()) {
-			return fmt.Errorf("%w: the vision graph's output is not finite", pipeline.ErrModel)
-		}
-	}
-	return nil
-}
-
-// adapt makes the embeddings of the image of its features.
-func (m *Model) adapt(c *call) ([]float32, error) {
-	if err := c.run(m.adapter, []ort.Value{m.features}, []ort.Value{m.image}); err != nil {
-		return nil, err
-	}
-	return m.image.GetData(), nil
 }
 
 // Load is what the model has to do: texts that wait for a slot and texts that are being written.

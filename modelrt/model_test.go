@@ -40,10 +40,11 @@ func eachForm(t *testing.T, test func(t *testing.T, m *Model)) {
 
 func readParity(t *testing.T, m *Model) {
 	g := tinyValues(t)
-	if diff := cmp.Diff(g.Before, m.prompt.before); diff != "" {
+	before, after := around(m.prompt.template)
+	if diff := cmp.Diff(g.Before, before); diff != "" {
 		t.Errorf("tokens before the image: %s", diff)
 	}
-	if diff := cmp.Diff(g.After, m.prompt.after); diff != "" {
+	if diff := cmp.Diff(g.After, after); diff != "" {
 		t.Errorf("tokens after the image: %s", diff)
 	}
 	seen := must(m.see(context.Background(), g.image()))

@@ -43,9 +43,31 @@ func (p Preprocess) Place(m *pipeline.Image) Placement {
 		at.Left, at.Top = (float64(columns)-at.SourceWidth)/2, (float64(rows)-at.SourceHeight)/2
 	case "keep":
 		shrunk(min(across, down, 1))
-		at.Width, at.Height = at.W, at.H
+		if p.Patch > 0 && min(across, down) < 1 { // as transformers' image processor of Fuyu does
+			scale := min(across, down)
+			at.W, at.H = max(int(float64(columns)*scale), 1), max(int(float64(rows)*scale), 1)
+		}
+		at.Width, at.Height = (at.W+p.unit()-1)/p.unit()*p.unit(), (at.H+p.unit()-1)/p.unit()*p.unit()
+	case "area":
+		at.Width, at.Height = p.area(columns, rows)
+		at.W, at.H = at.Width, at.Height
 	}
 	return at
+}
+
+// area gives sides that are multiples of unit and have MinPixels to MaxPixels, as transformers' smart_resize of Qwen2-VL does.
+func (p Preprocess) area(columns, rows int) (width, height int) {
+	unit, w, h := float64(p.unit()), float64(columns), float64(rows)
+	width, height = int(math.RoundToEven(w/unit)*unit), int(math.RoundToEven(h/unit)*unit)
+	switch {
+	case width*height > p.MaxPixels:
+		scale := math.Sqrt(w * h / float64(p.MaxPixels))
+		width, height = int(math.Floor(w/scale/unit)*unit), int(math.Floor(h/scale/unit)*unit)
+	case width*height < p.MinPixels:
+		scale := math.Sqrt(float64(p.MinPixels) / (w * h))
+		width, height = int(math.Ceil(w*scale/unit)*unit), int(math.Ceil(h*scale/unit)*unit)
+	}
+	return max(width, p.unit()), max(height, p.unit())
 }
 
 // ToSource takes a point of the tensor to the column and row of the image as it is stored. A point in the black of "pad" comes out

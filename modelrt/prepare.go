@@ -31,7 +31,7 @@ type weightsRecord struct {
 	Bytes  int64           `json:"bytes"`
 }
 
-// Prepare returns a folder with weights.bin of a form and, beside it, the graphs that refer to it. It makes the folder of the base model where
+// Prepare returns the bundle's own folder where its weights are its own. Else it returns a folder with weights.bin of a form and, beside it, the graphs that refer to it. It makes the folder of the base model where
 // the cache does not have it yet: into a temporary folder that is renamed when all is on disk, so that a crash, a full disk or a
 // cancelled ctx leaves nothing half made. Processes that need the same folder wait for each other.
 //
@@ -39,6 +39,9 @@ type weightsRecord struct {
 // ErrFull, or ctx's.
 func (b *Bundle) Prepare(ctx context.Context, form *Form, base BaseModel) (dir string, err error) {
 	name := "bundle " + b.Manifest.Name
+	if b.Manifest.Base.Part == "" {
+		return b.Dir, nil
+	}
 	f, err := os.Open(base.Path)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w %s: %v", name, pipeline.ErrMissingPart, b.Manifest.Base.Part, err)

@@ -19,7 +19,9 @@ type Preprocess struct {
 	Channels int `json:"channels"` // 1, or 3 with the gray picture in each
 	// Fit is how the picture goes into Width×Height: "squash" gives up its aspect ratio; "pad" keeps it and leaves black
 	// at two sides; "crop" keeps it and cuts two sides, about the centre; "keep" keeps it and makes a smaller tensor, the
-	// largest that Width×Height holds, never larger than the picture itself.
+	// largest that Width×Height holds, never larger than the picture itself, filled up at the right and below to whole patches where
+	// there is a Patch; "area" gives the picture sides of whole patches (Patch×Merge) and MinPixels to MaxPixels of them, its aspect
+	// ratio about kept. Of "area", Width×Height is a usual size, that of the decoys.
 	Fit string `json:"fit"`
 	// Interpolation is "box", "bilinear", "bicubic" (a = -0.5) or "lanczos", antialiased as PIL's are.
 	Interpolation string    `json:"interpolation"`
@@ -28,13 +30,22 @@ type Preprocess struct {
 	// VOI is the gray scale: "default" is the image's own lookup (its VOI LUT or window); "stretch" maps, after that, the
 	// 0.5th to the 99.5th percentile of a grid of pixels to 0..1.
 	VOI string `json:"voi"`
+
+	Patch     int     `json:"patch"`      // side of a patch, of models that take any size; 0 for none
+	Merge     int     `json:"merge"`      // patches each way that become one embedding; 0 for 1
+	MinPixels int     `json:"min_pixels"` // of the tensor, for "area"
+	MaxPixels int     `json:"max_pixels"`
+	PadValue  float64 `json:"pad_value"` // gray 0..1 beside the picture
 }
+
+// unit is what the sides of a tensor are multiples of.
+func (p Preprocess) unit() int { return max(p.Patch, 1) * max(p.Merge, 1) }
 
 // The limits and choices of Preprocess.
 const maxSide = 4096
 
 var (
-	fits = []string{"squash", "pad", "crop", "keep"}
+	fits = []string{"squash", "pad", "crop", "keep", "area"}
 	vois = []string{"default", "stretch"}
 )
 
@@ -74,6 +85,19 @@ func (p Preprocess) Validate() error {
 	perChannel("mean", p.Mean, math.Inf(-1))
 	perChannel("std", p.Std, 0)
 	word("voi", p.VOI, vois)
+	if p.Patch < 0 || p.Patch > maxSide || p.Merge < 0 || p.Merge > maxSide || p.unit() > maxSide {
+		fault("patch", "%d by %d is out of range", p.Patch, p.Merge)
+	}
+	if !(p.PadValue >= 0 && p.PadValue <= 1) {
+		fault("pad_value", "%v is not from 0 to 1", p.PadValue)
+	}
+	if p.Fit == "area" {
+		if p.Patch < 1 || p.MinPixels < 1 || p.MinPixels > p.MaxPixels || p.MaxPixels > maxSide*maxSide || p.MaxPixels < p.unit()*p.unit() {
+			fault("max_pixels", "the fit area wants a patch and from 1 to %d pixels, at least one patch", maxSide*maxSide)
+		} else if p.Width%p.unit() != 0 || p.Height%p.unit() != 0 || p.Width*p.Height < p.MinPixels || p.Width*p.Height > p.MaxPixels {
+			fault("width", "%d×%d is no size that the fit area makes", p.Width, p.Height)
+		}
+	}
 	return errors.Join(faults...)
 }
 
@@ -132,7 +156,7 @@ func (p *Preprocessor) Into(dst []float32, m *pipeline.Image) error {
 	}
 	for c, bias := range p.bias {
 		if at.W*at.H < plane {
-			fill(dst[c*plane:][:plane], bias)
+			fill(dst[c*plane:][:plane], float32(p.spec.PadValue)*p.gain[c]+bias)
 		}
 	}
 	p.render(m, func(from, step int, line []float32) {
@@ -188,6 +212,10 @@ func (p *Preprocessor) prepare(m *pipeline.Image) (Placement, error) {
 		return Placement{}, fmt.Errorf("%w image: %d pixels and a lookup of %d for %d×%d", pipeline.ErrInvalid, pixels, len(m.LUT), m.Rows, m.Columns)
 	}
 	want := plan{p.spec.Place(m), m.Rows, m.Columns}
+	const longest = 200 // as transformers' smart_resize
+	if p.spec.Fit == "area" && max(m.Rows, m.Columns) > longest*min(m.Rows, m.Columns) {
+		return Placement{}, fmt.Errorf("%w image: %d×%d is too long for its width for this model", pipeline.ErrInvalid, m.Rows, m.Columns)
+	}
 	if want == p.planned {
 		return want.at, nil
 	}

@@ -100,6 +100,15 @@ func TestPlace(t *testing.T) {
 	}
 }
 
+// fitted sets a fit, and what the fit area needs besides.
+func fitted(p Preprocess, fit string) Preprocess {
+	if p.Fit = fit; fit == "area" {
+		p.Patch, p.MinPixels, p.MaxPixels = 2, 16, 3600
+		p.Width, p.Height = max(p.Width, 4)/2*2, max(p.Height, 4)/2*2
+	}
+	return p
+}
+
 func TestToSourceFindsThePixel(t *testing.T) {
 	for _, o := range everyOrientation() {
 		for _, fit := range fits {
@@ -112,8 +121,7 @@ func TestToSourceFindsThePixel(t *testing.T) {
 					m.Pix16[y*m.Columns+x] = 4095
 				}
 			}
-			p := spec(60, 60)
-			p.Fit = fit
+			p := fitted(spec(60, 60), fit)
 			at := p.Place(m)
 			out := tensor(t, p, m)
 			var sx, sy, sum float64

@@ -3,21 +3,27 @@ package modelrt
 import (
 	"fmt"
 	"math"
-	"strings"
 
 	"chatxray/pipeline"
 )
 
-// prompt is the tokenised text around the image.
+// prompt makes places of texts and images.
 type prompt struct {
-	tokenizer     Tokenizer
-	before, after []int32 // the image's embeddings stand between them
-	image         int     // how many embeddings
-	stops         map[int32]bool
+	family    family
+	tokenizer Tokenizer
+	sentinel  string
+	longest   int // tokens of prompt and answer
+	stops     map[int32]bool
+
+	imageToken           int32 // id at the places of an image
+	imageStart, imageEnd string
+	rowEnd               int32 // -1 for none
+
+	template *placing // the template around an image of the size of the decoys
 }
 
-// length is the number of positions of the whole prompt.
-func (p *prompt) length() int { return len(p.before) + p.image + len(p.after) }
+// length is the number of places of the template around an image of the size of the decoys.
+func (p *prompt) length() int { return len(p.template.ids) }
 
 // prompt reads the tokenizer and tokenises the template: the texts before and after the sentinel each by itself.
 func (b *Bundle) prompt() (*prompt, error) {
@@ -29,13 +35,22 @@ func (b *Bundle) prompt() (*prompt, error) {
 	if t.Size() > m.Decoder.Vocab {
 		return nil, fmt.Errorf("%w: %s has %d tokens, decoder.vocab is %d", pipeline.ErrInvalid, m.Tokenizer.File, t.Size(), m.Decoder.Vocab)
 	}
-	before, after, _ := strings.Cut(m.Prompt.Template, m.Prompt.Sentinel)
 	p := &prompt{
-		tokenizer: t, before: t.EncodeTemplate(before), after: t.EncodeTemplate(after),
-		image: m.Vision.ImageTokens, stops: map[int32]bool{},
+		family: m.family(), tokenizer: t, sentinel: m.Prompt.Sentinel, longest: m.Decoder.MaxLength, stops: map[int32]bool{}, rowEnd: -1,
+		imageStart: m.Prompt.ImageStart, imageEnd: m.Prompt.ImageEnd,
 	}
-	if len(p.before) == 0 || len(p.after) == 0 {
-		return nil, fmt.Errorf("%w: prompt.template has no text before or no text after the image", pipeline.ErrInvalid)
+	for _, s := range []struct {
+		token string
+		id    *int32
+	}{{m.Prompt.ImageToken, &p.imageToken}, {m.Prompt.RowEnd, &p.rowEnd}} {
+		if s.token == "" {
+			continue
+		}
+		id, ok := t.ID(s.token)
+		if !ok {
+			return nil, fmt.Errorf("%w: %s has no token %q", pipeline.ErrInvalid, m.Tokenizer.File, s.token)
+		}
+		*s.id = id
 	}
 	for _, s := range m.Generation.StopTokens {
 		id, ok := t.ID(s)
@@ -44,8 +59,8 @@ func (b *Bundle) prompt() (*prompt, error) {
 		}
 		p.stops[id] = true
 	}
-	if p.length() >= m.Decoder.MaxLength {
-		return nil, fmt.Errorf("%w: the prompt has %d tokens, which leaves none of decoder.max_length %d for a report", pipeline.ErrInvalid, p.length(), m.Decoder.MaxLength)
+	if p.template, err = p.lay(m.Prompt.Template, m.usualImage()); err != nil {
+		return nil, fmt.Errorf("prompt.template: %w", err)
 	}
 	return p, nil
 }

@@ -62,13 +62,6 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 	}, nil
 }
 
-// sight is what the eyes make of an image.
-type sight struct {
-	image  []float32 // embeddings
-	scores []float32 // of the findings head; nil without one
-	spent  time.Duration
-}
-
 // see encodes an image, after those that came before it.
 func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
 	select {
@@ -76,6 +69,9 @@ func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
 		defer func() { <-m.eyes }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
+	}
+	if !m.bundle.Manifest.sighted() {
+		return nil, fmt.Errorf("%w: this model reads text and takes no images", pipeline.ErrUnsupported)
 	}
 	if m.closed {
 		return nil, errClosed
@@ -85,6 +81,9 @@ func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
 		return nil, err
 	}
 	defer c.end()
+	if m.bundle.Manifest.bySize() {
+		return m.lookAtPatches(c, img)
+	}
 	if err := m.pre.Into(m.pixels.GetData(), img); err != nil {
 		return nil, err
 	}
@@ -98,7 +97,8 @@ func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sight{image: slices.Clone(image), spent: c.spent}
+	s := m.usualSight(slices.Clone(image))
+	s.spent = c.spent
 	if m.scores != nil {
 		s.scores = slices.Clone(m.scores.GetData())
 	}
@@ -108,32 +108,24 @@ func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
 // write decodes greedily after the prompt around the image, to a stop token, a stop string or the limit.
 func (m *Model) write(ctx context.Context, s *sight) (*answer, error) {
 	p, stops, a := m.prompt, m.bundle.Manifest.Generation.StopStrings, &answer{}
-	t := &text{ctx: ctx, prompt: m.embeds(s.image), keys: p.keys(s.image), choose: greedyWithin(m.guard), take: func(id int32, logprob float64) bool {
+	said, err := m.composeFor(ctx, m.bundle.Manifest.Prompt.Template, []*sight{s})
+	if err != nil {
+		return nil, err
+	}
+	limit := min(m.limit, p.longest-len(said.keys))
+	t := &text{ctx: ctx, prompt: said.embeds, keys: said.keys, places: said.places, choose: greedyWithin(m.guard), take: func(id int32, logprob float64) bool {
 		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
 			return false
 		}
-		a.truncated = len(a.tokens) == m.limit
+		a.truncated = len(a.tokens) == limit
 		return !a.truncated
 	}}
-	err := m.engine.write(t)
+	err = m.engine.write(t)
 	a.spent = t.spent
 	if err == nil {
 		err = m.guard.Scripts().Check(string(a.text)) // the guard makes it impossible; this is what would tell
 	}
 	return a, err
-}
-
-// keys names the places of the prompt around an image.
-func (p *prompt) keys(image []float32) []uint64 {
-	keys := make([]uint64, 0, p.length())
-	for _, id := range p.before {
-		keys = append(keys, uint64(id))
-	}
-	keys = append(keys, imageKeys(image, p.image)...)
-	for _, id := range p.after {
-		keys = append(keys, uint64(id))
-	}
-	return keys
 }
 
 // frontal is the view that is read.
@@ -189,7 +181,7 @@ func (m *Model) scoreOthers(ctx context.Context, ids []int32) ([][]float64, time
 		return nil, 0, fmt.Errorf("%w: it wrote nothing", pipeline.ErrModel)
 	}
 	p := m.prompt
-	return m.engine.score(ctx, p.length(), p.after[len(p.after)-1], ids)
+	return m.engine.score(ctx, p.template, p.length(), p.template.ids[p.length()-1], ids)
 }
 
 // findings labels the sentences and sets beside each label what the head says. A label that the bundle was not taught is not said.

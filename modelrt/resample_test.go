@@ -204,8 +204,8 @@ func TestEqualsTheDefinition(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	names := slices.Sorted(maps.Keys(kernels))
 	for range 60 {
-		p := spec(1+r.IntN(12), 1+r.IntN(12))
-		p.Fit, p.Interpolation = fits[r.IntN(len(fits))], names[r.IntN(len(names))]
+		p := fitted(spec(1+r.IntN(12), 1+r.IntN(12)), fits[r.IntN(len(fits))])
+		p.Interpolation = names[r.IntN(len(names))]
 		pp, err := NewPreprocessor(p)
 		if err != nil {
 			t.Fatal(err)

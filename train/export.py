@@ -113,10 +113,12 @@ def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: di
 
 
 def seal(folder: Path, manifest: dict) -> None:
-    """Fills in sizes and digests of every file beside the manifest, and writes the manifest."""
+    """Fills in sizes and digests of every file beside the manifest, and writes the manifest. A weights.bin belongs to
+    a bundle only where it is not made of a base model."""
+    skipped = ("manifest.json", WEIGHTS_NAME) if "part" in manifest.get("base", {"part": ""}) else ("manifest.json",)
     manifest["files"] = {
         path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
-        for path in sorted(folder.iterdir()) if path.name not in ("manifest.json", WEIGHTS_NAME)}
+        for path in sorted(folder.iterdir()) if path.name not in skipped}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
