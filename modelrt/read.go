@@ -108,7 +108,7 @@ func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
 // write decodes greedily after the prompt around the image, to a stop token, a stop string or the limit.
 func (m *Model) write(ctx context.Context, s *sight) (*answer, error) {
 	p, stops, a := m.prompt, m.bundle.Manifest.Generation.StopStrings, &answer{}
-	t := &text{ctx: ctx, prompt: m.embeds(s.image), keys: p.keys(s.image), choose: greedyWithin(m.guard), take: func(id int32, logprob float64) bool {
+	t := &text{ctx: ctx, class: classRoutine, prompt: m.embeds(s.image), keys: p.keys(s.image), choose: greedyWithin(m.guard), take: func(id int32, logprob float64) bool {
 		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
 			return false
 		}
