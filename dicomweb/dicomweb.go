@@ -145,6 +145,7 @@ type Deps struct {
 	Routes   func(gin.RoutesInfo)                                        // gets the routes; nil where nobody asks
 	Log      zerolog.Logger                                              // gets UIDs, never patient data
 	Imaging
+	Talking
 }
 
 // Imaging is how files are taken apart and put together; main hands pipeline/dicom in.
@@ -167,6 +168,7 @@ type server struct {
 	clients *clients
 	metrics *metrics
 	gate    *gate
+	talking talking
 }
 
 // New makes the handler of the service. The configuration must have passed Check.
@@ -192,7 +194,7 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 			return nil
 		}
 	}
-	s := &server{Config: cfg, Deps: deps, store: store, uploads: make(chan struct{}, cfg.MaxUploads), clients: newClients(cfg.Limits), gate: newGate()}
+	s := &server{Config: cfg, Deps: deps, store: store, uploads: make(chan struct{}, cfg.MaxUploads), clients: newClients(cfg.Limits), gate: newGate(), talking: newTalking()}
 	s.metrics = newMetrics(deps.Metrics, s)
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()

@@ -87,6 +87,10 @@ const retryAfter = "5"
 // refuse answers a whole request with an error: a JSON object with one sentence. The text of an error that has no entry in the table
 // stays in the log.
 func (s *server) refuse(c *gin.Context, err error) {
+	if ofOpenAI(c.Request) {
+		s.refuseChat(c, err)
+		return
+	}
 	status := statusOf(err)
 	text := err.Error()
 	if status == http.StatusInternalServerError {
