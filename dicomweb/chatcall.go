@@ -139,9 +139,6 @@ func (call *chatCall) readAnswerForm(g given) error {
 		if err == nil {
 			err = errors.Join(o.take("include_usage", "true or false", &call.usage), o.take("include_obfuscation", "true or false", new(bool)), o.end())
 		}
-		if err == nil && !call.stream {
-			err = wrong("stream_options", "is only for stream: true")
-		}
 		if err != nil {
 			return err
 		}
@@ -154,19 +151,16 @@ func (call *chatCall) readAnswerForm(g given) error {
 	if _, err := g.integer("max_completion_tokens", &also, 1, maxAsked); err != nil {
 		return err
 	}
-	if most != 0 && also != 0 && most != also {
-		return wrong("max_tokens", "is %d, and max_completion_tokens is %d", most, also)
+	if r.MaxTokens = int(max(most, also)); most != 0 && also != 0 {
+		r.MaxTokens = int(min(most, also))
 	}
-	r.MaxTokens = int(max(most, also))
 	if err := g.take("logprobs", "true or false", &r.Logprobs); err != nil {
 		return err
 	}
-	if there, err := g.integer("top_logprobs", &top, 0, 20); err != nil {
+	if _, err := g.integer("top_logprobs", &top, 0, 20); err != nil {
 		return err
-	} else if there && !r.Logprobs {
-		return wrong("top_logprobs", "is only for logprobs: true")
 	}
-	r.Top = int(top)
+	r.Top, r.Logprobs = int(top), r.Logprobs || top > 0
 	if v := g.raw("stop"); v != nil {
 		var one string
 		if json.Unmarshal(v, &one) == nil {

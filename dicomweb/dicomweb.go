@@ -204,11 +204,19 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 	e.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	e.Use(s.access, s.recovered, s.streams, s.cors, countsAreRead)
 	e.NoRoute(s.viewer, func(c *gin.Context) {
+		if ofOpenAI(c.Request) {
+			s.refuse(c, fmt.Errorf("%w: there is no such resource; see docs/chat.md", pipeline.ErrNotFound))
+			return
+		}
 		c.JSON(http.StatusNotFound, gin.H{"error": "there is no such resource; see docs/dicomweb.md"})
 	})
 	e.NoMethod(func(c *gin.Context) {
 		if c.Request.Method == http.MethodOptions { // gin has set Allow
 			c.Status(http.StatusNoContent)
+			return
+		}
+		if ofOpenAI(c.Request) {
+			c.JSON(http.StatusMethodNotAllowed, fault{kind: "invalid_request_error", code: "method_not_allowed", message: "this resource does not know the method"}.body())
 			return
 		}
 		c.JSON(http.StatusMethodNotAllowed, gin.H{"error": "this resource does not know the method"})
