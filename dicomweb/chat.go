@@ -53,10 +53,12 @@ const (
 
 // What conversations may take of this machine.
 const (
-	maxChats     = 512       // requests at the same time; beyond the model's own queue
-	maxChatBody  = 32 << 20  // bytes of one
-	maxChatBytes = 256 << 20 // of all of them
+	maxChats    = 512      // requests at the same time; beyond the model's own queue
+	maxChatBody = 32 << 20 // bytes of one
 )
+
+// maxChatBytes is what the bodies of all requests under way may have.
+var maxChatBytes int64 = 256 << 20
 
 // draftNotice stands in every answer.
 const draftNotice = "A draft by software, not reviewed by a radiologist. The model that ships with this service was taught to write reports, and answers questions poorly."

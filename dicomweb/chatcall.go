@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"mime"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
@@ -32,23 +33,17 @@ func (s *server) readCall(c *gin.Context) (call *chatCall, release func(), err e
 		return nil, release, fmt.Errorf("%w: the body must be application/json", errMediaType)
 	}
 	limit := min(s.MaxBody, maxChatBody)
-	size := c.Request.ContentLength
-	if size > limit {
+	if c.Request.ContentLength > limit {
 		return nil, release, tooLargeCall(limit)
-	}
-	if size < 0 || c.GetHeader("Content-Encoding") != "" {
-		size = limit
-	}
-	release = func() { s.talking.bytes.Add(-size) }
-	if s.talking.bytes.Add(size) > maxChatBytes {
-		return nil, release, fmt.Errorf("%w: the requests under way have too many bytes; try again later", pipeline.ErrBusy)
 	}
 	body, err := s.body(c)
 	if err != nil {
 		return nil, release, err
 	}
 	body.left = limit
-	b, err := io.ReadAll(body)
+	counted := &room{r: body, taken: &s.talking.bytes}
+	release = counted.release
+	b, err := io.ReadAll(counted)
 	if errors.Is(err, errTooLarge) {
 		return nil, release, tooLargeCall(limit)
 	}
@@ -58,6 +53,24 @@ func (s *server) readCall(c *gin.Context) (call *chatCall, release func(), err e
 	call, err = s.parseCall(c.Request.Context(), b)
 	return call, release, err
 }
+
+// room is a body that has its part of the bytes that all bodies under way may have.
+type room struct {
+	r     io.Reader
+	taken *atomic.Int64
+	own   int64
+}
+
+func (m *room) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.own += int64(n)
+	if m.taken.Add(int64(n)) > maxChatBytes {
+		return n, fmt.Errorf("%w: the requests under way have too many bytes; try again later", pipeline.ErrBusy)
+	}
+	return n, err
+}
+
+func (m *room) release() { m.taken.Add(-m.own) }
 
 func tooLargeCall(limit int64) error {
 	return fmt.Errorf("%w: a request has at most %d MiB", errTooLarge, limit>>20)
