@@ -161,13 +161,13 @@ func chatFault(err error) fault {
 	return f
 }
 
-// quiet is an error as the log has it: what is wrong in a request may be about a patient, so only its kind and place are told.
+// quiet is an error as the log has it: what is wrong in a request may be about a patient, so only its kind is told.
 func quiet(err error) error {
 	f := chatFault(err)
 	if f.status >= http.StatusInternalServerError {
 		return err
 	}
-	return fmt.Errorf("%s (%s %s)", f.kind, f.code, f.param)
+	return fmt.Errorf("%s: %s", f.kind, f.code)
 }
 
 // refuseChat answers with an error in the form of OpenAI's interface.

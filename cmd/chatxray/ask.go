@@ -63,15 +63,23 @@ type askAnswer struct {
 	AnswerTokens     int                 `json:"completion_tokens"`
 }
 
+// Validate is called when the command line has been read.
+func (c askCmd) Validate() error {
+	switch {
+	case c.question() == "" && !c.Interactive:
+		return errors.New("no question; give one, or --interactive")
+	case c.Path == "-" && c.Interactive:
+		return errors.New("the file and the questions cannot both come on standard input")
+	case !(c.Temperature >= 0 && c.Temperature <= 2):
+		return errors.New("--temperature is from 0 to 2")
+	}
+	return nil
+}
+
+func (c askCmd) question() string { return strings.TrimSpace(strings.Join(c.Question, " ")) }
+
 // Run asks one question, or one after another.
 func (c askCmd) Run(ctx context.Context, s streams) error {
-	question := strings.TrimSpace(strings.Join(c.Question, " "))
-	switch {
-	case question == "" && !c.Interactive:
-		return fmt.Errorf("%w: no question; give one, or --interactive", pipeline.ErrInvalid)
-	case c.Path == "-" && c.Interactive:
-		return fmt.Errorf("%w: the file and the questions cannot both come on standard input", pipeline.ErrInvalid)
-	}
 	request, err := c.request()
 	if err != nil {
 		return err
@@ -96,8 +104,14 @@ func (c askCmd) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	a := asking{c, s, eng, request, img, studies[0].StudyInstanceUID}
-	fmt.Fprintln(s.err, "DRAFT by software, not reviewed by a radiologist. The model was taught to write reports; its answers are poor.")
-	if question != "" {
+	if !c.JSON {
+		title := "DRAFT by software, not reviewed by a radiologist"
+		if img.Instance.Header.IsPhantom() {
+			title += " - about a PHANTOM, no patient"
+		}
+		fmt.Fprintf(s.out, "%s\n\n", page{w: s.out, color: s.color()}.style("1;33", title))
+	}
+	if question := c.question(); question != "" {
 		if err := a.ask(ctx, question); err != nil || !c.Interactive {
 			return err
 		}
@@ -111,9 +125,6 @@ func (c askCmd) request() (r pipeline.ChatRequest, err error) {
 	r.Sampling.Temperature, r.Sampling.Seed = c.Temperature, uint64(rand.Int64N(1<<53))
 	if c.Seed != nil {
 		r.Sampling.Seed = uint64(*c.Seed)
-	}
-	if c.Temperature > 2 {
-		return r, fmt.Errorf("%w: --temperature is %v, which is not from 0 to 2", pipeline.ErrInvalid, c.Temperature)
 	}
 	if c.Schema != "" {
 		r.Schema, err = os.ReadFile(c.Schema)
@@ -178,8 +189,7 @@ func (a *asking) interactive(ctx context.Context) error {
 func (a *asking) ask(ctx context.Context, question string) error {
 	m := pipeline.ChatMessage{Role: pipeline.RoleUser}
 	if len(a.request.Messages) == 0 {
-		m.Parts = append(m.Parts, pipeline.ChatPart{Image: &pipeline.ChatImage{Name: "the image", Content: a.image.Instance.Digest,
-			Load: func(context.Context) (*pipeline.Image, error) { return a.image, nil }}})
+		m.Parts = append(m.Parts, pipeline.ChatPart{Image: askedImage(a.image)})
 	}
 	m.Parts = append(m.Parts, pipeline.ChatPart{Text: question})
 	r := a.request
