@@ -152,8 +152,10 @@ func TestOpenAIGo(t *testing.T) {
 	}
 	going, leave := context.WithCancel(ctx)
 	leaving := client.Chat.Completions.NewStreaming(going, request("dicom:"+study, "Describe all that you see."))
-	if !leaving.Next() || !leaving.Next() {
-		t.Error(leaving.Err())
+	for range 2 {
+		if !leaving.Next() {
+			t.Error(leaving.Err())
+		}
 	}
 	leave()
 	leaving.Close()
