@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -74,6 +76,9 @@ func TestChatIsTheReport(t *testing.T) {
 	}
 	if (a.End == pipeline.EndLength) != report.truncated || a.Prompt != len(want) || a.Reused != len(want)-1 || a.Language != "en" {
 		t.Errorf("%+v", a)
+	}
+	if fresh := must(openTiny(t).Chat(context.Background(), r, nil)); fresh.Text != a.Text || fresh.Reused != 0 { // nothing of it is known
+		t.Errorf("%q, %d places reused", fresh.Text, fresh.Reused)
 	}
 	if len(a.Inputs) != 1 || a.Inputs[0].SOPInstanceUID != "2.25.3" {
 		t.Errorf("%+v", a.Inputs)
@@ -351,6 +356,37 @@ func TestStopStrings(t *testing.T) {
 	}
 }
 
+// Strings that begin like themselves are found where strings.Index finds them.
+func TestStopStringsThatRepeat(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	word := func(n int) string {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = "ab"[r.IntN(2)]
+		}
+		return string(b)
+	}
+	found := 0
+	for range 20_000 {
+		text, stop := word(40), word(1+r.IntN(9))
+		s, at := newStopString(stop), -1
+		for i := range len(text) {
+			if s.read(text[i]) {
+				at = i + 1 - len(stop)
+				break
+			}
+		}
+		if want := strings.Index(text, stop); at != want {
+			t.Fatalf("%q in %q: at %d, want %d", stop, text, at, want)
+		} else if want >= 0 {
+			found++
+		}
+	}
+	if found < 1000 {
+		t.Errorf("only %d were there", found)
+	}
+}
+
 // Of an answer that is cut off, half a character is not sent; pieces before are whole characters.
 func TestPiecesAreWhole(t *testing.T) {
 	m := openTiny(t)
@@ -389,6 +425,30 @@ func TestTopLogprobs(t *testing.T) {
 		if !strings.HasPrefix(`"a"`, string(k.Text)) && !strings.HasPrefix(`"b"`, string(k.Text)) {
 			t.Errorf("%q may not come", k.Text)
 		}
+	}
+}
+
+// What was said is penalised, and what was asked; the probability that is told is the one before.
+func TestChatPenalises(t *testing.T) {
+	m := openTiny(t)
+	id := func(s string) int32 { return m.prompt.tokenizer.Encode(s)[0] }
+	a, b, c := id("a"), id("b"), id("c")
+	w := must(m.newWriter(pipeline.ChatRequest{Sampling: pipeline.Sampling{TopP: 1, RepetitionPenalty: 1.5}}, &chatPrompt{ids: []int32{c, -1}}))
+	var got []int32
+	for range 2 {
+		logits := make([]float32, m.bundle.Manifest.Decoder.Vocab)
+		for i := range logits {
+			logits[i] = -20
+		}
+		logits[a], logits[b], logits[c] = 3, 2.5, 3.5
+		k, logprob, err := w.choose(logits)
+		if want := map[int32]float64{a: 3, b: 2.5}[k] - math.Log(math.Exp(3)+math.Exp(2.5)+math.Exp(3.5)); err != nil || math.Abs(logprob-want) > 1e-4 {
+			t.Errorf("%v: token %d has %v, want %v", err, k, logprob, want)
+		}
+		got = append(got, k)
+	}
+	if !slices.Equal(got, []int32{a, b}) {
+		t.Errorf("chose %v, want %v", got, []int32{a, b})
 	}
 }
 
