@@ -447,6 +447,12 @@ func TestChatPenalises(t *testing.T) {
 		}
 		got = append(got, k)
 	}
+	logits := make([]float32, m.bundle.Manifest.Decoder.Vocab)
+	logits[c] = 9 // penalised, and chosen all the same
+	all := math.Log(math.Exp(9) + float64(len(logits)-1))
+	if k, logprob, err := w.choose(logits); err != nil || k != c || math.Abs(logprob-(9-all)) > 1e-4 {
+		t.Errorf("%v: token %d has %v, want %v", err, k, logprob, 9-all)
+	}
 	if !slices.Equal(got, []int32{a, b}) {
 		t.Errorf("chose %v, want %v", got, []int32{a, b})
 	}
