@@ -147,6 +147,7 @@ type Deps struct {
 	Log      zerolog.Logger                                              // gets UIDs, never patient data
 	Version  string                                                      // of the program: another one may write and draw otherwise
 	Imaging
+	Talking
 }
 
 // Imaging is how files are taken apart and put together; main hands pipeline/dicom in.
@@ -169,6 +170,7 @@ type server struct {
 	clients *clients
 	metrics *metrics
 	gate    *gate
+	talking talking
 }
 
 // New makes the handler of the service. The configuration must have passed Check.
@@ -194,7 +196,7 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 			return nil
 		}
 	}
-	s := &server{Config: cfg, Deps: deps, store: store, uploads: make(chan struct{}, cfg.MaxUploads), clients: newClients(cfg.Limits), gate: newGate()}
+	s := &server{Config: cfg, Deps: deps, store: store, uploads: make(chan struct{}, cfg.MaxUploads), clients: newClients(cfg.Limits), gate: newGate(), talking: newTalking()}
 	s.metrics = newMetrics(deps.Metrics, s)
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()
@@ -204,11 +206,19 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 	e.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	e.Use(s.access, s.recovered, s.streams, s.cors, s.unwanted, countsAreRead)
 	e.NoRoute(s.viewer, func(c *gin.Context) {
+		if ofOpenAI(c.Request) {
+			s.refuse(c, fmt.Errorf("%w: there is no such resource; see docs/chat.md", pipeline.ErrNotFound))
+			return
+		}
 		c.JSON(http.StatusNotFound, gin.H{"error": "there is no such resource" + elsewhere(c.Request.URL.Path)})
 	})
 	e.NoMethod(func(c *gin.Context) {
 		if c.Request.Method == http.MethodOptions { // gin has set Allow
 			c.Status(http.StatusNoContent)
+			return
+		}
+		if ofOpenAI(c.Request) {
+			c.JSON(http.StatusMethodNotAllowed, fault{kind: "invalid_request_error", code: "method_not_allowed", message: "this resource does not know the method"}.body())
 			return
 		}
 		why := "this resource knows " + strings.ReplaceAll(c.Writer.Header().Get("Allow"), ", ", " and ") + " only"

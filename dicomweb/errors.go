@@ -95,6 +95,10 @@ func (s *server) refuse(c *gin.Context, err error) {
 		c.Writer.Header().Del(name)
 	}
 	c.Header("Cache-Control", "no-store")
+	if ofOpenAI(c.Request) {
+		s.refuseChat(c, err)
+		return
+	}
 	status := statusOf(err)
 	text := err.Error()
 	if status == http.StatusInternalServerError {

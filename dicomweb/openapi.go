@@ -21,6 +21,7 @@ var pathParameters = map[string]object{
 	"study":    uidSchema("Study Instance UID"),
 	"series":   uidSchema("Series Instance UID"),
 	"instance": uidSchema("SOP Instance UID"),
+	"model":    {"type": "string", "description": "Name of a model"},
 	"frames":   {"type": "string", "pattern": "^[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*$", "description": "Frame numbers from 1, with commas between"},
 	"path":     {"type": "string", "pattern": "^[0-9A-Fa-f]{8}(/[1-9][0-9]{0,5}/[0-9A-Fa-f]{8})*$", "description": "Tag, and for a value inside sequences item number and tag again"},
 }
@@ -68,13 +69,18 @@ func (s *server) document(base string) object {
 			"securitySchemes": schemes,
 			"schemas": object{
 				"Error":   object{"type": "object", "required": []string{"error"}, "properties": object{"error": object{"type": "string"}}},
+				"Fault":   faultSchema,
 				"Dataset": datasetSchema,
 				"Results": object{"type": "array", "items": object{"$ref": "#/components/schemas/Dataset"}},
 			},
-			"responses": object{"Error": object{"description": "One sentence that says what is wrong",
-				"content": object{"application/json": object{"schema": object{"$ref": "#/components/schemas/Error"}}}}},
+			"responses": object{"Error": failed("Error", "One sentence that says what is wrong"), "Fault": failed("Fault", "What is wrong, as OpenAI's interface says it")},
 		},
 	}
+}
+
+// failed describes an answer that says what is wrong.
+func failed(schema, about string) object {
+	return object{"description": about, "content": object{"application/json": object{"schema": object{"$ref": "#/components/schemas/" + schema}}}}
 }
 
 // datasetSchema is the DICOM JSON model (PS3.18 annex F) as far as a schema says it.
@@ -138,7 +144,11 @@ func (s *server) operation(r route, method string, names []string) object {
 	if len(r.in) > 0 {
 		bodies := content(r.in)
 		for _, b := range bodies {
-			b.(object)["schema"] = object{"type": "string", "format": "binary", "minLength": 1}
+			schema := s.jsonBodies()[r.path]
+			if schema == nil {
+				schema = object{"type": "string", "format": "binary", "minLength": 1}
+			}
+			b.(object)["schema"] = schema
 		}
 		op["requestBody"] = object{"required": true, "content": bodies}
 	}
@@ -155,11 +165,14 @@ func operationName(p string) string {
 
 // responses are the successes of a route one by one; every other answer is the sentence that says what is wrong.
 func responses(r route, method string) object {
-	failed := object{"$ref": "#/components/responses/Error"}
-	if method == http.MethodHead {
-		failed = object{"description": "As GET, without a body"}
+	wrong := object{"$ref": "#/components/responses/Error"}
+	if strings.HasPrefix(r.path, openAIRoot) {
+		wrong = object{"$ref": "#/components/responses/Fault"}
 	}
-	out := object{"4XX": failed, "5XX": failed}
+	if method == http.MethodHead {
+		wrong = object{"description": "As GET, without a body"}
+	}
+	out := object{"4XX": wrong, "5XX": wrong}
 	statuses := append([]int{http.StatusOK}, r.also...)
 	if len(r.out) == 0 {
 		statuses = []int{http.StatusNoContent}
@@ -168,6 +181,9 @@ func responses(r route, method string) object {
 		answer := object{"description": http.StatusText(n)}
 		if len(r.out) > 0 && method != http.MethodHead {
 			c := content(r.out)
+			if own, ok := c["application/json"].(object); ok {
+				own["schema"] = jsonAnswers(r.path)
+			}
 			if n >= 400 {
 				maps.Copy(c, content(asJSON))
 			}

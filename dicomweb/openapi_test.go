@@ -41,6 +41,7 @@ func TestDocumentHasEveryRoute(t *testing.T) {
 	var routes gin.RoutesInfo
 	s := start(t, func(c *dicomweb.Config, d *dicomweb.Deps, _ *archive.Options) {
 		c.Delete, d.Deleter, d.Readings = true, nobody{}, nobody{}
+		d.Talking = dicomweb.Talking{Chat: &talker{}, Conversations: &lazily{}}
 		d.Routes = func(r gin.RoutesInfo) { routes = r }
 	})
 	d := s.document(t, "")

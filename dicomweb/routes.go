@@ -178,7 +178,7 @@ func (s *server) table() []route {
 			route{"GET", studyPath + "/reading", RoleRead, "How far a study has come, and its latest record", nil, nil, asJSON, nil, s.reading},
 			route{"GET", studyPath + "/reading/image", RoleRead, "The picture that the model saw", nil, nil, []string{"image/png"}, nil, s.readingImage})
 	}
-	return t
+	return append(t, s.chatRoutes()...)
 }
 
 // register makes gin's routes from the table.

@@ -22,7 +22,7 @@ func TestReportJSON(t *testing.T) {
 	frontal, study := phantom(t)
 	lateral, _ := phantom(t, "--view", "LL", "--seed", "3")
 	out := t.TempDir()
-	stdout, _ := chatxray(t, 0, "report", "--json", "--out", out, frontal, lateral)
+	stdout, _ := chatxray(t, 0, "report", "--json", "--plain", "--out", out, frontal, lateral)
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
 	if len(lines) != 2 {
 		t.Fatalf("%d lines for two studies:\n%s", len(lines), stdout)

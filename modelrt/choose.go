@@ -44,19 +44,51 @@ func greedyWithin(g *guard.Guard) func(logits []float32) (int32, float64, error)
 	}
 }
 
-// guardFor makes the guard of a language.
+// guardFor returns the guard of a language, made at its first use.
 func (m *Model) guardFor(language string) (*guard.Guard, error) {
+	m.talks.mu.Lock()
+	defer m.talks.mu.Unlock()
+	if g := m.talks.guards[language]; g != nil {
+		return g, nil
+	}
 	scripts, err := guard.ScriptsFor(language)
 	if err != nil {
 		return nil, fmt.Errorf("language %s of bundle %s: %w", language, m.bundle.Manifest.Name, err)
 	}
-	var stops []int32
-	for id := range m.prompt.stops {
-		stops = append(stops, id)
+	if m.talks.vocabulary == nil {
+		var stops []int32
+		for id := range m.prompt.stops {
+			stops = append(stops, id)
+		}
+		if m.talks.vocabulary, err = vocabularyOf(m.prompt.tokenizer, m.bundle.Manifest.Decoder.Vocab, stops); err != nil {
+			return nil, err
+		}
 	}
-	v, err := vocabularyOf(m.prompt.tokenizer, m.bundle.Manifest.Decoder.Vocab, stops)
+	g, err := guard.New(m.talks.vocabulary, scripts)
 	if err != nil {
 		return nil, err
 	}
-	return guard.New(v, scripts)
+	if m.talks.guards == nil {
+		m.talks.guards = map[string]*guard.Guard{}
+	}
+	m.talks.guards[language] = g
+	return g, nil
+}
+
+// grammarOf returns the grammar of a JSON Schema in a language whose guard was made; the last few are remembered.
+func (m *Model) grammarOf(language string, scripts guard.Scripts, schema []byte) (*guard.Grammar, error) {
+	key := language + "\n" + string(schema)
+	m.talks.mu.Lock()
+	g, ok := m.talks.forms.get(key)
+	m.talks.mu.Unlock()
+	if ok {
+		return g, nil
+	}
+	g, err := guard.NewSchema(m.talks.vocabulary, scripts, schema)
+	if err == nil {
+		m.talks.mu.Lock()
+		m.talks.forms.put(key, g, 1, keptForms)
+		m.talks.mu.Unlock()
+	}
+	return g, err
 }

@@ -91,8 +91,10 @@ type text struct {
 	ctx      context.Context
 	class    int       // of urgency, 0 before 1
 	keys     []uint64  // what stands at each place of the prompt; places with the same key and the same ones before have the same cache
-	prompt   []float32 // len(keys)×hidden
+	prompt   []float32 // len(keys)×hidden; nil where ids and pictures say what it is
 	places   *placing  // how places lie; nil for plain text
+	ids      []int32   // of each place of the prompt; negative for those of pictures
+	pictures []placed
 	choose   func(logits []float32) (int32, float64, error)
 	take     func(id int32, logprob float64) (more bool) // must not wait
 	deadline time.Time
@@ -129,7 +131,7 @@ type scoring struct {
 
 // write runs a text to its end: until take wants no more, or ctx ends. The places of prompt and answer must fit a slot.
 func (e *engine) write(t *text) error {
-	if len(t.keys) == 0 || len(t.prompt) != len(t.keys)*e.hidden || len(t.keys) >= e.capacity {
+	if len(t.keys) == 0 || len(t.prompt) != len(t.keys)*e.hidden && len(t.ids) != len(t.keys) || len(t.keys) >= e.capacity {
 		return fmt.Errorf("%w: a prompt of %d tokens; this model takes up to %d with the answer", pipeline.ErrInvalid, len(t.keys), e.capacity)
 	}
 	t.done, t.since, t.slot = make(chan struct{}), time.Now(), -1
@@ -374,6 +376,12 @@ func (e *engine) step() {
 		piece = pieceBeside
 	}
 	for _, t := range e.active {
+		if t.prompt == nil {
+			if err := e.embed(t); err != nil {
+				e.fail(err)
+				return
+			}
+		}
 		if n := min(piece, len(t.keys)-t.past); !t.began && n > 0 {
 			if t.places != nil {
 				n = t.places.whole(t.past, n)

@@ -49,6 +49,7 @@ type Model struct {
 	limit  int // new tokens
 	guard  *guard.Guard
 	knows  func(language string) bool
+	talks  talks // what conversations share
 
 	device   Device
 	fallback string

@@ -113,7 +113,7 @@ func (m *Model) write(ctx context.Context, s *sight) (*answer, error) {
 		return nil, err
 	}
 	limit := min(m.limit, p.longest-len(said.keys))
-	t := &text{ctx: ctx, prompt: said.embeds, keys: said.keys, places: said.places, choose: greedyWithin(m.guard), take: func(id int32, logprob float64) bool {
+	t := &text{ctx: ctx, class: classRoutine, prompt: said.embeds, keys: said.keys, places: said.places, choose: greedyWithin(m.guard), take: func(id int32, logprob float64) bool {
 		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
 			return false
 		}

@@ -2,7 +2,6 @@ package modelrt
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -11,47 +10,9 @@ import (
 	"chatxray/pipeline"
 )
 
-// Sampling says how a token is chosen of the logits. The steps and their order are those of Hugging Face's generate: repetition penalty,
-// temperature, top-k, top-p, min-p, then one draw from what is left.
-type Sampling struct {
-	// Temperature divides the logits; 0 takes the likeliest token (after the penalty), of equals the first, and draws nothing.
-	Temperature float64
-	// TopK keeps the tokens that are as likely as the k-th; 0 keeps all.
-	TopK int
-	// TopP keeps the likeliest tokens until their probabilities reach it, at least one; 1 keeps all.
-	TopP float64
-	// MinP keeps the tokens at least this times as likely as the likeliest; 0 keeps all.
-	MinP float64
-	// RepetitionPenalty divides positive logits of tokens that were there before, and multiplies negative ones; 1 is none.
-	RepetitionPenalty float64
-	// Seed makes the draws the same again: they come from a PCG generator (math/rand/v2) of this seed.
-	Seed uint64
-}
-
-// DefaultSampling takes the likeliest token.
-func DefaultSampling() Sampling { return Sampling{TopP: 1, RepetitionPenalty: 1} }
-
-// Check returns what is wrong, all of it. Each error wraps ErrInvalid.
-func (s Sampling) Check() error {
-	var errs []error
-	within := func(name string, v, least, most float64) {
-		if !(v >= least && v <= most) {
-			errs = append(errs, fmt.Errorf("%w %s: %v is not from %v to %v", pipeline.ErrInvalid, name, v, least, most))
-		}
-	}
-	within("temperature", s.Temperature, 0, 100)
-	if s.TopK < 0 {
-		errs = append(errs, fmt.Errorf("%w top_k: %d is negative", pipeline.ErrInvalid, s.TopK))
-	}
-	within("top_p", s.TopP, 0, 1)
-	within("min_p", s.MinP, 0, 1)
-	within("repetition_penalty", s.RepetitionPenalty, 0.01, 100)
-	return errors.Join(errs...)
-}
-
 // sampler chooses the tokens of one text. It is for one goroutine at a time. After the first token it allocates nothing.
 type sampler struct {
-	how    Sampling
+	how    pipeline.Sampling
 	random *rand.PCG
 	seen   []uint64 // by id, a bit each
 	before []int32  // the ids of seen
@@ -68,7 +29,7 @@ type candidateToken struct {
 }
 
 // newSampler makes a sampler for logits of a vocabulary. The sampling was checked.
-func newSampler(how Sampling, vocabulary int) *sampler {
+func newSampler(how pipeline.Sampling, vocabulary int) *sampler {
 	return &sampler{how: how, random: rand.NewPCG(how.Seed, 0), seen: make([]uint64, (vocabulary+63)/64), before: make([]int32, 0, 512)}
 }
 

@@ -57,8 +57,8 @@ func (c sampleCase) logits() []float32 {
 	return out
 }
 
-func (c sampleCase) sampling(seed uint64) Sampling {
-	return Sampling{Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP, MinP: c.MinP, RepetitionPenalty: c.Penalty, Seed: seed}
+func (c sampleCase) sampling(seed uint64) pipeline.Sampling {
+	return pipeline.Sampling{Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP, MinP: c.MinP, RepetitionPenalty: c.Penalty, Seed: seed}
 }
 
 // What may be drawn, and with which probability, is what transformers' processors leave.
@@ -119,7 +119,7 @@ func TestSamplingDraws(t *testing.T) {
 		sum += math.Exp(float64(l))
 	}
 	draw := func(seed uint64, n int) []int32 {
-		s := newSampler(Sampling{Temperature: 1, TopP: 1, RepetitionPenalty: 1, Seed: seed}, len(logits))
+		s := newSampler(pipeline.Sampling{Temperature: 1, TopP: 1, RepetitionPenalty: 1, Seed: seed}, len(logits))
 		out := make([]int32, n)
 		for i := range out {
 			id, err := s.next(logits)
@@ -147,11 +147,11 @@ func TestSamplingDraws(t *testing.T) {
 }
 
 func TestSamplingGreedy(t *testing.T) {
-	s := newSampler(DefaultSampling(), 4)
+	s := newSampler(pipeline.DefaultSampling(), 4)
 	if id, err := s.next([]float32{1, 3, 3, 2}); id != 1 || err != nil {
 		t.Errorf("%d, %v", id, err)
 	}
-	how := DefaultSampling()
+	how := pipeline.DefaultSampling()
 	how.RepetitionPenalty = 2
 	s = newSampler(how, 4)
 	s.saw(1, 1, 3, -1, 99)
@@ -165,7 +165,7 @@ func TestSamplingGreedy(t *testing.T) {
 
 func TestSamplingRefuses(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
-	for _, how := range []Sampling{DefaultSampling(), {Temperature: 1, TopK: 2, TopP: 0.9, MinP: 0.1, RepetitionPenalty: 1.1}, {Temperature: 1, TopP: 1, RepetitionPenalty: 1}} {
+	for _, how := range []pipeline.Sampling{pipeline.DefaultSampling(), {Temperature: 1, TopK: 2, TopP: 0.9, MinP: 0.1, RepetitionPenalty: 1.1}, {Temperature: 1, TopP: 1, RepetitionPenalty: 1}} {
 		for _, logits := range [][]float32{{nan, 1, 2}, {1, nan, 2}, {2, 1, nan}, {1, inf, 2}, {-inf, -inf, -inf}} {
 			if _, err := newSampler(how, 3).next(logits); !errors.Is(err, pipeline.ErrModel) {
 				t.Errorf("%v: %v", logits, err)
@@ -175,13 +175,13 @@ func TestSamplingRefuses(t *testing.T) {
 			t.Errorf("one token is left: %d, %v", id, err)
 		}
 	}
-	good := Sampling{Temperature: 0.7, TopK: 50, TopP: 0.9, MinP: 0.05, RepetitionPenalty: 1.1}
+	good := pipeline.Sampling{Temperature: 0.7, TopK: 50, TopP: 0.9, MinP: 0.05, RepetitionPenalty: 1.1}
 	if err := good.Check(); err != nil {
 		t.Error(err)
 	}
-	for name, spoil := range map[string]func(s *Sampling){
-		"temperature": func(s *Sampling) { s.Temperature = -1 }, "temperature nan": func(s *Sampling) { s.Temperature = math.NaN() }, "top_k": func(s *Sampling) { s.TopK = -1 },
-		"top_p": func(s *Sampling) { s.TopP = 1.1 }, "min_p": func(s *Sampling) { s.MinP = -0.1 }, "penalty": func(s *Sampling) { s.RepetitionPenalty = 0 },
+	for name, spoil := range map[string]func(s *pipeline.Sampling){
+		"temperature": func(s *pipeline.Sampling) { s.Temperature = -1 }, "temperature nan": func(s *pipeline.Sampling) { s.Temperature = math.NaN() }, "top_k": func(s *pipeline.Sampling) { s.TopK = -1 },
+		"top_p": func(s *pipeline.Sampling) { s.TopP = 1.1 }, "min_p": func(s *pipeline.Sampling) { s.MinP = -0.1 }, "penalty": func(s *pipeline.Sampling) { s.RepetitionPenalty = 0 },
 	} {
 		s := good
 		spoil(&s)
@@ -207,7 +207,7 @@ func likeLogits(size int) []float32 {
 func TestSamplingAllocatesNothing(t *testing.T) {
 	logits := likeLogits(49152)
 	work := make([]float32, len(logits))
-	for _, how := range []Sampling{DefaultSampling(), {Temperature: 0.7, TopK: 50, TopP: 0.9, MinP: 0.05, RepetitionPenalty: 1.1}, {Temperature: 1, TopP: 0.95, RepetitionPenalty: 1}, {Temperature: 1, TopP: 1, RepetitionPenalty: 1}} {
+	for _, how := range []pipeline.Sampling{pipeline.DefaultSampling(), {Temperature: 0.7, TopK: 50, TopP: 0.9, MinP: 0.05, RepetitionPenalty: 1.1}, {Temperature: 1, TopP: 0.95, RepetitionPenalty: 1}, {Temperature: 1, TopP: 1, RepetitionPenalty: 1}} {
 		s := newSampler(how, len(logits))
 		step := func() {
 			copy(work, logits)
@@ -226,8 +226,8 @@ func TestSamplingAllocatesNothing(t *testing.T) {
 
 func BenchmarkSampling(b *testing.B) {
 	logits := likeLogits(49152)
-	for name, how := range map[string]Sampling{
-		"greedy": DefaultSampling(), "temperature": {Temperature: 1, TopP: 1, RepetitionPenalty: 1}, "top-p": {Temperature: 1, TopP: 0.95, RepetitionPenalty: 1},
+	for name, how := range map[string]pipeline.Sampling{
+		"greedy": pipeline.DefaultSampling(), "temperature": {Temperature: 1, TopP: 1, RepetitionPenalty: 1}, "top-p": {Temperature: 1, TopP: 0.95, RepetitionPenalty: 1},
 		"min-p": {Temperature: 1, TopP: 1, MinP: 0.05, RepetitionPenalty: 1}, "top-k and top-p": {Temperature: 0.7, TopK: 50, TopP: 0.9, RepetitionPenalty: 1},
 	} {
 		b.Run(name, func(b *testing.B) {

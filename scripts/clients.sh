@@ -2,6 +2,7 @@
 # Prints the folder of pinned software of others that the end-to-end tests drive, after putting it into the cache:
 #   node    npm packages of e2e/clients/package-lock.json (node_modules inside)
 #   python  PyPI packages of e2e/clients/requirements.txt (a virtual environment)
+#   openai  PyPI packages of e2e/clients/openai.txt (a virtual environment)
 #   ohif    the prebuilt OHIF viewer (index.html inside)
 #   tokenizers  Hugging Face tokenizers, sentencepiece, tiktoken and jinja2 (a virtual environment), and vocab/: vocabularies that packages ship
 #   all     each of them
@@ -30,14 +31,17 @@ node() {
   echo "$dir"
 }
 
-python() {
+python() { venv python requirements.txt; }
+openai() { venv openai openai.txt; }
+
+venv() {
   local dir python=${PYTHON:-python3}
-  dir=$cache/python-$({ "$python" --version; cat e2e/clients/requirements.txt; } | key)
+  dir=$cache/$1-$({ "$python" --version; cat "e2e/clients/$2"; } | key)
   if [ ! -f "$dir/.complete" ]; then
-    echo "clients.sh: fetching the PyPI packages of e2e/clients" >&2
+    echo "clients.sh: fetching the PyPI packages of e2e/clients/$2" >&2
     rm -rf "$dir"
     "$python" -m venv "$dir"
-    "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --require-hashes -r e2e/clients/requirements.txt >&2
+    "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --require-hashes -r "e2e/clients/$2" >&2
     touch "$dir/.complete"
   fi
   echo "$dir"
@@ -101,7 +105,7 @@ one() {
 }
 
 case ${1:-} in
-  node | python | ohif | tokenizers) one "$1" ;;
-  all) for what in node python ohif tokenizers; do one "$what"; done ;;
-  *) echo "usage: scripts/clients.sh node|python|ohif|tokenizers|all" >&2; exit 2 ;;
+  node | python | openai | ohif | tokenizers) one "$1" ;;
+  all) for what in node python openai ohif tokenizers; do one "$what"; done ;;
+  *) echo "usage: scripts/clients.sh node|python|openai|ohif|tokenizers|all" >&2; exit 2 ;;
 esac

@@ -37,6 +37,7 @@ func softwareVersion() string {
 type cli struct {
 	Serve      serveCmd      `cmd:"" help:"Run the service: studies come in over STOW-RS, drafted reports go out as DICOM SR."`
 	Report     reportCmd     `cmd:"" help:"Read DICOM files without a server and print the drafted reports."`
+	Ask        askCmd        `cmd:"" help:"Ask about the radiograph of a study."`
 	Send       sendCmd       `cmd:"" help:"Send DICOM files to a DICOMweb server (STOW-RS)."`
 	Show       showCmd       `cmd:"" help:"Wait for the report of a study that a running service has, and show it."`
 	Preprocess preprocessCmd `cmd:"" help:"Write exactly the pixels that the model sees, as PNG and .npy."`

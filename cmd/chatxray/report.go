@@ -20,6 +20,7 @@ type reportCmd struct {
 	modelFlags
 	Paths []string `arg:"" help:"DICOM files or folders; a folder is grouped by study; - is one file on standard input."`
 	JSON  bool     `help:"Print one JSON object a study and line (docs/report-json.md) instead of text."`
+	Plain bool     `help:"Also ask for the report in words for the patient: an unreviewed draft, marked so; the default bundle does it badly."`
 	Out   string   `help:"Folder for the DICOM SR objects and a PNG of what the model saw, of each study." placeholder:"DIR"`
 }
 
@@ -42,6 +43,7 @@ type studyReport struct {
 	State            pipeline.State     `json:"state"`
 	Error            string             `json:"error,omitempty"`
 	Reading          *pipeline.Reading  `json:"reading,omitempty"`
+	Plain            *plainReport       `json:"plain,omitempty"`
 	Refused          []pipeline.Refusal `json:"refused,omitempty"`
 	Documents        []writtenDocument  `json:"documents,omitempty"`
 	Preview          string             `json:"preview,omitempty"` // path of the PNG
@@ -119,6 +121,12 @@ func (c reportCmd) study(ctx context.Context, eng *engine, st *pipeline.Study) (
 		rep.Error = err.Error()
 		return rep, nil, nil, err
 	}
+	if c.Plain {
+		if rep.Plain, err = eng.plain(ctx, seen.Image); err != nil {
+			rep.Error = err.Error()
+			return rep, nil, nil, err
+		}
+	}
 	docs, err := eng.steps.Write(st, r, nil)
 	if err != nil {
 		rep.Error = err.Error()
@@ -158,6 +166,9 @@ func printReport(s streams, asJSON bool, rep studyReport) error {
 	switch {
 	case rep.Reading != nil:
 		p.reading(rep.Reading)
+		if rep.Plain != nil {
+			p.plain(rep.Plain)
+		}
 	case rep.Error != "":
 		fmt.Fprintf(s.out, "study %s: %s\n", rep.StudyInstanceUID, rep.Error)
 	default:

@@ -98,8 +98,8 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
 		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch},
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
-		Imaging: imaging(),
-		Checks:  map[string]func(context.Context) error{"redis": claims.Ping},
+		Imaging: imaging(), Talking: talking(eng, arch),
+		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
 	})
 	port := listener.Addr().(*net.TCPAddr).Port
 	if c.PortFile != "" {
