@@ -97,7 +97,6 @@ type text struct {
 	pictures []placed
 	choose   func(logits []float32) (int32, float64, error)
 	take     func(id int32, logprob float64) (more bool) // must not wait
-	deadline time.Time
 
 	since     time.Time
 	slot      int
