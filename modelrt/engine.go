@@ -104,6 +104,7 @@ type text struct {
 	last      int32
 	began     bool // the prompt is filled
 	cancelled atomic.Bool
+	fed       atomic.Bool // it has a slot
 	forget    func() bool
 	err       error
 	reused    int
@@ -113,19 +114,20 @@ type text struct {
 
 // scoring asks how likely ids are after each held prompt.
 type scoring struct {
-	ctx    context.Context
-	places *placing // how the held prompts lie, all alike; nil for plain text
-	past   int      // length of the held prompts
-	last   int32    // their last token
-	ids    []int32
-	fed    []float32 // embeddings of last and of all ids but the last
-	next   int       // how many positions of all rows are done
-	rows   [][]float64
-	spent  time.Duration
-	err    error
-	done   chan struct{}
-	cancel atomic.Bool
-	forget func() bool
+	ctx     context.Context
+	places  *placing // how the held prompts lie, all alike; nil for plain text
+	past    int      // length of the held prompts
+	last    int32    // their last token
+	ids     []int32
+	fed     []float32 // embeddings of last and of all ids but the last
+	next    int       // how many positions of all rows are done
+	rows    [][]float64
+	spent   time.Duration
+	err     error
+	done    chan struct{}
+	cancel  atomic.Bool
+	working atomic.Bool // it is the one at work
+	forget  func() bool
 }
 
 // write runs a text to its end: until take wants no more, or ctx ends. The places of prompt and answer must fit a slot.
@@ -136,7 +138,7 @@ func (e *engine) write(t *text) error {
 	t.done, t.since, t.slot = make(chan struct{}), time.Now(), -1
 	t.forget = context.AfterFunc(t.ctx, func() {
 		t.cancelled.Store(true)
-		e.interrupt()
+		e.interrupt(&t.fed)
 	})
 	defer t.forget()
 	if err := e.queue(t); err != nil {
@@ -175,7 +177,7 @@ func (e *engine) score(ctx context.Context, l *placing, past int, last int32, id
 	}
 	s.forget = context.AfterFunc(ctx, func() {
 		s.cancel.Store(true)
-		e.interrupt()
+		e.interrupt(&s.working)
 	})
 	defer s.forget()
 	e.mu.Lock()
@@ -190,10 +192,10 @@ func (e *engine) score(ctx context.Context, l *placing, past int, last int32, id
 	return s.rows, s.spent, s.err
 }
 
-// interrupt stops the run at work where it is a long one: it is done again without those who do not want it any more.
-func (e *engine) interrupt() {
+// interrupt stops the run at work where it is a long one and who was cancelled may be in it: it is done again without them.
+func (e *engine) interrupt(within *atomic.Bool) {
 	e.stop.Lock()
-	if e.long {
+	if e.long && within.Load() {
 		e.stopped = true
 		e.call.options.Terminate()
 	}
@@ -281,6 +283,7 @@ func (e *engine) admit() bool {
 	})
 	if len(e.scoring) > 0 { // one at a time: they share the held slots
 		e.scored = e.scoring[0]
+		e.scored.working.Store(true)
 		e.scoring = slices.Delete(e.scoring, 0, 1)
 	}
 	now := time.Now()
@@ -321,6 +324,7 @@ func (e *engine) seat(t *text) {
 	s := &e.slots[seat]
 	s.text, s.keys = t, append(s.keys[:0], t.keys[:have]...)
 	t.slot, t.past, t.reused = seat, have, have
+	t.fed.Store(true)
 	e.active = append(e.active, t)
 }
 
