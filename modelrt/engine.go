@@ -450,20 +450,30 @@ func (e *engine) run(b *batch) (stopped bool, err error) {
 	e.stop.Lock()
 	e.long = b.tokens() > stoppable
 	e.stop.Unlock()
-	err = e.decoder.run(e.call, b)
+	if !e.left() { // whoever leaves from now on stops the run
+		err = e.decoder.run(e.call, b)
+	} else {
+		err = context.Canceled
+	}
 	e.stop.Lock()
 	defer e.stop.Unlock()
-	stopped = e.stopped
-	e.long, e.stopped = false, false
-	if stopped { // options that were told to stop, perhaps just after the run, stop every run under them
+	stopped = e.stopped || err == context.Canceled
+	e.long = false
+	if e.stopped { // options that were told to stop, perhaps just after the run, stop every run under them
 		o, newErr := ort.NewRunOptions()
 		if newErr != nil {
 			return false, newErr
 		}
+		e.stopped = false
 		e.call.options.Destroy()
 		e.call.options = o
 	}
 	return stopped, err
+}
+
+// left says whether somebody of the batch has gone.
+func (e *engine) left() bool {
+	return e.scored != nil && e.scored.cancel.Load() || slices.ContainsFunc(e.active, func(t *text) bool { return t.cancelled.Load() })
 }
 
 // hand gives the logits of a run to those who wanted them.
