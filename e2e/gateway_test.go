@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -122,6 +124,7 @@ func TestGateway(t *testing.T) {
 		}
 		return nil
 	}
+	up := keepDown(t, ours)
 	first := send("explicit", "-xi")
 	// ChatXRay is down: the study waits in the gateway, and its job is tried again.
 	eventually(t, time.Minute, "a forwarding job that fails", func() error {
@@ -130,6 +133,7 @@ func TestGateway(t *testing.T) {
 		}
 		return nil
 	})
+	up()
 	t.Setenv("GATEWAY_TOKEN", token)
 	s := serve(t, at("data"), "--config", at("chatxray.yaml"), "--listen", "127.0.0.1:"+port(ours))
 	eventually(t, 3*time.Minute, "the reports in the PACS, once ChatXRay is back", func() error { return got(first) })
@@ -145,4 +149,19 @@ func TestGateway(t *testing.T) {
 			t.Errorf("worklist with %s: %v\n%s", key, err, out)
 		}
 	}
+}
+
+// keepDown takes a port without listening: connections to it are refused, and nobody else gets it meanwhile.
+func keepDown(t *testing.T, p int) (release func()) {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release = sync.OnceFunc(func() { syscall.Close(fd) })
+	t.Cleanup(release)
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: p, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	return release
 }
