@@ -91,7 +91,7 @@ func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, th
 		return nil, f.tensors.err
 	}
 	// ONNX Runtime's own threads would have nothing to do: the operators have theirs.
-	if f.graph, err = r.load(dir+"/"+form.Decoder, append(in, names...), []string{"logits"}, 1, false); err != nil {
+	if f.graph, err = r.loadWithoutArena(dir+"/"+form.Decoder, append(in, names...), []string{"logits"}, 1, false); err != nil {
 		return nil, err
 	}
 	return f, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -233,6 +234,8 @@ func (e *engine) close() {
 
 // work is the goroutine. c is the call that its runs are under.
 func (e *engine) work(c *call) {
+	// The C library keeps freed memory by thread: a goroutine that wandered would leave some with each.
+	runtime.LockOSThread()
 	e.call = c
 	defer close(e.ended)
 	for {

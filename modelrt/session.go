@@ -22,11 +22,24 @@ type graph struct {
 }
 
 func (r *Runtime) load(path string, inputs, outputs []string, threads int, spin bool) (*graph, error) {
+	return r.loadAs(path, inputs, outputs, threads, spin, true)
+}
+
+// loadWithoutArena is load for a graph whose runs have many sizes: an arena takes a larger piece whenever one does not fit what it has, and
+// gives none back.
+func (r *Runtime) loadWithoutArena(path string, inputs, outputs []string, threads int, spin bool) (*graph, error) {
+	return r.loadAs(path, inputs, outputs, threads, spin, false)
+}
+
+func (r *Runtime) loadAs(path string, inputs, outputs []string, threads int, spin, arena bool) (*graph, error) {
 	o, err := r.sessionOptions(threads, spin)
 	if err != nil {
 		return nil, err
 	}
 	defer o.Destroy()
+	if err := o.SetCpuMemArena(arena); err != nil {
+		return nil, err
+	}
 	name := filepath.Base(path)
 	if r.device == CPU {
 		if err := kernel.Register(o, r.library); err != nil {
