@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
+	"unsafe"
 
 	ort "github.com/yalue/onnxruntime_go"
 
@@ -18,6 +20,7 @@ type flat struct {
 	shape           Decoder
 	slots, capacity int
 	embed, graph    *graph
+	reserved        [][]byte // the caches' memory
 	tensors         tensors
 	fixed           []ort.Value // caches and LoRA, in the order of the graph's inputs after those of a feed
 	rotaries        []*rotary   // of all layers, or of full and of local ones; none where positions are learned
@@ -80,7 +83,11 @@ func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, th
 	for l := range d.Layers {
 		in = append(in, "keys"+strconv.Itoa(l), "values"+strconv.Itoa(l))
 		for _, dim := range []int{d.HeadDim, values} {
-			f.fixed = append(f.fixed, newTensor(&f.tensors, make([]float32, slots*d.KVHeads*capacity*dim), int64(slots), int64(d.KVHeads), int64(capacity), int64(dim)))
+			memory, err := f.reserve(slots * d.KVHeads * capacity * dim)
+			if err != nil {
+				return nil, err
+			}
+			f.fixed = append(f.fixed, newTensor(&f.tensors, memory, int64(slots), int64(d.KVHeads), int64(capacity), int64(dim)))
 		}
 	}
 	names, err := f.adapt(b, form, dir)
@@ -145,6 +152,21 @@ func (f *flat) close() {
 		l.free()
 	}
 	f.tensors.destroy()
+	for _, b := range f.reserved {
+		_ = syscall.Munmap(b) // it was mapped
+	}
+	f.reserved = nil
+}
+
+// reserve takes zeroed memory for n values from the system. On Go's heap the caches, most of which no text ever touches, would let as much
+// garbage lie before it is collected.
+func (f *flat) reserve(n int) ([]float32, error) {
+	b, err := syscall.Mmap(-1, 0, 4*n, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		return nil, fmt.Errorf("%w: no memory for the decoder's cache: %v", pipeline.ErrBusy, err)
+	}
+	f.reserved = append(f.reserved, b)
+	return unsafe.Slice((*float32)(unsafe.Pointer(&b[0])), n), nil
 }
 
 func (f *flat) lookup(c *call, ids []int32, dst []float32) error {
