@@ -289,10 +289,9 @@ func (e *engine) admit() bool {
 		e.scored.working.Store(true)
 		e.scoring = slices.Delete(e.scoring, 0, 1)
 	}
-	now := time.Now()
 	for len(e.waiting) > 0 && len(e.active) < len(e.slots) {
 		first := slices.MinFunc(e.waiting, func(a, b *text) int {
-			return int(a.rank(now).Sub(b.rank(now)))
+			return int(a.rank().Sub(b.rank()))
 		})
 		e.waiting = slices.DeleteFunc(e.waiting, func(t *text) bool { return t == first })
 		e.seat(first)
@@ -301,7 +300,7 @@ func (e *engine) admit() bool {
 }
 
 // rank orders the texts that wait: by when they came, a class later by aging.
-func (t *text) rank(time.Time) time.Time { return t.since.Add(time.Duration(t.class) * aging) }
+func (t *text) rank() time.Time { return t.since.Add(time.Duration(t.class) * aging) }
 
 // seat gives t the free slot that holds most of its beginning, else the one that was free longest, and copies a longer beginning from
 // wherever one is.

@@ -144,7 +144,7 @@ func TestQueue(t *testing.T) {
 	e := m.engine
 	now := time.Now()
 	texts := []*text{{class: 2, since: now.Add(-time.Hour)}, {class: 0, since: now}, {class: 2, since: now.Add(-time.Second)}, {class: 1, since: now}}
-	slices.SortFunc(texts, func(a, b *text) int { return int(a.rank(now).Sub(b.rank(now))) })
+	slices.SortFunc(texts, func(a, b *text) int { return int(a.rank().Sub(b.rank())) })
 	if texts[0].since != now.Add(-time.Hour) || texts[1].class != 0 || texts[2].class != 1 || texts[3].class != 2 {
 		t.Errorf("%+v", texts)
 	}
