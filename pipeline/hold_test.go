@@ -65,6 +65,12 @@ func TestHoldReadsAgain(t *testing.T) {
 	b.archive.store("1.2", "frontal")
 	b.Stored("1.2")
 	b.until(t, "1.2", StateReading)
+	// The state is told before the model is asked: a hold in between would find no reading to repeat.
+	for end := time.Now().Add(10 * time.Second); b.model.count() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the model was not asked")
+		}
+	}
 	release := b.Hold("1.2")
 	close(b.model.block)
 	b.Stored("1.2")
