@@ -1,0 +1,84 @@
+package modelrt
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"chatxray/pipeline"
+)
+
+// scoring asks how likely ids are after each held prompt.
+type scoring struct {
+	ctx     context.Context
+	places  *placing // how the held prompts lie, all alike; nil for plain text
+	past    int      // length of the held prompts
+	last    int32    // their last token
+	ids     []int32
+	fed     []float32 // embeddings of last and of all ids but the last
+	next    int       // how many positions of all rows are done
+	rows    [][]float64
+	spent   time.Duration
+	err     error
+	done    chan struct{}
+	cancel  atomic.Bool
+	working atomic.Bool // it is the one at work
+	forget  func() bool
+}
+
+// score returns the log-probability (natural logarithm) of each of ids after each held prompt. The prompts have the same length past and the
+// same last token.
+func (e *engine) score(ctx context.Context, l *placing, past int, last int32, ids []int32) ([][]float64, time.Duration, error) {
+	if e.held == 0 {
+		return nil, 0, fmt.Errorf("%w: this model takes no images, nothing compares them", pipeline.ErrUnsupported)
+	}
+	if len(ids) == 0 || past < 1 || past+len(ids) > e.capacity+1 {
+		return nil, 0, fmt.Errorf("%w: a text of %d tokens to score", pipeline.ErrInvalid, len(ids))
+	}
+	s := &scoring{ctx: ctx, places: l, past: past, last: last, ids: ids, rows: make([][]float64, e.held), done: make(chan struct{})}
+	for i := range s.rows {
+		s.rows[i] = make([]float64, len(ids))
+	}
+	s.forget = context.AfterFunc(ctx, func() {
+		s.cancel.Store(true)
+		e.interrupt(&s.working)
+	})
+	defer s.forget()
+	e.mu.Lock()
+	if e.closing {
+		e.mu.Unlock()
+		return nil, 0, errClosed
+	}
+	e.scoring = append(e.scoring, s)
+	e.mu.Unlock()
+	e.poke()
+	<-s.done
+	return s.rows, s.spent, s.err
+}
+
+// embedScored looks up what a scoring feeds, once.
+func (e *engine) embedScored(s *scoring) error {
+	if s.fed != nil {
+		return nil
+	}
+	s.fed = make([]float32, len(s.ids)*e.hidden)
+	return e.decoder.lookup(e.call, append([]int32{s.last}, s.ids[:len(s.ids)-1]...), s.fed)
+}
+
+// addScoring adds up to n positions: the same places of all rows side by side.
+func (e *engine) addScoring(s *scoring, n int) int {
+	total := len(s.ids) * e.held
+	n = min(n, total-s.next)
+	each := max(1, n/e.held) // places
+	from := s.next / e.held
+	each = min(each, len(s.ids)-from)
+	for row := range e.held {
+		for i := range each {
+			e.batch.add(len(e.slots)+row, s.past-1+from+i, s.fed[(from+i)*e.hidden:][:e.hidden], 1, s.places)
+			e.batch.want()
+			e.takers = append(e.takers, taker{scoring: s, row: row, at: from + i})
+		}
+	}
+	return each * e.held
+}
