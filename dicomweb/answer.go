@@ -24,12 +24,13 @@ const (
 func answerFormat(accept []mediaType) (string, error) {
 	for _, m := range accept {
 		kind, multi := m.inner()
+		named := kind.wide() < everything && kind.q > 0 // by another name
 		switch {
-		case kind.matches(mediaJSON), kind.matches("application/json"):
+		case kind.matches(mediaJSON), named && kind.covers("application/json"):
 			return mediaJSON, nil
-		case kind.matches(mediaXML), kind.matches("application/xml"), kind.matches("text/xml"):
+		case kind.matches(mediaXML), named && (kind.covers("application/xml") || kind.covers("text/xml")):
 			return mediaXML, nil
-		case kind.matches(mediaDICOM), multi && m.q > 0:
+		case named && kind.covers(mediaDICOM), multi && kind.q > 0:
 			return mediaJSON, nil
 		}
 	}

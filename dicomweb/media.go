@@ -13,7 +13,8 @@ import (
 type mediaType struct {
 	name   string // "multipart/related"
 	params map[string]string
-	q      float64 // 0..1; 1 where not given
+	q      float64     // 0..1; 1 where not given
+	not    []mediaType // of an Accept header: what it names with q=0
 }
 
 // lostPlus gives a plus back that stands for a space where it is not percent-encoded.
@@ -84,6 +85,12 @@ func parseAccept(headers []string) []mediaType {
 		return []mediaType{{name: "*/*", params: map[string]string{}, q: 1}}
 	}
 	slices.SortStableFunc(out, func(a, b mediaType) int { return cmp.Compare(b.q, a.q) })
+	first := slices.IndexFunc(out, func(m mediaType) bool { return m.q == 0 })
+	if first > 0 {
+		for i := range out[:first] {
+			out[i].not = out[first:]
+		}
+	}
 	return out
 }
 
@@ -121,23 +128,54 @@ func unquote(s string) string {
 }
 
 // matches reports whether a media range takes in a media type without parameters.
-func (m mediaType) matches(name string) bool {
-	if m.q == 0 {
-		return false
-	}
-	if m.name == "*/*" || m.name == "*" || m.name == name {
-		return true
-	}
+func (m mediaType) matches(name string) bool { return m.q > 0 && m.covers(name) && !m.refuses(name) }
+
+func (m mediaType) covers(name string) bool {
 	major, ok := strings.CutSuffix(m.name, "/*")
-	return ok && strings.HasPrefix(name, major+"/")
+	return m.wide() == everything || m.name == name || ok && strings.HasPrefix(name, major+"/")
 }
+
+// refuses reports whether a narrower range of the same header takes a media type out (RFC 9110 section 12.5.1).
+func (m mediaType) refuses(name string) bool {
+	return slices.ContainsFunc(m.not, func(n mediaType) bool { return n.wide() < m.wide() && n.covers(name) })
+}
+
+// everything is the width of */*.
+const everything = 2
+
+// wide is how wide a range is: 0 for one media type.
+func (m mediaType) wide() int {
+	switch {
+	case m.name == "*/*" || m.name == "*":
+		return everything
+	case strings.HasSuffix(m.name, "/*"):
+		return 1
+	}
+	return 0
+}
+
+func (m mediaType) multi() bool { return m.name == mediaMulti || m.name == "multipart/*" }
 
 // inner is the media range that is wanted, and whether it is wanted in a multipart body.
 func (m mediaType) inner() (kind mediaType, multi bool) {
-	if m.name != mediaMulti && m.name != "multipart/*" {
+	if !m.multi() {
 		return m, false
 	}
-	return mediaType{cmp.Or(m.params["type"], "*/*"), m.params, m.q}, true
+	return m.inside(), true
+}
+
+// inside is what a range takes in the parts of a multipart body; */* takes all in them.
+func (m mediaType) inside() mediaType {
+	kind := mediaType{name: cmp.Or(m.params["type"], "*/*"), params: m.params, q: m.q}
+	for _, n := range m.not {
+		switch {
+		case n.multi() && n.params["type"] != "":
+			kind.not = append(kind.not, n.inside())
+		case n.wide() < m.wide() && n.covers(mediaMulti):
+			kind.q = 0
+		}
+	}
+	return kind
 }
 
 // maxBoundary is far above the 70 characters of RFC 2046, which Orthanc exceeds.

@@ -18,15 +18,15 @@ import (
 
 func TestMediaType(t *testing.T) {
 	for in, want := range map[string]mediaType{
-		``:            {"", map[string]string{}, 1},
-		`text/plain`:  {"text/plain", map[string]string{}, 1},
-		` A/B ; q=.5`: {"a/b", map[string]string{"q": ".5"}, 0.5},
-		`a/b;q=7`:     {"a/b", map[string]string{"q": "7"}, 1},
-		`multipart/related; type=application/dicom; boundary=--x/y`:    {"multipart/related", map[string]string{"type": "application/dicom", "boundary": "--x/y"}, 1},
-		`m/r; boundary="a;b\"c\\"; boundary=second`:                    {"m/r", map[string]string{"boundary": `a;b"c\`}, 1},
-		`m/r; type="application/dicom; transfer-syntax=*"; boundary=b`: {"m/r", map[string]string{"type": "application/dicom", "transfer-syntax": "*", "boundary": "b"}, 1},
-		`m/r; boundary="never closed`:                                  {"m/r", map[string]string{"boundary": "never closed"}, 1},
-		`m/r; nothing; =x; boundary = b `:                              {"m/r", map[string]string{"": "x", "boundary": "b"}, 1},
+		``:            {"", map[string]string{}, 1, nil},
+		`text/plain`:  {"text/plain", map[string]string{}, 1, nil},
+		` A/B ; q=.5`: {"a/b", map[string]string{"q": ".5"}, 0.5, nil},
+		`a/b;q=7`:     {"a/b", map[string]string{"q": "7"}, 1, nil},
+		`multipart/related; type=application/dicom; boundary=--x/y`:    {"multipart/related", map[string]string{"type": "application/dicom", "boundary": "--x/y"}, 1, nil},
+		`m/r; boundary="a;b\"c\\"; boundary=second`:                    {"m/r", map[string]string{"boundary": `a;b"c\`}, 1, nil},
+		`m/r; type="application/dicom; transfer-syntax=*"; boundary=b`: {"m/r", map[string]string{"type": "application/dicom", "transfer-syntax": "*", "boundary": "b"}, 1, nil},
+		`m/r; boundary="never closed`:                                  {"m/r", map[string]string{"boundary": "never closed"}, 1, nil},
+		`m/r; nothing; =x; boundary = b `:                              {"m/r", map[string]string{"": "x", "boundary": "b"}, 1, nil},
 	} {
 		if diff := cmp.Diff(want, parseMediaType(in), cmp.AllowUnexported(mediaType{})); diff != "" {
 			t.Error(in, diff)

@@ -62,7 +62,7 @@ func chooseModel(accept []mediaType, one bool) (media string, single bool, err e
 	for _, m := range accept {
 		multi := m.name == "multipart/*" || m.name == mediaMulti && slices.Contains([]string{"", mediaXML, "application/xml"}, m.params["type"])
 		switch {
-		case m.matches(mediaJSON), m.matches("application/json"):
+		case m.matches(mediaJSON), m.name == "application/json" && m.q > 0:
 			return mediaJSON, true, nil
 		case multi && m.q > 0:
 			return mediaXML, false, nil

@@ -72,14 +72,13 @@ func (s *server) chooseDICOM(accept []mediaType, found []*pipeline.Instance, one
 		if m.q == 0 {
 			continue
 		}
-		multi := m.name == "*/*" || m.name == "*" || m.name == "multipart/*" ||
-			m.name == mediaMulti && slices.Contains([]string{"", mediaDICOM, "*/*", "application/*"}, m.params["type"])
-		alone := m.name == mediaDICOM || m.name == "application/*"
+		multi := (m.wide() == everything || m.multi()) && m.inside().matches(mediaDICOM)
+		alone := m.matches(mediaDICOM) && (one || m.wide() < everything)
 		zip := m.name == mediaZip
 		if !multi && !alone && !zip {
 			continue
 		}
-		d := delivery{zip: zip, single: alone && one, syntax: explicitLE}
+		d := delivery{zip: zip, single: alone && one && !multi, syntax: explicitLE}
 		switch ts := m.params["transfer-syntax"]; {
 		case ts == "*" || zip && ts == "":
 			d.syntax = asStored
@@ -131,18 +130,19 @@ type frameForm struct {
 func frameForms(accept []mediaType, stored string) []frameForm {
 	var out []frameForm
 	for _, m := range accept {
-		kind, single := m.params["type"], false
+		kind, single, in := m.params["type"], false, m.inside()
 		switch {
-		case m.q == 0:
-			continue
-		case m.name == "*/*" || m.name == "*" || m.name == "multipart/*":
+		case m.wide() == everything || m.name == "multipart/*":
 			kind = ""
 		case m.name != mediaMulti:
-			kind, single = m.name, true
+			kind, single, in = m.name, true, m
+		}
+		if in.q == 0 {
+			continue
 		}
 		ts := m.params["transfer-syntax"]
 		own := mediaOf(stored)
-		if ts == "*" && (kind == "" || kind == "*/*" || kind == mediaOctets || kind == own || kind == "image/*" && own != mediaOctets) {
+		if ts == "*" && (kind == "" || kind == "*/*" || kind == mediaOctets || kind == own || kind == "image/*" && own != mediaOctets) && !in.refuses(own) {
 			out = append(out, frameForm{asStored, single})
 			continue
 		}
@@ -151,8 +151,10 @@ func frameForms(accept []mediaType, stored string) []frameForm {
 			if ts == "" || ts == "*" {
 				ts = explicitLE
 			}
-			out = append(out, frameForm{ts, single})
-			if kind != mediaOctets && m.params["transfer-syntax"] == "" { // anything rather than nothing
+			if !in.refuses(mediaOctets) {
+				out = append(out, frameForm{ts, single})
+			}
+			if kind != mediaOctets && m.params["transfer-syntax"] == "" && !in.refuses(own) { // anything rather than nothing
 				out = append(out, frameForm{asStored, single})
 			}
 		case "image/*", "video/*":

@@ -107,7 +107,7 @@ func TestRenderedParameters(t *testing.T) {
 		t.Errorf("%d and %d pixels of text", top, bottom)
 	}
 
-	for accept, want := range map[string]string{"": "image/jpeg", "image/png": "image/png", "image/gif": "image/gif", "image/*": "image/jpeg", "image/png;q=0.2, image/jpeg;q=0.1": "image/png",
+	for accept, want := range map[string]string{"": "image/jpeg", "image/png": "image/png", "image/gif": "image/gif", "image/*": "image/jpeg", "image/png;q=0.2, image/jpeg;q=0.1": "image/png", "image/jpeg;q=0, */*": "image/png", "image/*, image/jpeg;q=0, image/png;q=0": "image/gif",
 		`multipart/related; type="image/png"`: "multipart/related", `multipart/related; type="image/jpeg"`: "multipart/related"} {
 		if r := s.get(path+"/rendered", "Accept", accept); r.StatusCode != 200 || !strings.HasPrefix(r.Header.Get("Content-Type"), want) {
 			t.Errorf("%q: %d %s", accept, r.StatusCode, r.Header.Get("Content-Type"))

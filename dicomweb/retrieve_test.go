@@ -226,6 +226,8 @@ func TestFrames(t *testing.T) {
 		{jls + "/frames/1,2,3", multi + `"application/octet-stream"; transfer-syntax=*`, 200, "image/jls; transfer-syntax=1.2.840.10008.1.2.4.80", 3},
 		{jls + "/frames/1", multi + "image/jls", 200, "image/jls; transfer-syntax=1.2.840.10008.1.2.4.80", 1},
 		{jls + "/frames/1", multi + "image/*", 200, "image/jls; transfer-syntax=1.2.840.10008.1.2.4.80", 1},
+		{jls + "/frames/1", "*/*, " + multi + "application/octet-stream; q=0", 200, "image/jls; transfer-syntax=1.2.840.10008.1.2.4.80", 1},
+		{native + "/frames/1", "*/*, " + multi + "application/octet-stream; q=0", 406, "", 0},
 		{jls + "/frames/1", multi + "image/jp2", 200, "image/jp2; transfer-syntax=1.2.840.10008.1.2.4.90", 1},
 		{jls + "/bulkdata/7FE00010", multi + `"application/octet-stream"; transfer-syntax=*`, 200, "image/jls; transfer-syntax=1.2.840.10008.1.2.4.80", 3},
 		{jls + "/bulkdata/7FE00010", "", 200, octets, 3},

@@ -21,7 +21,7 @@ func patience(idle time.Duration) option {
 	return func(c *dicomweb.Config, _ *dicomweb.Deps, _ *archive.Options) { c.Idle = idle }
 }
 
-// A client that asks and never reads is cut off, whatever it asks for.
+// A client that asks and never reads is cut off, whatever it asks for, and also where it asks for a WebSocket.
 func TestClientThatNeverReads(t *testing.T) {
 	s := start(t, patience(time.Second))
 	var sets []pipeline.Dataset
@@ -29,7 +29,8 @@ func TestClientThatNeverReads(t *testing.T) {
 		sets = append(sets, object(t, "1.2.1", "1.2.1.1", fmt.Sprint("1.2.1.1.", i)))
 	}
 	s.store(sets...)
-	for _, path := range []string{"/healthz", "/metrics", "/nowhere", "/dicom-web/instances", "/dicom-web/studies/1.2.1", "/dicom-web/studies/1.2.1/metadata"} {
+	for _, path := range []string{"/healthz", "/metrics", "/nowhere", "/dicom-web/instances", "/dicom-web/studies/1.2.1", "/dicom-web/studies/1.2.1/metadata",
+		"/dicom-web/instances Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			host := s.host()
@@ -41,7 +42,8 @@ func TestClientThatNeverReads(t *testing.T) {
 			if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 				t.Fatal(err)
 			}
-			request := []byte(strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\n\r\n", 1000))
+			path, upgrade, _ := strings.Cut(path, " ")
+			request := []byte(strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\n"+upgrade+"\r\n", 1000))
 			for err == nil { // until the answers have filled every buffer, and the server has lost its patience
 				_, err = conn.Write(request)
 			}

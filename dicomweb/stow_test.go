@@ -176,8 +176,19 @@ func TestAnswerFormat(t *testing.T) {
 	s := start(t)
 	b := multipartOf("b", file(t, object(t, "1.2", "1.2.3", "1.2.3.4")))
 	for accept, want := range map[string]string{"": "json", "*/*": "json", "application/json": "json", "application/xml": "xml", `multipart/related; type="application/dicom+xml"`: "xml",
-		related("b"): "json", "multipart/related; type=application/octet-stream": "json", "application/dicom": "json", "application/dicom+xml;q=0.9, application/dicom+json;q=0.2": "xml"} {
+		related("b"): "json", "multipart/related; type=application/octet-stream": "json", "application/dicom": "json", "application/dicom+xml;q=0.9, application/dicom+json;q=0.2": "xml",
+		"application/dicom+json;q=0, */*": "xml", "*/*, application/dicom+xml;q=0": "json", "application/*;q=0, application/dicom+xml;q=0.1": "xml"} {
 		if r := s.post("/studies", related("b"), bytes.NewReader(b), "Accept", accept); r.StatusCode != http.StatusOK || r.Header.Get("Content-Type") != "application/dicom+"+want {
+			t.Errorf("%q: %d %s", accept, r.StatusCode, r.Header.Get("Content-Type"))
+		}
+	}
+}
+
+// TestNoAnswerIsWelcome: q=0 takes a form out of a range that has it.
+func TestNoAnswerIsWelcome(t *testing.T) {
+	s := start(t)
+	for _, accept := range []string{"*/*, application/dicom+json;q=0, application/dicom+xml;q=0", "application/*;q=0, */*;q=0.5", "*;q=0"} {
+		if r := s.get("/studies", "Accept", accept); r.StatusCode != http.StatusNotAcceptable {
 			t.Errorf("%q: %d %s", accept, r.StatusCode, r.Header.Get("Content-Type"))
 		}
 	}

@@ -107,6 +107,12 @@ func TestAccept(t *testing.T) {
 		{"application/dicom; transfer-syntax=*", 200, single},
 		{`multipart/related; type="application/dicom"; q=0.1, application/dicom;q=0.9`, 200, single},
 		{"application/dicom; q=0", 406, ""},
+		{`*/*, multipart/related; type="application/dicom"; q=0`, 200, single},
+		{"multipart/related; q=0, */*; q=0.1", 200, single},
+		{"application/dicom; q=0, */*", 200, multi},
+		{"*/*, application/dicom; q=0, multipart/*; q=0", 406, ""},
+		{`multipart/related; type="image/jpeg"; q=0, */*`, 200, multi},
+		{"*/*; q=0, application/dicom", 200, single},
 		{"image/jpeg", 406, ""},
 		{`multipart/related; type="image/jpeg"`, 406, ""},
 		{`multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.90`, 200, multi}, // without pixels it stays uncompressed
