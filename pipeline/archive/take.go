@@ -77,20 +77,21 @@ func (t *taking) take(ctx context.Context, r io.Reader, room func(int64) error) 
 			return rerr
 		}
 		unchecked, came = unchecked+n-held, came+n-held
-		rest := block[written:n]
+		held = copy(small[:], block[written:n]) // less than a page, out of a block that may be another upload's soon
 		if came >= proof {
-			block = small[:]
-			if t.resize(time.Since(since) < quickly/proof*time.Duration(came)) {
-				block = t.large.block
-			}
+			t.resize(time.Since(since) < quickly/proof*time.Duration(came))
 			came, since = 0, time.Now()
 		}
-		held = copy(block, rest)
+		block = small[:]
+		if t.large != nil {
+			block = t.large.block
+			copy(block, small[:held])
+		}
 	}
 }
 
-// resize gives the upload a large block, if there is one, or takes it back; it tells whether it has one now.
-func (t *taking) resize(quick bool) bool {
+// resize gives the upload a large block, if there is one, or takes it back.
+func (t *taking) resize(quick bool) {
 	switch {
 	case quick && t.large == nil:
 		select {
@@ -111,7 +112,6 @@ func (t *taking) resize(quick bool) bool {
 		t.large = nil
 		<-largeFree
 	}
-	return t.large != nil
 }
 
 // write appends to the file and returns how much of b it has taken. What lies in a large block passes the page cache where the file system

@@ -11,7 +11,25 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 )
+
+// pausing gives zeros slowly.
+type pausing struct{ left int }
+
+const pauses = 3*largeBlock + 5
+
+func (p *pausing) Read(b []byte) (int, error) {
+	if p.left == 0 {
+		return 0, io.EOF
+	}
+	time.Sleep(time.Second)
+	n := min(len(b), 32<<10, p.left)
+	clear(b[:n])
+	p.left -= n
+	return n, nil
+}
 
 // TestTake: whatever the length and the pieces that it comes in, past the page cache or through it, what is in the file is what came, and
 // no large block stays away.
@@ -58,6 +76,15 @@ func TestTake(t *testing.T) {
 			}
 		}
 	}
+	synctest.Test(t, func(t *testing.T) { // a client that is quick, slow and quick again gives its block back and gets another one
+		for _, at := range []int{proof + aligned + 1, proof + largeBlock + 77} {
+			slow := io.MultiReader(bytes.NewReader(all[:at]), &pausing{left: pauses}, bytes.NewReader(all[at:]))
+			b, got, err := taken(t, slow, false)
+			if want := append(append(bytes.Clone(all[:at]), make([]byte, pauses)...), all[at:]...); err != nil || !bytes.Equal(b, want) || got.size != int64(len(want)) {
+				t.Errorf("slow after %d bytes: %d of %d came, or others: %v", at, len(b), len(want), err)
+			}
+		}
+	})
 	broken := errors.New("broken")
 	if _, _, err := taken(t, io.MultiReader(bytes.NewReader(all), iotest.ErrReader(broken)), false); !errors.Is(err, broken) {
 		t.Error(err)
