@@ -2,6 +2,7 @@ package modelrt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"math"
@@ -55,9 +56,10 @@ type engine struct {
 
 // slotState is what a slot's cache holds.
 type slotState struct {
-	keys []uint64 // of each place that is filled
-	used time.Time
-	text *text // nil when free
+	keys  []uint64 // of each place that is filled
+	known []uint64 // those of texts that have ended, for who may look under the engine's lock
+	used  time.Time
+	text  *text // nil when free
 }
 
 // taker is who gets logits of a run.
@@ -277,6 +279,7 @@ func (e *engine) seat(t *text) {
 	}
 	s := &e.slots[seat]
 	s.text, s.keys = t, append(s.keys[:0], t.keys[:have]...)
+	s.known = append(s.known[:0], s.keys...)
 	t.slot, t.past, t.reused = seat, have, have
 	t.fed.Store(true)
 	e.active = append(e.active, t)
@@ -293,7 +296,7 @@ func common(a, b []uint64) int {
 // leave ends a text. The caller holds mu.
 func (e *engine) leave(t *text, err error) {
 	s := &e.slots[t.slot]
-	s.text, s.used = nil, time.Now()
+	s.text, s.used, s.known = nil, time.Now(), append(s.known[:0], s.keys...)
 	e.active = slices.DeleteFunc(e.active, func(o *text) bool { return o == t })
 	t.err = err
 	close(t.done)
@@ -470,10 +473,14 @@ func (t *text) advance(logits []float32) (more bool, err error) {
 	return t.take(id, logprob), nil
 }
 
-// fail ends everything that the failed run was for.
+// fail ends everything that the failed run was for; where only memory was short, who asked for most of it, and the others go on.
 func (e *engine) fail(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if short := (*memoryError)(nil); errors.As(err, &short) {
+		e.relieve(err)
+		return
+	}
 	for len(e.active) > 0 {
 		t := e.active[0]
 		e.slots[t.slot].keys = e.slots[t.slot].keys[:0]
@@ -483,6 +490,36 @@ func (e *engine) fail(err error) {
 		e.scored.err = err
 		close(e.scored.done)
 		e.scored = nil
+	}
+}
+
+// relieve ends who has the most tokens in the batch, of those with as many who came last. The others' places are fed again. The caller
+// holds mu.
+func (e *engine) relieve(err error) {
+	tokens := map[*text]int{}
+	scored := 0
+	for _, s := range e.batch.slot {
+		if int(s) < len(e.slots) {
+			tokens[e.slots[s].text]++
+		} else {
+			scored++
+		}
+	}
+	var most *text
+	for _, t := range e.active {
+		if most == nil || tokens[t] > tokens[most] || tokens[t] == tokens[most] && t.since.After(most.since) {
+			most = t
+		}
+	}
+	switch {
+	case e.scored != nil && (most == nil || scored >= tokens[most]):
+		e.scored.err = err
+		close(e.scored.done)
+		e.scored = nil
+	case most != nil:
+		s := &e.slots[most.slot] // the places of a batch count only after it
+		s.keys = s.keys[:min(len(s.keys), most.past)]
+		e.leave(most, err)
 	}
 }
 

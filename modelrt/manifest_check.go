@@ -100,6 +100,9 @@ func (m *Manifest) faults() (faults []error) {
 		}
 		forms[f.Name] = true
 		one(key+": kind", f.Kind, KindFlat, KindGQA)
+		if one(key+": precision", f.Precision, precisionFloat32, precisionFloat16, precisionBFloat16, ""); f.halved() && f.Kind != KindGQA {
+			fault(pipeline.ErrInvalid, key+": precision", "is for forms of the kind %s", KindGQA)
+		}
 		graphFile(key+": embed", f.Embed)
 		graphFile(key+": decoder", f.Decoder)
 		if own && (f.Layout != "" || f.WeightsBytes != 0 || f.WeightsSHA256 != "" || f.Kind != KindFlat) {
