@@ -75,8 +75,8 @@ type CUDAFacts struct {
 	DriverErr error
 	GPUs      []GPU
 	GPUsErr   error
-	Wanted    []string // libraries that ONNX Runtime's CUDA provider is linked with
-	Missing   []string // of them, with the loader's words
+	Wanted    []string // libraries that ONNX Runtime's CUDA provider is linked with, and cuDNN
+	Missing   []string // of them: the name where it is not found, else the loader's words
 	LibsErr   error
 }
 
@@ -169,6 +169,9 @@ func (p cudaPlaces) gpus() (list []GPU, err error) {
 	return list, nil
 }
 
+// cudnn is not linked but loaded with the first convolution, which vision graphs have.
+const cudnn = "libcudnn.so.9"
+
 // linked are the libraries that the one at path is linked with, and those of them that do not load. The C library's own are left out.
 func linked(path string) (wanted, missing []string, err error) {
 	f, err := elf.Open(path)
@@ -177,11 +180,11 @@ func linked(path string) (wanted, missing []string, err error) {
 	}
 	defer f.Close()
 	all, err := f.ImportedLibraries()
-	for _, name := range all {
+	for _, name := range append(all, cudnn) {
 		if strings.HasPrefix(name, "libcu") || strings.HasPrefix(name, "libnv") {
 			wanted = append(wanted, name)
 			if library, err := openLibrary(name); err != nil {
-				missing = append(missing, err.Error())
+				missing = append(missing, strings.TrimSuffix(err.Error(), ": cannot open shared object file: No such file or directory"))
 			} else {
 				C.dlclose(library)
 			}

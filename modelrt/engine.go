@@ -33,6 +33,7 @@ type engine struct {
 	slots    []slotState
 	held     int // slots behind, for scoring
 	most     int // texts that may wait
+	pieces   pieces
 
 	mu      sync.Mutex
 	waiting []*text
@@ -69,14 +70,22 @@ type taker struct {
 	row, at int // of a scoring
 }
 
-// Pieces of prompts and of scored texts, in tokens. A piece beside texts that are being written is short. A run of more than
-// stoppable tokens is stopped when a text in it is cancelled; shorter ones end soon.
-const (
-	pieceAlone  = 256
-	pieceBeside = 48
-	pieceScored = 96 // each has logits of its own
-	stoppable   = 8
-)
+// pieces are how much of prompts and of scored texts is fed at once, in tokens. A piece beside texts that are being written is short.
+type pieces struct {
+	alone, beside int
+	scored        int // each has logits of its own
+}
+
+// piecesOf suits a device. To a GPU hundreds of tokens are little more work than the reading of the weights.
+func piecesOf(d Device) pieces {
+	if d == CUDA {
+		return pieces{alone: 1024, beside: 256, scored: 256}
+	}
+	return pieces{alone: 256, beside: 48, scored: 96}
+}
+
+// A run of more than stoppable tokens is stopped when a text in it is cancelled; shorter ones end soon.
+const stoppable = 8
 
 // aging is how long a waiting text takes to be as urgent as the next class.
 const aging = 20 * time.Second
@@ -84,7 +93,7 @@ const aging = 20 * time.Second
 func newEngine(d decoder, m *Manifest, texts, held, capacity, most int) *engine {
 	e := &engine{
 		decoder: d, hidden: m.Decoder.Hidden, vocab: m.Decoder.Vocab, capacity: capacity, slots: make([]slotState, texts), held: held, most: most,
-		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		pieces: piecesOf(CPU), wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	return e
 }
@@ -331,9 +340,9 @@ func (e *engine) step() {
 			e.takers = append(e.takers, taker{text: t})
 		}
 	}
-	piece := pieceAlone
+	piece := e.pieces.alone
 	if writing > 0 {
-		piece = pieceBeside
+		piece = e.pieces.beside
 	}
 	for _, t := range e.active {
 		if t.prompt == nil {
@@ -360,7 +369,7 @@ func (e *engine) step() {
 			e.fail(err)
 			return
 		}
-		scored = e.addScoring(e.scored, min(piece, pieceScored))
+		scored = e.addScoring(e.scored, min(piece, e.pieces.scored))
 	}
 	if len(b.wanted) == 0 { // the graph has logits in any case
 		b.want()

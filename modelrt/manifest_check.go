@@ -105,10 +105,10 @@ func (m *Manifest) faults() (faults []error) {
 		}
 		graphFile(key+": embed", f.Embed)
 		graphFile(key+": decoder", f.Decoder)
-		if own && (f.Layout != "" || f.WeightsBytes != 0 || f.WeightsSHA256 != "" || f.Kind != KindFlat) {
-			fault(pipeline.ErrInvalid, key, "has a layout or a kind that are for weights made of a base model, and there is no base.part")
+		if own && (f.Layout != "" || f.WeightsBytes != 0 || f.WeightsSHA256 != "") {
+			fault(pipeline.ErrInvalid, key, "has a layout that is for weights made of a base model, and there is no base.part")
 		}
-		if f.Kind == KindGQA && (m.Family != "" || m.Decoder.rotary() != m.Decoder.HeadDim || m.Decoder.RopeThetaLocal != 0) {
+		if f.Kind == KindGQA && (or(m.Decoder.Positions, positionsRope) != positionsRope || or(m.Decoder.Mask, maskCausal) != maskCausal) {
 			fault(pipeline.ErrUnsupported, key+": kind", "%s knows plain positions and masks only", KindGQA)
 		}
 		if !own {

@@ -44,10 +44,12 @@ func TestCachesTooLarge(t *testing.T) {
 
 // With memory for short texts and not for a long one, the long one is refused, the others are written to their end, and when there is
 // memory again the long one is written too.
-func TestMemoryRunsOut(t *testing.T) {
+func TestMemoryRunsOut(t *testing.T) { memoryRunsOut(t, runtimeFor(t), "standard", 64<<20) }
+
+func memoryRunsOut(t *testing.T, r *Runtime, form string, limit int64) {
 	o := tinyOptions(t)
-	o.Form, o.Memory = "standard", 64<<20
-	m, err := Open(context.Background(), runtimeFor(t), "testdata/tiny", o)
+	o.Form, o.Memory = form, limit
+	m, err := Open(context.Background(), r, "testdata/tiny", o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +68,7 @@ func TestMemoryRunsOut(t *testing.T) {
 	}
 	// Whatever is left of the arena is taken, in pieces that can be given back one by one.
 	d := m.decoder.(*gqa)
+	name, id := r.memory()
 	var taken []*kernel.Device
 	defer func() {
 		for _, b := range taken {
@@ -74,7 +77,7 @@ func TestMemoryRunsOut(t *testing.T) {
 	}()
 	for _, bytes := range []int{1 << 20, 1 << 14, 1 << 10, 256} {
 		for {
-			piece := must(kernel.OpenDevice(d.graph.library, d.graph.session, "Cpu", 0))
+			piece := must(kernel.OpenDevice(d.graph.library, d.graph.session, name, id))
 			if _, err := piece.Alloc(bytes); err != nil {
 				piece.Close()
 				if !exhausted(err) {

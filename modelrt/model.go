@@ -231,6 +231,7 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 			return err
 		}
 		e := newEngine(d, f, texts, held, f.Decoder.MaxLength, maxWaiting)
+		e.pieces = piecesOf(r.device)
 		m.engine.add(e)
 		go func() {
 			e.work(work)

@@ -52,7 +52,7 @@ func cudaLines(f modelrt.CUDAFacts) (lines [][2]string) {
 	case f.LibsErr != nil:
 		add("CUDA libraries", "%v", f.LibsErr)
 	case len(f.Missing) > 0:
-		add("CUDA libraries", "%d of %d that ONNX Runtime is linked with do not load: %s", len(f.Missing), len(f.Wanted), strings.Join(f.Missing, "; "))
+		add("CUDA libraries", "%d of %d that ONNX Runtime needs do not load: %s", len(f.Missing), len(f.Wanted), strings.Join(f.Missing, ", "))
 	default:
 		add("CUDA libraries", "all here: %s", strings.Join(f.Wanted, ", "))
 	}

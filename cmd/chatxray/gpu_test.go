@@ -22,7 +22,7 @@ func TestCUDALines(t *testing.T) {
 		"all": {modelrt.CUDAFacts{Module: "580.1", Driver: "13.0", Devices: 1, GPUs: []modelrt.GPU{{Name: "NVIDIA H200", Total: 140 << 30, Free: 139 << 30}}, Wanted: []string{"libcublas.so.13", "libcudart.so.13"}},
 			[]string{"GPU driver: NVIDIA 580.1 for CUDA up to 13.0, 1 GPU(s)", "GPU 0: NVIDIA H200, 140.0 GiB, 139.0 GiB free", "CUDA libraries: all here: libcublas.so.13, libcudart.so.13"}},
 		"a library less": {modelrt.CUDAFacts{Driver: "13.0", Devices: 1, Wanted: []string{"a", "b"}, Missing: []string{"libcudnn.so.9: cannot open"}},
-			[]string{"GPU driver: NVIDIA (no kernel module seen) for CUDA", "CUDA libraries: 1 of 2 that ONNX Runtime is linked with do not load: libcudnn.so.9"}},
+			[]string{"GPU driver: NVIDIA (no kernel module seen) for CUDA", "CUDA libraries: 1 of 2 that ONNX Runtime needs do not load: libcudnn.so.9"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lines := cudaLines(tt.facts)
