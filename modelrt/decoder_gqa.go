@@ -2,7 +2,6 @@ package modelrt
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 
 	ort "github.com/yalue/onnxruntime_go"
@@ -88,7 +87,7 @@ func (r *Runtime) newGQA(dir string, m *Manifest, form *Form, slots, capacity, t
 		d.caches = append(d.caches, cache)
 	}
 	if r.device == CUDA { // what memory held before may be no number, and no kernel may be trusted to leave it out
-		return d, d.clear()
+		return d, d.clear(r)
 	}
 	return d, nil
 }
@@ -329,20 +328,26 @@ func (d *gqa) share(from, to, n int) error {
 	return nil
 }
 
-// clear fills the caches with zeros: the first row with one of ours, the others with the first.
-func (d *gqa) clear() error {
-	first, err := d.view(rowRange{0, 1})
+// clear fills the caches with zeros: the first row, cache after cache, with one of ours, the others with the first.
+func (d *gqa) clear(r *Runtime) error {
+	copier, err := r.loadCopier(1, d.element)
 	if err != nil {
 		return err
 	}
+	defer copier.close()
 	zero, err := ort.NewCustomDataTensor(ort.NewShape(1, int64(d.shape.KVHeads), int64(d.capacity), int64(d.shape.HeadDim)), make([]byte, d.row()*d.element.Bytes()), ort.TensorElementDataType(d.element))
 	if err != nil {
 		return err
 	}
 	defer zero.Destroy()
-	zeros := slices.Repeat([]*ort.CustomDataTensor{zero}, len(first))
-	if err := copyCaches(d.copier, zeros, first); err != nil {
+	first, err := d.view(rowRange{0, 1})
+	if err != nil {
 		return err
+	}
+	for i := range first {
+		if err := copyCaches(copier, []*ort.CustomDataTensor{zero}, first[i:i+1]); err != nil {
+			return err
+		}
 	}
 	for s := 1; s < d.slots; s++ {
 		if err := d.share(0, s, 0); err != nil {

@@ -75,13 +75,13 @@ func tinyGQA(t testing.TB, r *Runtime, form string, slots int) *gqa {
 // the same logits, the same likeliest token.
 func TestGQAEqualsPlain(t *testing.T) {
 	d := tinyGQA(t, runtimeFor(t), "standard", 5)
-	equalsPlain(t, d, d, 1e-5, true)
+	equalsPlain(t, runtimeFor(t), d, d, 1e-5, true)
 }
 
-func equalsPlain(t *testing.T, d, oracle *gqa, tolerance float64, likeliest bool) {
+func equalsPlain(t *testing.T, rt *Runtime, d, oracle *gqa, tolerance float64, likeliest bool) {
 	const steps = 400
 	slots := d.slots
-	if err := d.clear(); err != nil {
+	if err := d.clear(rt); err != nil {
 		t.Fatal(err)
 	}
 	p := newPlain(t, oracle)

@@ -51,7 +51,7 @@ func TestGPUEqualsCPU(t *testing.T) {
 			if form == "brain" {
 				tolerance = 0.1
 			}
-			equalsPlain(t, tinyGQA(t, r, form, 5), tinyGQA(t, r.onCPU(), oracle, 5), tolerance, false)
+			equalsPlain(t, r, tinyGQA(t, r, form, 5), tinyGQA(t, r.onCPU(), oracle, 5), tolerance, false)
 		})
 	}
 }

@@ -101,10 +101,10 @@ func (r *Runtime) Fallback() string {
 	return r.fallback
 }
 
-// onCPU is the same runtime for a bundle that does not work on CUDA.
+// onCPU is the same runtime for a bundle or a graph that does not work on CUDA.
 func (r *Runtime) onCPU() *Runtime {
 	c := *r
-	c.device = CPU
+	c.device, c.ordinal, c.limit = CPU, 0, 0
 	return &c
 }
 

@@ -7,7 +7,10 @@
 # A machine without Go or the network gets dist/cuda of `bench/cuda/run.sh pack`: the graphs and the compiled tests.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-shape=${SHAPE:-7b} device=${DEVICE:-cuda} precision=${PRECISION:-bfloat16} python=${PYTHON:-python3} work=${WORK:-${TMPDIR:-/tmp}/chatxray-cuda}
+shape=${SHAPE:-7b} device=${DEVICE:-cuda} precision=${PRECISION:-bfloat16} python=${PYTHON:-python3}
+room=$(df --output=avail -B1G /dev/shm 2>/dev/null | tail -1 || echo 0)
+if [ "$room" -ge 40 ]; then fast=/dev/shm; else fast=${TMPDIR:-/tmp}; fi # a disk may be slow
+work=${WORK:-$fast/chatxray-cuda}
 pack=dist/cuda
 
 graphs() { # FOLDER
