@@ -29,6 +29,10 @@ if [ "${1:-}" = pack ]; then
   exit
 fi
 
+if [ "$device" = cuda ] && [ ! -e /dev/nvidiactl ] && [ ! -e /dev/nvidia0 ] && ! command -v nvidia-smi >/dev/null; then
+  echo "bench/cuda: no GPU here"
+  exit
+fi
 mkdir -p "$work"
 if [ -f "$pack/$shape-$precision/shape.json" ]; then
   mkdir -p "$work/$shape-$precision"
