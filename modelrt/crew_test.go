@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Two devices, as far as a CPU can be two: texts go to the one with less to do and are the same there, a text that goes on goes where its
@@ -23,6 +24,8 @@ func TestCrew(t *testing.T) {
 			if len(m.engine.all) != 2 {
 				t.Fatalf("%d engines", len(m.engine.all))
 			}
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // who waits for the one that is held up waits for ever
+			defer cancel()
 			// The first engine is held up in the middle of a text; others are written meanwhile.
 			hold, began := make(chan struct{}), make(chan struct{})
 			sitting := tinyText(m, context.Background(), places(1, 5))
@@ -48,7 +51,7 @@ func TestCrew(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				got, _, err := answerOf(m, context.Background(), keys, 8)
+				got, _, err := answerOf(m, ctx, keys, 8)
 				if err != nil || !slices.Equal(got, want) {
 					t.Errorf("%v, %v, want %v", got, err, want)
 				}

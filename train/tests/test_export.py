@@ -15,7 +15,7 @@ from gguf import GGMLQuantizationType, quants  # noqa: E402
 
 from train.base import PANEL, Base  # noqa: E402
 from train.export import language_forms, merged, rounded, seal, write_weights  # noqa: E402
-from train.graphs import OWN, PAGE, Layout, decoder_graph, embed_graph, traced_graph, vision_graph  # noqa: E402
+from train.graphs import OWN, PAGE, PRECISIONS, Layout, decoder_graph, embed_graph, traced_graph, vision_graph  # noqa: E402
 from train.language import Language  # noqa: E402
 from train.reader import IMAGE_TOKENS, Adapter  # noqa: E402
 from train.reference import session  # noqa: E402
@@ -195,7 +195,9 @@ def test_forms_of_a_bundle(tmp_path, tiny):
     adapted = ("attn_q", "attn_k", "attn_v", "attn_output")
     lora = {k: v for k, v in lora.items() if k.split(".")[2] in adapted}
     forms = language_forms(tmp_path, base, lora, 64, adapted)
-    assert [(f["name"], f["kind"]) for f in forms] == [("q4", "flat"), ("fp32", "flat"), ("standard", "gqa")]
+    assert [(f["name"], f["kind"], f["precision"]) for f in forms] == [
+        ("q4", "flat", "float32"), ("fp32", "flat", "float32"), ("standard", "gqa", "float32"),
+        ("half", "gqa", "float16"), ("brain", "gqa", "bfloat16")]
     assert forms[0]["weights_bytes"] < forms[1]["weights_bytes"]
     for form in forms:
         entries = json.loads(gzip.decompress((tmp_path / form["layout"]).read_bytes()))
@@ -204,6 +206,8 @@ def test_forms_of_a_bundle(tmp_path, tiny):
         inputs = {i.name for i in graph.input}
         if form["kind"] == "gqa":
             assert {"past_k0", "past_v1", "seqlens_k"} <= inputs and not any(n.domain == OWN for n in graph.node)
+            kinds = {i.type.tensor_type.elem_type for i in graph.input if i.name.startswith("past_")}
+            assert kinds == {PRECISIONS[form["precision"]][0]} and {e["dtype"] for e in entries} == {form["precision"]}
             continue
         assert {n.op_type for n in graph.node} == {"Linear", "Attention", "Gather"}
         assert {"inputs_embeds", "slot", "at", "upto", "cos", "sin", "logits_indices", "keys0", "values1"} <= inputs
