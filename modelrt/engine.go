@@ -178,8 +178,8 @@ func (e *engine) poke() {
 func (e *engine) load() (waiting, active int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, s := range e.slots {
-		if s.text != nil {
+	for i := range e.slots { // not a copy: keys are the goroutine's
+		if e.slots[i].text != nil {
 			active++
 		}
 	}
