@@ -46,11 +46,11 @@ func OpenDevice(library string, s *ort.DynamicAdvancedSession, name string, id i
 	if d.api == nil {
 		return nil, errors.New("ONNX Runtime is not loaded")
 	}
-	return d, said(C.device_open(d.api, session(s), called, C.int(id), &d.info, &d.allocator))
+	return d, said(C.device_open(d.api, sessionHandle(s), called, C.int(id), &d.info, &d.allocator))
 }
 
-// session is the handle of a session, to which the wrapper has no way: it is the first field of what its first field points to.
-func session(s *ort.DynamicAdvancedSession) unsafe.Pointer {
+// sessionHandle is the handle of a session, to which the wrapper has no way: it is the first field of what its first field points to.
+func sessionHandle(s *ort.DynamicAdvancedSession) unsafe.Pointer {
 	return *(*unsafe.Pointer)(*(*unsafe.Pointer)(unsafe.Pointer(s)))
 }
 

@@ -32,7 +32,7 @@ func NewRun[V Operand](library string, s *ort.DynamicAdvancedSession, inNames, o
 	if r.api == nil || len(inNames) != len(in) || len(outNames) != len(out) || len(in) == 0 || len(out) == 0 {
 		return nil, errors.New("ONNX Runtime is not loaded, or names and values are not the same number")
 	}
-	r.session = session(s)
+	r.session = sessionHandle(s)
 	array := func(n int) *[1 << 20]unsafe.Pointer {
 		return (*[1 << 20]unsafe.Pointer)(C.malloc(C.size_t(n) * C.size_t(unsafe.Sizeof(uintptr(0)))))
 	}
