@@ -71,7 +71,9 @@ func shades(side int) *pipeline.Image {
 // The whole bundle against transformers reading the base model by itself: testdata/base.json, made by testdata/reference.py.
 func TestBaseParity(t *testing.T) {
 	for _, form := range must(OpenBundle(filepath.Join("..", "bundles", "chatxray-base"))).Manifest.Base.Forms {
-		t.Run(form.Name, func(t *testing.T) { baseParity(t, openBaseForm(t, form.Name, false)) })
+		if form.Precision != precisionBFloat16 { // which ONNX Runtime's CPU does not run
+			t.Run(form.Name, func(t *testing.T) { baseParity(t, openBaseForm(t, form.Name, false)) })
+		}
 	}
 }
 
@@ -104,7 +106,11 @@ func baseParity(t *testing.T, m *Model) {
 		worst = max(worst, math.Abs(float64(logits[int(l[0])])-l[1]))
 	}
 	t.Logf("first logits: largest difference %.2g", worst)
-	if !(worst < 1e-3) {
+	coarse := 1.0
+	if m.form.halved() {
+		coarse = 100 // logits of 16 bits have steps of 0.016 from 16 on
+	}
+	if !(worst < 1e-3*coarse) {
 		t.Errorf("first logits differ by %g", worst)
 	}
 	m.limit = len(want.Greedy)
@@ -126,7 +132,7 @@ func baseParity(t *testing.T, m *Model) {
 		worst = max(worst, far(t, rows[r], want.Logprobs[r]))
 	}
 	t.Logf("log-probabilities of %d rows: largest difference %.2g", len(rows), worst)
-	if !(worst < 5e-3) {
+	if !(worst < 5e-3*coarse) {
 		t.Errorf("log-probabilities differ by %g", worst)
 	}
 }

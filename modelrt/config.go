@@ -16,6 +16,11 @@ type Config struct {
 	Spin bool `yaml:"spin"`
 	// Device is auto (CUDA where its libraries load, else the CPU), cpu, or cuda (refuse to start without).
 	Device string `yaml:"device"`
+	// Devices are the numbers of the GPUs to use, each with a model and caches of its own; none: GPU 0.
+	Devices []int `yaml:"devices"`
+	// MemoryMB is what ONNX Runtime may take of each GPU for a graph: the language model with its caches is one. 0: no limit. On the CPU it is
+	// for the graphs of the image and forms of the kind gqa together.
+	MemoryMB int `yaml:"memory_mb"`
 }
 
 // DefaultConfig returns what suits any machine.
@@ -29,6 +34,19 @@ func (c Config) Check() error {
 	}
 	if c.Texts < 0 || c.Texts > 256 {
 		errs = append(errs, fmt.Errorf("model.texts: %d is not between 0 and 256", c.Texts))
+	}
+	seen := map[int]bool{}
+	for _, d := range c.Devices {
+		if d < 0 || d > 63 || seen[d] {
+			errs = append(errs, fmt.Errorf("model.devices: %d is not between 0 and 63, or stands there twice", d))
+		}
+		seen[d] = true
+	}
+	if len(c.Devices) > 0 && c.Device == string(CPU) {
+		errs = append(errs, fmt.Errorf("model.devices: these are GPUs, and model.device is %s", CPU))
+	}
+	if c.MemoryMB < 0 {
+		errs = append(errs, fmt.Errorf("model.memory_mb: %d is less than 0", c.MemoryMB))
 	}
 	switch c.Device {
 	case "auto", string(CPU), string(CUDA):

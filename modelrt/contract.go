@@ -88,13 +88,9 @@ func (m *Manifest) languageContract(form *Form, layout []slot) []graphContract {
 			"seqlens_k":      {elementInt32, []int64{open}},
 			"total_seq":      {elementInt32, []int64{1}},
 			"logits_indices": {elementInt64, []int64{open}},
-			"target_ids":     {elementInt64, []int64{open, open}},
 		},
-		map[string]port{
-			"logits":          floats(open, open, size(d.Vocab)),
-			"target_logprobs": floats(open, open),
-		})
-	cache := floats(open, size(d.KVHeads), open, size(d.HeadDim))
+		map[string]port{"logits": floats(open, open, size(d.Vocab))})
+	cache := port{int(elements[form.Precision]), []int64{open, size(d.KVHeads), open, size(d.HeadDim)}}
 	for l := range d.Layers {
 		for _, c := range []string{"k", "v"} {
 			decoder.inputs["past_"+c+strconv.Itoa(l)] = cache
@@ -196,7 +192,8 @@ func (t tensorType) String() string {
 }
 
 func shapeText(element int, dims []int64) string {
-	name, ok := map[int]string{elementFloat32: "float32", elementInt32: "int32", elementInt64: "int64"}[element]
+	name, ok := map[int]string{elementFloat32: "float32", elementInt32: "int32", elementInt64: "int64",
+		int(kernel.Float16): "float16", int(kernel.BFloat16): "bfloat16"}[element]
 	if !ok {
 		name = fmt.Sprintf("element type %d", element)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -278,4 +279,37 @@ func FuzzGGUF(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Every float16 comes back as it was; what lies between two goes to the nearer, in the middle to the even one; what is beyond is infinite.
+func TestToHalf(t *testing.T) {
+	for h := range uint32(0x7c00) {
+		v, next := half(uint16(h)), half(uint16(h+1))
+		middle := v + (next-v)/2
+		if h == 0x7bff {
+			middle = 65520
+		}
+		even := uint16(h + h&1)
+		for value, want := range map[float32]uint16{v: uint16(h), math.Nextafter32(middle, 0): uint16(h), middle: even, math.Nextafter32(middle, 1e9): uint16(h + 1)} {
+			if got := toHalf(value); got != want {
+				t.Fatalf("%g is %#x, want %#x", value, got, want)
+			}
+			if got := toHalf(-value); got != want|0x8000 {
+				t.Fatalf("%g is %#x, want %#x", -value, got, want|0x8000)
+			}
+		}
+	}
+	for value, want := range map[float32]uint16{float32(math.Inf(1)): 0x7c00, 1e9: 0x7c00, math.SmallestNonzeroFloat32: 0} {
+		if got := toHalf(value); got != want {
+			t.Errorf("%g is %#x, want %#x", value, got, want)
+		}
+	}
+	if nan := float32(math.NaN()); toHalf(nan)&0x7c00 != 0x7c00 || toHalf(nan)&0x3ff == 0 || toBrain(nan)&0x7f80 != 0x7f80 || toBrain(nan)&0x7f == 0 {
+		t.Error("no number became one")
+	}
+	for value, want := range map[float32]uint16{1: 0x3f80, 1 + 1.0/256: 0x3f80, 1 + 3.0/256: 0x3f82, 1 + 1.1/256: 0x3f81, -2: 0xc000, math.MaxFloat32: 0x7f80} {
+		if got := toBrain(value); got != want {
+			t.Errorf("%g is %#x, want %#x", value, got, want)
+		}
+	}
 }

@@ -60,9 +60,10 @@ func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, th
 	m := b.Manifest
 	capacity = (capacity + kernel.KeyBlock - 1) / kernel.KeyBlock * kernel.KeyBlock
 	f = &flat{shape: m.Decoder, slots: slots, capacity: capacity, feeds: map[[2]int]*flatFeed{}, lookups: map[int]*flatLookup{}}
+	made := f // a return of nil takes f away
 	defer func() {
 		if err != nil {
-			f.close()
+			made.close()
 		}
 	}()
 	kernel.Start(threads)

@@ -43,22 +43,16 @@ func decodeQ80(dst []float32, b []byte) {
 type operation struct {
 	rank   int
 	joins  bool // several sources side by side
-	packed bool // bytes of a packed matrix, else float32
+	packed bool // bytes of a packed matrix, else values
 	make   func(c *conversion, s slot, emit func([]byte) error) error
 }
 
-func (o operation) dtype() string {
+// valueSizes are the values that a slot may have, in bytes: of operations that pack, or of the others.
+func (o operation) valueSizes() map[string]int64 {
 	if o.packed {
-		return "uint8"
+		return map[string]int64{"uint8": 1}
 	}
-	return "float32"
-}
-
-func (o operation) size() int64 {
-	if o.packed {
-		return 1
-	}
-	return 4
+	return map[string]int64{precisionFloat32: 4, precisionFloat16: 2, precisionBFloat16: 2}
 }
 
 // operations are the words of the layout's "op".
@@ -79,13 +73,58 @@ func init() {
 func floats(of func(*conversion, slot, func([]float32) error) error) func(*conversion, slot, func([]byte) error) error {
 	return func(c *conversion, s slot, emit func([]byte) error) error {
 		return of(c, s, func(values []float32) error {
-			b := make([]byte, 4*len(values))
-			for i, v := range values {
-				binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(v))
-			}
-			return emit(b)
+			return emit(encoded(values, s.DType))
 		})
 	}
+}
+
+// encoded are values as bytes, rounded to the nearest of the type, of two as near to the even one.
+func encoded(values []float32, dtype string) []byte {
+	switch dtype {
+	case precisionFloat16:
+		b := make([]byte, 2*len(values))
+		for i, v := range values {
+			binary.LittleEndian.PutUint16(b[2*i:], toHalf(v))
+		}
+		return b
+	case precisionBFloat16:
+		b := make([]byte, 2*len(values))
+		for i, v := range values {
+			binary.LittleEndian.PutUint16(b[2*i:], toBrain(v))
+		}
+		return b
+	}
+	b := make([]byte, 4*len(values))
+	for i, v := range values {
+		binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(v))
+	}
+	return b
+}
+
+// toBrain rounds to bfloat16: the upper half of a float32.
+func toBrain(v float32) uint16 {
+	bits := math.Float32bits(v)
+	if v != v {
+		return uint16(bits>>16) | 1<<6 // stays no number
+	}
+	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
+}
+
+// toHalf rounds to float16 (IEEE 754 binary16), which has no numbers above 65504.
+func toHalf(v float32) uint16 {
+	bits := math.Float32bits(v)
+	sign, magnitude := uint16(bits>>16&0x8000), bits&0x7fffffff
+	switch {
+	case magnitude > 0x7f800000: // no number
+		return sign | 0x7e00
+	case magnitude >= 0x477ff000: // 65520 and above
+		return sign | 0x7c00
+	case magnitude < 0x38800000: // below 2^-14: multiples of 2^-24, to which this sum rounds
+		sum := math.Float32frombits(magnitude) + 0.5
+		return sign | uint16(math.Float32bits(sum)-math.Float32bits(0.5))
+	}
+	magnitude += 0xfff + magnitude>>13&1
+	return sign | uint16((magnitude-0x38000000)>>13)
 }
 
 // asIs dequantises a tensor of one ggml type, its rows in order: shape [rows, columns], or [columns] for a vector.

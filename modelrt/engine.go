@@ -2,6 +2,7 @@ package modelrt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"math"
@@ -32,6 +33,7 @@ type engine struct {
 	slots    []slotState
 	held     int // slots behind, for scoring
 	most     int // texts that may wait
+	pieces   pieces
 
 	mu      sync.Mutex
 	waiting []*text
@@ -55,9 +57,10 @@ type engine struct {
 
 // slotState is what a slot's cache holds.
 type slotState struct {
-	keys []uint64 // of each place that is filled
-	used time.Time
-	text *text // nil when free
+	keys  []uint64 // of each place that is filled
+	known []uint64 // those of texts that have ended, for who may look under the engine's lock
+	used  time.Time
+	text  *text // nil when free
 }
 
 // taker is who gets logits of a run.
@@ -67,14 +70,22 @@ type taker struct {
 	row, at int // of a scoring
 }
 
-// Pieces of prompts and of scored texts, in tokens. A piece beside texts that are being written is short. A run of more than
-// stoppable tokens is stopped when a text in it is cancelled; shorter ones end soon.
-const (
-	pieceAlone  = 256
-	pieceBeside = 48
-	pieceScored = 96 // each has logits of its own
-	stoppable   = 8
-)
+// pieces are how much of prompts and of scored texts is fed at once, in tokens. A piece beside texts that are being written is short.
+type pieces struct {
+	alone, beside int
+	scored        int // each has logits of its own
+}
+
+// piecesOf suits a device. To a GPU hundreds of tokens are little more work than the reading of the weights.
+func piecesOf(d Device) pieces {
+	if d == CUDA {
+		return pieces{alone: 1024, beside: 256, scored: 256}
+	}
+	return pieces{alone: 256, beside: 48, scored: 96}
+}
+
+// A run of more than stoppable tokens is stopped when a text in it is cancelled; shorter ones end soon.
+const stoppable = 8
 
 // aging is how long a waiting text takes to be as urgent as the next class.
 const aging = 20 * time.Second
@@ -82,7 +93,7 @@ const aging = 20 * time.Second
 func newEngine(d decoder, m *Manifest, texts, held, capacity, most int) *engine {
 	e := &engine{
 		decoder: d, hidden: m.Decoder.Hidden, vocab: m.Decoder.Vocab, capacity: capacity, slots: make([]slotState, texts), held: held, most: most,
-		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		pieces: piecesOf(CPU), wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	return e
 }
@@ -167,8 +178,8 @@ func (e *engine) poke() {
 func (e *engine) load() (waiting, active int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, s := range e.slots {
-		if s.text != nil {
+	for i := range e.slots { // not a copy: keys are the goroutine's
+		if e.slots[i].text != nil {
 			active++
 		}
 	}
@@ -277,6 +288,7 @@ func (e *engine) seat(t *text) {
 	}
 	s := &e.slots[seat]
 	s.text, s.keys = t, append(s.keys[:0], t.keys[:have]...)
+	s.known = append(s.known[:0], s.keys...)
 	t.slot, t.past, t.reused = seat, have, have
 	t.fed.Store(true)
 	e.active = append(e.active, t)
@@ -293,7 +305,7 @@ func common(a, b []uint64) int {
 // leave ends a text. The caller holds mu.
 func (e *engine) leave(t *text, err error) {
 	s := &e.slots[t.slot]
-	s.text, s.used = nil, time.Now()
+	s.text, s.used, s.known = nil, time.Now(), append(s.known[:0], s.keys...)
 	e.active = slices.DeleteFunc(e.active, func(o *text) bool { return o == t })
 	t.err = err
 	close(t.done)
@@ -328,9 +340,9 @@ func (e *engine) step() {
 			e.takers = append(e.takers, taker{text: t})
 		}
 	}
-	piece := pieceAlone
+	piece := e.pieces.alone
 	if writing > 0 {
-		piece = pieceBeside
+		piece = e.pieces.beside
 	}
 	for _, t := range e.active {
 		if t.prompt == nil {
@@ -357,7 +369,7 @@ func (e *engine) step() {
 			e.fail(err)
 			return
 		}
-		scored = e.addScoring(e.scored, min(piece, pieceScored))
+		scored = e.addScoring(e.scored, min(piece, e.pieces.scored))
 	}
 	if len(b.wanted) == 0 { // the graph has logits in any case
 		b.want()
@@ -470,10 +482,14 @@ func (t *text) advance(logits []float32) (more bool, err error) {
 	return t.take(id, logprob), nil
 }
 
-// fail ends everything that the failed run was for.
+// fail ends everything that the failed run was for; where only memory was short, who asked for most of it, and the others go on.
 func (e *engine) fail(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if short := (*memoryError)(nil); errors.As(err, &short) {
+		e.relieve(err)
+		return
+	}
 	for len(e.active) > 0 {
 		t := e.active[0]
 		e.slots[t.slot].keys = e.slots[t.slot].keys[:0]
@@ -483,6 +499,36 @@ func (e *engine) fail(err error) {
 		e.scored.err = err
 		close(e.scored.done)
 		e.scored = nil
+	}
+}
+
+// relieve ends who has the most tokens in the batch, of those with as many who came last. The others' places are fed again. The caller
+// holds mu.
+func (e *engine) relieve(err error) {
+	tokens := map[*text]int{}
+	scored := 0
+	for _, s := range e.batch.slot {
+		if int(s) < len(e.slots) {
+			tokens[e.slots[s].text]++
+		} else {
+			scored++
+		}
+	}
+	var most *text
+	for _, t := range e.active {
+		if most == nil || tokens[t] > tokens[most] || tokens[t] == tokens[most] && t.since.After(most.since) {
+			most = t
+		}
+	}
+	switch {
+	case e.scored != nil && (most == nil || scored >= tokens[most]):
+		e.scored.err = err
+		close(e.scored.done)
+		e.scored = nil
+	case most != nil:
+		s := &e.slots[most.slot] // the places of a batch count only after it
+		s.keys = s.keys[:min(len(s.keys), most.past)]
+		e.leave(most, err)
 	}
 }
 

@@ -61,14 +61,15 @@ func parseLayout(b []byte, weights int64) ([]slot, error) {
 			return nil, fmt.Errorf("%w layout: %s of %s: %s", pipeline.ErrInvalid, s.Op, s.sources(), fmt.Sprintf(format, a...))
 		}
 		op, ok := operations[s.Op]
+		size := op.valueSizes()[s.DType]
 		switch {
 		case !ok:
 			return nil, fmt.Errorf("%w layout: operation %q of %s", pipeline.ErrUnsupported, s.Op, s.sources())
 		case len(s.Src) < 1 || len(s.Src) > maxJoined || len(s.Src) > 1 && !op.joins:
 			return bad("%d sources", len(s.Src))
-		case s.DType != op.dtype() || len(s.Shape) != op.rank:
+		case size == 0 || len(s.Shape) != op.rank:
 			return bad("%s of %d dimensions", s.DType, len(s.Shape))
-		case s.Bytes < 1 || s.Bytes%op.size() != 0 || !fills(s.Shape, uint64(s.Bytes/op.size())):
+		case s.Bytes < 1 || s.Bytes%size != 0 || !fills(s.Shape, uint64(s.Bytes/size)):
 			return bad("shape %v in %d bytes", s.Shape, s.Bytes)
 		case s.Offset < end || s.Offset > weights || s.Bytes > weights-s.Offset:
 			return bad("%d bytes at %d, after %d and before %d", s.Bytes, s.Offset, end, weights)

@@ -108,12 +108,25 @@ type Form struct {
 	Layout        string `json:"layout"`
 	WeightsSHA256 string `json:"weights_sha256"`
 	WeightsBytes  int64  `json:"weights_bytes"`
+	Precision     string `json:"precision"` // of a gqa form's caches: "float32", also when empty, "float16" or "bfloat16"
 }
+
+// halved says whether the form is of 16 bits.
+func (f *Form) halved() bool {
+	return f.Precision == precisionFloat16 || f.Precision == precisionBFloat16
+}
+
+// The precisions of forms of the kind gqa.
+const (
+	precisionFloat32  = "float32"
+	precisionFloat16  = "float16"
+	precisionBFloat16 = "bfloat16"
+)
 
 // The kinds of forms.
 const (
 	KindFlat = "flat" // operators of package kernel, CPU only; the LoRA stands beside the matrices
-	KindGQA  = "gqa"  // standard operators and GroupQueryAttention, any device; the LoRA is added to the matrices
+	KindGQA  = "gqa"  // standard operators and GroupQueryAttention, any device (CUDA: not in float32); the LoRA is added to the matrices
 )
 
 // form returns the form called name, or, where name is empty, the first that the device runs.
@@ -122,7 +135,7 @@ func (m *Manifest) form(name string, device Device) (*Form, error) {
 	for i := range m.Base.Forms {
 		f := &m.Base.Forms[i]
 		names = append(names, f.Name)
-		if f.Name == name || name == "" && (f.Kind == KindGQA || device == CPU) {
+		if f.Name == name || name == "" && (device == CPU || f.halved()) {
 			return f, nil
 		}
 	}

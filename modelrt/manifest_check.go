@@ -100,12 +100,15 @@ func (m *Manifest) faults() (faults []error) {
 		}
 		forms[f.Name] = true
 		one(key+": kind", f.Kind, KindFlat, KindGQA)
+		if one(key+": precision", f.Precision, precisionFloat32, precisionFloat16, precisionBFloat16, ""); f.halved() && f.Kind != KindGQA {
+			fault(pipeline.ErrInvalid, key+": precision", "is for forms of the kind %s", KindGQA)
+		}
 		graphFile(key+": embed", f.Embed)
 		graphFile(key+": decoder", f.Decoder)
-		if own && (f.Layout != "" || f.WeightsBytes != 0 || f.WeightsSHA256 != "" || f.Kind != KindFlat) {
-			fault(pipeline.ErrInvalid, key, "has a layout or a kind that are for weights made of a base model, and there is no base.part")
+		if own && (f.Layout != "" || f.WeightsBytes != 0 || f.WeightsSHA256 != "") {
+			fault(pipeline.ErrInvalid, key, "has a layout that is for weights made of a base model, and there is no base.part")
 		}
-		if f.Kind == KindGQA && (m.Family != "" || m.Decoder.rotary() != m.Decoder.HeadDim || m.Decoder.RopeThetaLocal != 0) {
+		if f.Kind == KindGQA && (or(m.Decoder.Positions, positionsRope) != positionsRope || or(m.Decoder.Mask, maskCausal) != maskCausal) {
 			fault(pipeline.ErrUnsupported, key+": kind", "%s knows plain positions and masks only", KindGQA)
 		}
 		if !own {

@@ -131,7 +131,9 @@ func TestFamilyManifests(t *testing.T) {
 		{"fuyu", map[string]any{"preprocess/fit": "squash"}, "the fit keep or area"},
 		{"gemma3", map[string]any{"decoder/rope_factor": 0.5}, "rope_factor"},
 		{"blip2", map[string]any{"prompt/sentinel": "x"}, "prompt.sentinel"},
-		{"llama", map[string]any{"base/forms": []any{map[string]any{"name": "x", "kind": "gqa", "embed": "embed.onnx", "decoder": "decoder.onnx"}}}, "base.forms x"},
+		{"llama", map[string]any{"base/forms": []any{map[string]any{"name": "x", "kind": "flat", "layout": "layout.json.gz", "embed": "embed.onnx", "decoder": "decoder.onnx"}}}, "base.forms x"},
+		{"llama", map[string]any{"base/forms": []any{map[string]any{"name": "x", "kind": "flat", "precision": "float16", "embed": "embed.onnx", "decoder": "decoder.onnx"}}}, "base.forms x: precision"},
+		{"chatglm", map[string]any{"base/forms": []any{map[string]any{"name": "x", "kind": "gqa", "embed": "embed.onnx", "decoder": "decoder.onnx"}}}, "plain positions and masks only"},
 		{"chatglm", map[string]any{"decoder/mask": "causal"}, "decoder.mask"},
 	} {
 		raw := must(os.ReadFile(filepath.Join("testdata", "families", c.bundle, manifestName)))

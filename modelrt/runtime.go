@@ -30,6 +30,8 @@ type Runtime struct {
 	version  string
 	device   Device
 	fallback string
+	ordinal  int   // of the GPU
+	limit    int64 // bytes that a graph may take of a GPU, or all graphs with an arena together of the CPU; 0 for none
 }
 
 var (
@@ -99,11 +101,34 @@ func (r *Runtime) Fallback() string {
 	return r.fallback
 }
 
-// onCPU is the same runtime for a bundle that does not work on CUDA.
+// onCPU is the same runtime for a bundle or a graph that does not work on CUDA.
 func (r *Runtime) onCPU() *Runtime {
 	c := *r
-	c.device = CPU
+	c.device, c.ordinal, c.limit = CPU, 0, 0
 	return &c
+}
+
+// on is the same runtime for the GPU of that number, with a limit of memory.
+func (r *Runtime) on(ordinal int, limit int64) *Runtime {
+	c := *r
+	c.ordinal, c.limit = ordinal, limit
+	return &c
+}
+
+// where names the device in messages.
+func (r *Runtime) where() string {
+	if r.device == CUDA {
+		return "GPU " + strconv.Itoa(r.ordinal)
+	}
+	return "this machine"
+}
+
+// memory is ONNX Runtime's name of the memory that graphs work in.
+func (r *Runtime) memory() (name string, id int) {
+	if r.device == CUDA {
+		return "Cuda", r.ordinal
+	}
+	return "Cpu", 0
 }
 
 func checkVersion(version string) error {
@@ -126,18 +151,31 @@ func cudaReason(device Device) string {
 		return err.Error()
 	}
 	defer o.Destroy()
-	if err := appendCUDA(o); err != nil {
+	if err := appendCUDA(o, cudaOptions(0, 0)); err != nil {
 		return oneLine(err)
 	}
 	return ""
 }
 
-func appendCUDA(o *ort.SessionOptions) error {
+// cudaOptions are the CUDA provider's own words. An arena that takes what is asked for, not the next power of two, leaves room for others;
+// the exhaustive search for convolutions would take seconds for each size of image.
+func cudaOptions(ordinal int, limit int64) map[string]string {
+	o := map[string]string{"device_id": strconv.Itoa(ordinal), "arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
+	if limit > 0 {
+		o["gpu_mem_limit"] = strconv.FormatInt(limit, 10)
+	}
+	return o
+}
+
+func appendCUDA(o *ort.SessionOptions, options map[string]string) error {
 	cuda, err := ort.NewCUDAProviderOptions()
 	if err != nil {
 		return err
 	}
 	defer cuda.Destroy()
+	if err := cuda.Update(options); err != nil {
+		return err
+	}
 	return o.AppendExecutionProviderCUDA(cuda)
 }
 
@@ -162,7 +200,7 @@ func (r *Runtime) sessionOptions(threads int, spin bool) (*ort.SessionOptions, e
 		o.AddSessionConfigEntry("session.force_spinning_stop", "1"),
 	)
 	if err == nil && r.device == CUDA {
-		err = appendCUDA(o)
+		err = appendCUDA(o, cudaOptions(r.ordinal, r.limit))
 	}
 	if err != nil {
 		o.Destroy()

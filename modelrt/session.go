@@ -15,7 +15,7 @@ import (
 
 // graph is a loaded ONNX graph with a fixed order of inputs and outputs.
 type graph struct {
-	name            string
+	name, where     string // where it runs
 	session         *ort.DynamicAdvancedSession
 	library         string
 	inputs, outputs []string
@@ -40,6 +40,11 @@ func (r *Runtime) loadAs(path string, inputs, outputs []string, threads int, spi
 	if err := o.SetCpuMemArena(arena); err != nil {
 		return nil, err
 	}
+	if arena && r.device == CPU && r.limit > 0 {
+		if err := r.limitCPU(o); err != nil {
+			return nil, err
+		}
+	}
 	name := filepath.Base(path)
 	if r.device == CPU {
 		if err := kernel.Register(o, r.library); err != nil {
@@ -48,9 +53,12 @@ func (r *Runtime) loadAs(path string, inputs, outputs []string, threads int, spi
 	}
 	s, err := ort.NewDynamicAdvancedSession(path, inputs, outputs, o)
 	if err != nil {
+		if exhausted(err) {
+			return nil, fmt.Errorf("%w: %s is larger than the memory of %s: %s", pipeline.ErrBusy, name, r.where(), oneLine(err))
+		}
 		return nil, fmt.Errorf("%w: ONNX Runtime %s does not load %s: %s", pipeline.ErrInvalid, r.version, name, oneLine(err))
 	}
-	return &graph{name, s, r.library, inputs, outputs}, nil
+	return &graph{name, r.where(), s, r.library, inputs, outputs}, nil
 }
 
 func (g *graph) close() {
@@ -100,11 +108,18 @@ func (c *call) run(g *graph, in, out []ort.Value) error {
 	// The values point into Go memory that ONNX Runtime has used until now.
 	runtime.KeepAlive(in)
 	runtime.KeepAlive(out)
-	if err == nil {
+	return c.failed(g, err)
+}
+
+// failed is what a run's error means.
+func (c *call) failed(g *graph, err error) error {
+	switch {
+	case err == nil:
 		return nil
-	}
-	if c.ctx.Err() != nil {
+	case c.ctx.Err() != nil:
 		return context.Cause(c.ctx)
+	case exhausted(err):
+		return &memoryError{g.where, oneLine(err)}
 	}
 	return fmt.Errorf("%w: running %s: %s", pipeline.ErrModel, g.name, oneLine(err))
 }
@@ -117,13 +132,7 @@ func (c *call) repeat(g *graph, r *kernel.Run) error {
 	began := time.Now()
 	err := r.Do(c.options)
 	c.spent += time.Since(began)
-	switch {
-	case err == nil:
-		return nil
-	case c.ctx.Err() != nil:
-		return context.Cause(c.ctx)
-	}
-	return fmt.Errorf("%w: running %s: %s", pipeline.ErrModel, g.name, oneLine(err))
+	return c.failed(g, err)
 }
 
 // prepare makes a run of g over fixed values.

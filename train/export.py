@@ -56,13 +56,21 @@ def merged_one(base: Base, lora: dict[str, np.ndarray], op: str, source: str) ->
     return value
 
 
+def rounded(values: np.ndarray, kind: str) -> np.ndarray:
+    """Values of float32 in a layout's dtype: the nearest, of two as near the even one."""
+    if kind == "bfloat16":  # NumPy has none: the upper half of a float32
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")
+    return values.astype({"float32": "<f4", "float16": "<f2"}[kind])
+
+
 def write_weights(base: Base, layout: Layout, lora: dict[str, np.ndarray], path: Path | None) -> str:
     """Writes weights.bin (or, without a path, nothing) and returns its sha256."""
     digest, position = hashlib.sha256(), 0
     file = open(path, "wb") if path else None
     for (op, sources), entry in layout.entries.items():
         data = (base.packed(op, sources) if op.startswith("pack_")
-                else merged(base, lora, op, *sources).astype("<f4")).tobytes()
+                else rounded(merged(base, lora, op, *sources), entry["dtype"])).tobytes()
         if len(data) != entry["bytes"]:
             raise ValueError(f"{op} {sources}: {len(data)} bytes, the layout says {entry['bytes']}")
         for piece in (b"\0" * (entry["offset"] - position), data):
@@ -123,13 +131,16 @@ def seal(folder: Path, manifest: dict) -> None:
 
 
 WEIGHTS_NAME = "weights.bin"
+#: The forms of the language model: name, kind, precision.
+FORMS = (("q4", "flat", "float32"), ("fp32", "flat", "float32"), ("standard", "gqa", "float32"),
+         ("half", "gqa", "float16"), ("brain", "gqa", "bfloat16"))
 
 
 def language_forms(folder: Path, base: Base, lora: dict[str, np.ndarray], longest: int, adapted: tuple[str, ...]) -> list[dict]:
     """Writes the graphs and layouts of the language model in every form; returns the manifest's base.forms."""
     forms = []
-    for name, kind in (("q4", "flat"), ("fp32", "flat"), ("standard", "gqa")):
-        layout = Layout(base)
+    for name, kind, precision in FORMS:
+        layout = Layout(base, precision)
         embed, decoder, plan = (f"{part}.{name}.{end}" for part, end in (("embed", "onnx"), ("decoder", "onnx"), ("layout", "json.gz")))
         if kind == "flat":
             flat_graphs(layout, name, folder / embed, folder / decoder, adapted)
@@ -137,7 +148,7 @@ def language_forms(folder: Path, base: Base, lora: dict[str, np.ndarray], longes
             embed_graph(layout, folder / embed)
             decoder_graph(layout, folder / decoder, longest)
         layout.save(folder / plan)
-        forms.append({"name": name, "kind": kind, "embed": embed, "decoder": decoder, "layout": plan,
+        forms.append({"name": name, "kind": kind, "precision": precision, "embed": embed, "decoder": decoder, "layout": plan,
                       "weights_sha256": write_weights(base, layout, lora, None), "weights_bytes": layout.end})
     return forms
 

@@ -23,27 +23,30 @@ FORMS = {"pack_f32": 0, "pack_q4_1": 1, "pack_q8_0": 2}
 BITS = {"pack_f32": 32, "pack_q4_1": 5, "pack_q8_0": 8.5}
 #: What Linear does to its input, numbered as in modelrt/kernel/attention.h.
 NOTHING, RMS_NORM, SILU_GATE = 0, 1, 3
+#: Precisions of a form of standard operators: ONNX's element, and bytes.
+PRECISIONS = {"float32": (TensorProto.FLOAT, 4), "float16": (TensorProto.FLOAT16, 2), "bfloat16": (TensorProto.BFLOAT16, 2)}
 PAGE = 4096
 WEIGHTS = "weights.bin"
 
 
 class Layout:
-    """Places tensors of the base model in ``weights.bin``, each at a page boundary."""
+    """Places tensors of the base model in ``weights.bin``, each at a page boundary. ``precision`` is of those that are
+    not packed."""
 
-    def __init__(self, base: Base):
-        self.base, self.entries, self.end = base, {}, 0
+    def __init__(self, base: Base, precision: str = "float32"):
+        self.base, self.precision, self.entries, self.end = base, precision, {}, 0
 
     def place(self, op: str, sources: tuple[str, ...]) -> dict:
         """Matrices of ``deq_t`` and of ``pack_...`` stand side by side: [in, out of the first + out of the second ...]."""
         key = (op, sources)
         if key not in self.entries:
-            shape, kind = list(self.base.shape(sources[0])), "float32"
+            shape, kind = list(self.base.shape(sources[0])), self.precision
             if op == "deq_t":
                 shape = [shape[1], self.columns(sources)]
             if op.startswith("pack_"):
                 panels = -(-self.columns(sources) // PANEL)
                 shape, kind = [int(panels * shape[1] * PANEL * BITS[op]) // 8], "uint8"
-            size = int(np.prod(shape)) * (4 if kind == "float32" else 1)
+            size = int(np.prod(shape)) * (1 if kind == "uint8" else PRECISIONS[kind][1])
             offset = -(-self.end // PAGE) * PAGE
             self.entries[key] = {"op": op, "src": list(sources), "offset": offset, "bytes": size,
                                  "dtype": kind, "shape": shape}
@@ -75,12 +78,17 @@ class Graph:
         self.constants.setdefault(name, numpy_helper.from_array(np.asarray(value), name))
         return name
 
+    def rounded(self, name: str, value: np.ndarray, kind: int) -> str:
+        """A constant of an element type, which may be one that NumPy lacks."""
+        self.constants.setdefault(name, helper.make_tensor(name, kind, value.shape, value.astype(np.float32).reshape(-1)))
+        return name
+
     def weight(self, op: str, *sources: str) -> str:
         """An initializer that lives in weights.bin."""
         name = f"{op}:{'+'.join(sources)}"
         if name not in self.constants:
             entry = self.layout.place(op, sources)
-            kind = TensorProto.FLOAT if entry["dtype"] == "float32" else TensorProto.UINT8
+            kind = TensorProto.UINT8 if entry["dtype"] == "uint8" else PRECISIONS[entry["dtype"]][0]
             tensor = TensorProto(name=name, data_type=kind, dims=entry["shape"],
                                  data_location=TensorProto.EXTERNAL)
             for key, value in (("location", WEIGHTS), ("offset", entry["offset"]), ("length", entry["bytes"])):
@@ -103,32 +111,35 @@ class Graph:
 
 
 def embed_graph(layout: Layout, path: Path) -> None:
-    graph = Graph(layout)
+    graph, halved = Graph(layout), layout.precision != "float32"
     graph.input("input_ids", TensorProto.INT64, ["B", "S"])
-    graph.add("Gather", [graph.weight("q8deq", "token_embd.weight"), "input_ids"], "inputs_embeds")
+    graph.add("Gather", [graph.weight("q8deq", "token_embd.weight"), "input_ids"], "rows" if halved else "inputs_embeds")
+    if halved:
+        graph.add("Cast", ["rows"], "inputs_embeds", to=TensorProto.FLOAT)
     graph.output("inputs_embeds", TensorProto.FLOAT, ["B", "S", layout.base.hidden])
     graph.save("embed", path)
 
 
 def decoder_graph(layout: Layout, path: Path, longest: int) -> None:
-    """Decoder with a key-value cache that ONNX Runtime may grow in place. Hidden states are
-    gathered at ``logits_indices`` before the head, so that a prefill pays for few logits. Query, key
-    and value are one product, gate and up another: one token costs little besides reading weights,
-    and each product more is two threads that wait for each other."""
+    """Decoder with a key-value cache that ONNX Runtime may grow in place, in the layout's precision;
+    embeddings and logits are float32. Hidden states are gathered at ``logits_indices`` before the
+    head, so that a prefill pays for few logits. Query, key and value are one product, gate and up
+    another: one token costs little besides reading weights, and each product more is two threads
+    that wait for each other."""
     base, graph = layout.base, Graph(layout)
     real, hidden = TensorProto.FLOAT, base.hidden
+    inner, halved = PRECISIONS[layout.precision][0], layout.precision != "float32"
     x = graph.input("inputs_embeds", real, ["B", "S", hidden])
     graph.input("seqlens_k", TensorProto.INT32, ["B"])
     graph.input("total_seq", TensorProto.INT32, [1])
     graph.input("logits_indices", TensorProto.INT64, ["M"])
-    graph.input("target_ids", TensorProto.INT64, ["B", "M"])
     graph.output("logits", real, ["B", "M", base.vocab])
-    graph.output("target_logprobs", real, ["B", "M"])
+    if halved:
+        x = graph.add("Cast", [x], "x", to=inner)
 
     exponent = np.arange(0, base.head_dim, 2) / base.head_dim
     angles = np.arange(longest)[:, None] * base.theta ** -exponent[None]
-    cos, sin = (graph.constant("cos", np.cos(angles).astype(np.float32)),
-                graph.constant("sin", np.sin(angles).astype(np.float32)))
+    cos, sin = (graph.rounded("cos", np.cos(angles), inner), graph.rounded("sin", np.sin(angles), inner))
 
     def norm(weight: str, x: str, branch: str | None, out: str) -> tuple[str, str]:
         """(normed, residual stream); the branch is added to the stream in the same node."""
@@ -148,8 +159,8 @@ def decoder_graph(layout: Layout, path: Path, longest: int) -> None:
         normed, x = norm(f"blk.{layer}.attn_norm.weight", x, branch, f"{layer}.n1")
         qkv = linear(normed, "attn_q", "attn_k", "attn_v")
         for kind in "kv":
-            graph.input(f"past_{kind}{layer}", real, ["B", base.kv_heads, "P", base.head_dim])
-            graph.output(f"present_{kind}{layer}", real, ["B", base.kv_heads, "T", base.head_dim])
+            graph.input(f"past_{kind}{layer}", inner, ["B", base.kv_heads, "P", base.head_dim])
+            graph.output(f"present_{kind}{layer}", inner, ["B", base.kv_heads, "T", base.head_dim])
         graph.add("GroupQueryAttention", [qkv, "", "", f"past_k{layer}", f"past_v{layer}", "seqlens_k",
                                           "total_seq", cos, sin],
                   f"{layer}.mixed", f"present_k{layer}", f"present_v{layer}", domain=CONTRIB,
@@ -169,14 +180,10 @@ def decoder_graph(layout: Layout, path: Path, longest: int) -> None:
     graph.add("Shape", ["wanted"], "rows", start=0, end=2)
     graph.add("Concat", ["rows", graph.constant("vocab", np.array([base.vocab], np.int64))], "logits_shape", axis=0)
     graph.add("Reshape", ["final", graph.constant("flat", np.array([-1, hidden], np.int64))], "final_flat")
-    graph.add("Gemm", ["final_flat", graph.weight("q8deq", "token_embd.weight")], "logits_flat", transB=1)
-    graph.add("Reshape", ["logits_flat", "logits_shape"], "logits")
-    last_axis = graph.constant("last_axis", np.array([-1], np.int64))
-    graph.add("Unsqueeze", ["target_ids", last_axis], "target_column")
-    graph.add("GatherElements", ["logits", "target_column"], "target_logit", axis=2)
-    graph.add("ReduceLogSumExp", ["logits"], "log_sum", axes=[2], keepdims=1)
-    graph.add("Sub", ["target_logit", "log_sum"], "target_difference")
-    graph.add("Squeeze", ["target_difference", last_axis], "target_logprobs")
+    flat = graph.add("Gemm", ["final_flat", graph.weight("q8deq", "token_embd.weight")], "logits_flat", transB=1)
+    if halved:
+        flat = graph.add("Cast", [flat], "logits_real", to=real)
+    graph.add("Reshape", [flat, "logits_shape"], "logits")
     graph.save("decoder", path)
 
 

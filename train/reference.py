@@ -50,24 +50,22 @@ class Bundle:
 
         return np.concatenate([side(self.prompt.before), image, side(self.prompt.after)], 1)
 
-    def step(self, x: np.ndarray, cache: list[np.ndarray] | None, indices: np.ndarray,
-             targets: np.ndarray | None = None):
-        """(logits, target_logprobs, cache)"""
+    def step(self, x: np.ndarray, cache: list[np.ndarray] | None, indices: np.ndarray):
+        """(logits, cache)"""
         rows, kv, dim = len(x), self.shape["kv_heads"], self.shape["head_dim"]
         past = cache[0].shape[2] if cache else 0
         feeds = {"inputs_embeds": x, "seqlens_k": np.full(rows, past + x.shape[1] - 1, np.int32),
-                 "total_seq": np.array([past + x.shape[1]], np.int32), "logits_indices": indices.astype(np.int64),
-                 "target_ids": (np.zeros((rows, len(indices))) if targets is None else targets).astype(np.int64)}
+                 "total_seq": np.array([past + x.shape[1]], np.int32), "logits_indices": indices.astype(np.int64)}
         for i in range(self.shape["layers"]):
             for j, kind in enumerate("kv"):
                 feeds[f"past_{kind}{i}"] = cache[2 * i + j] if cache else np.zeros((rows, kv, 0, dim), np.float32)
         out = self.decoder.run(None, feeds)
-        return out[0], out[1], out[2:]
+        return out[0], out[1:]
 
     def greedy(self, features: np.ndarray, most: int | None = None) -> tuple[list[list[int]], np.ndarray]:
         """Greedy answers and the logits of their first token."""
         x = self.prefix(features)
-        first, _, cache = self.step(x, None, np.array([x.shape[1] - 1]))
+        first, cache = self.step(x, None, np.array([x.shape[1] - 1]))
         following, answers = first[:, 0].argmax(-1), [[] for _ in x]
         running = np.ones(len(x), bool)
         for _ in range(most or self.manifest["generation"]["max_new_tokens"]):
@@ -77,7 +75,7 @@ class Bundle:
             for answer, token, on in zip(answers, following, running):
                 if on:
                     answer.append(int(token))
-            logits, _, cache = self.step(self.embed(following[:, None]), cache, np.array([0]))
+            logits, cache = self.step(self.embed(following[:, None]), cache, np.array([0]))
             following = logits[:, 0].argmax(-1)
         return answers, first[:, 0]
 
@@ -87,7 +85,10 @@ class Bundle:
         ids = np.repeat(np.array([answer]), len(x), 0)
         full = np.concatenate([x, self.embed(ids[:, :-1])], 1)
         start = x.shape[1] - 1
-        return self.step(full, None, np.arange(start, start + len(answer)), ids)[1]
+        logits = self.step(full, None, np.arange(start, start + len(answer)))[0].astype(np.float64)
+        logits -= logits.max(-1, keepdims=True)
+        chosen = np.take_along_axis(logits, ids[..., None], -1)[..., 0]
+        return chosen - np.log(np.exp(logits).sum(-1))
 
 
 def write(folder: Path, target: Path, pixels: np.ndarray) -> None:

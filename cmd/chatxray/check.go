@@ -63,14 +63,13 @@ func (c doctorCmd) Run(ctx context.Context, s streams) error {
 		door.Close()
 		folder, err := filepath.Abs(cfg.Data)
 		tell("archive", errors.Join(err, archive.Usable(cfg.Data, cfg.Archive.Options(nil))), folder)
-		if runtime, err := startRuntime(s.log, cfg.Model.Wanted()); err != nil {
+		runtime, err := startRuntime(s.log, cfg.Model.Wanted())
+		if err != nil {
 			tell("ONNX Runtime", err, "")
 		} else {
 			tell("ONNX Runtime", nil, runtime.Version()+" on "+string(runtime.Device()))
-			if why := runtime.Fallback(); why != "" {
-				tell("CUDA", nil, "not used: "+why)
-			}
 		}
+		tellCUDA(func(what, found string) { tell(what, nil, found) }, runtime, cfg.Model.Device)
 		codecs, err := parts.Path("dcmjs-codecs")
 		tell("codecs", err, codecs)
 		bundle, err := modelrt.Verify(bundleDir(cfg.Model.Bundle))

@@ -62,6 +62,10 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 	if err != nil {
 		return nil, err
 	}
+	var devices []int
+	if runtime.Device() == modelrt.CUDA {
+		devices = cfg.Model.Devices
+	}
 	cache, err := cacheDir("weights")
 	if err != nil {
 		return nil, err
@@ -74,6 +78,8 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 		Threads:  cfg.Model.Threads,
 		Texts:    cfg.Model.Texts,
 		Form:     cfg.Model.Form,
+		Devices:  devices,
+		Memory:   int64(cfg.Model.MemoryMB) << 20,
 		Spin:     cfg.Model.Spin,
 		Label:    label.Report,
 		Knows:    label.Knows,

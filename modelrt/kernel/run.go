@@ -25,15 +25,14 @@ type Run struct {
 
 // NewRun prepares a run of s. The values must outlive it; the outputs are allocated by the caller. library is the shared library of ONNX
 // Runtime.
-func NewRun(library string, s *ort.DynamicAdvancedSession, inNames, outNames []string, in, out []ort.Value) (*Run, error) {
+func NewRun[V Operand](library string, s *ort.DynamicAdvancedSession, inNames, outNames []string, in, out []V) (*Run, error) {
 	path := C.CString(library)
 	defer C.free(unsafe.Pointer(path))
 	r := &Run{api: unsafe.Pointer(C.ops_api(path)), ins: C.int(len(in)), outs: C.int(len(out))}
 	if r.api == nil || len(inNames) != len(in) || len(outNames) != len(out) || len(in) == 0 || len(out) == 0 {
 		return nil, errors.New("ONNX Runtime is not loaded, or names and values are not the same number")
 	}
-	// The wrapper has no way to the session's handle: it is the first field of what its first field points to.
-	r.session = *(*unsafe.Pointer)(*(*unsafe.Pointer)(unsafe.Pointer(s)))
+	r.session = sessionHandle(s)
 	array := func(n int) *[1 << 20]unsafe.Pointer {
 		return (*[1 << 20]unsafe.Pointer)(C.malloc(C.size_t(n) * C.size_t(unsafe.Sizeof(uintptr(0)))))
 	}
@@ -52,18 +51,14 @@ func NewRun(library string, s *ort.DynamicAdvancedSession, inNames, outNames []s
 }
 
 // handle is the OrtValue of a value: the first field of its internals.
-func handle(v ort.Value) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(v.GetInternals())) }
+func handle(v Operand) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(v.GetInternals())) }
 
 // Do runs once.
 func (r *Run) Do(o *ort.RunOptions) error {
 	options := *(*unsafe.Pointer)(unsafe.Pointer(o))
 	why := C.run_session(r.api, r.session, options, (**C.char)(unsafe.Pointer(r.names)), (*unsafe.Pointer)(unsafe.Pointer(r.in)), r.ins,
 		(**C.char)(unsafe.Pointer(r.outNames)), (*unsafe.Pointer)(unsafe.Pointer(r.out)), r.outs)
-	if why != nil {
-		defer C.free(unsafe.Pointer(why))
-		return errors.New(C.GoString(why))
-	}
-	return nil
+	return said(why)
 }
 
 // Close frees what NewRun made, and none of the values.
