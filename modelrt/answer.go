@@ -83,7 +83,8 @@ func (a *answer) sentences(prefix string) ([]pipeline.Sentence, error) {
 func (a *answer) tokenAt(at int) int { return sort.SearchInts(a.starts, at+1) - 1 }
 
 // split finds the sentences of a text. One ends with a full stop, exclamation or question mark before white space, unless a small
-// letter follows ("approx. two") or nothing but a number is before it ("1. Effusion"); and at the end of a line.
+// letter follows ("approx. two") or nothing but a number is before it ("1. Effusion"); with a mark of a script that sets no spaces, or of
+// its own; and at the end of a line.
 func split(text string) (list []extent) {
 	from := 0
 	finish := func(to int) {
@@ -99,6 +100,8 @@ func split(text string) (list []extent) {
 		switch {
 		case r == '\n':
 			finish(i)
+		case strings.ContainsRune(otherEnds, r):
+			finish(i + utf8.RuneLen(r))
 		case strings.ContainsRune(".!?", r):
 			rest := text[i+1:]
 			next, _ := utf8.DecodeRuneInString(strings.TrimLeftFunc(rest, unicode.IsSpace))
@@ -113,5 +116,11 @@ func split(text string) (list []extent) {
 	return list
 }
 
+// otherEnds close sentences wherever they stand: those of Chinese and Japanese, Arabic and Urdu, Devanagari.
+const otherEnds = "。！？｡؟۔।॥"
+
 // ends says whether a sentence has its closing mark.
-func ends(s string) bool { return strings.ContainsAny(s[len(s)-1:], ".!?") }
+func ends(s string) bool {
+	last, _ := utf8.DecodeLastRuneInString(s)
+	return strings.ContainsRune(".!?"+otherEnds, last)
+}

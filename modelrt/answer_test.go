@@ -21,8 +21,11 @@ func TestSplit(t *testing.T) {
 		"1. Effusion. 2. Edema.":           {"1. Effusion.", "2. Edema."},
 		"Lungs clear\nHeart normal\n\nEnd": {"Lungs clear", "Heart normal", "End"},
 		"Ödem. Überblähung.":               {"Ödem.", "Überblähung."},
-		"Wait... What":                     {"Wait...", "What"},
-		"  Leading. \tTrailing.  ":         {"Leading.", "Trailing."},
+		"心影不大。未见胸腔积液！ 正常？":      {"心影不大。", "未见胸腔积液！", "正常？"},
+		"القلب طبيعي؟ نعم۔ لا.": {"القلب طبيعي؟", "نعم۔", "لا."},
+		"हृदय सामान्य है। ठीक":  {"हृदय सामान्य है।", "ठीक"},
+		"Wait... What":             {"Wait...", "What"},
+		"  Leading. \tTrailing.  ": {"Leading.", "Trailing."},
 	} {
 		var got []string
 		for _, s := range split(text) {
@@ -68,6 +71,7 @@ func TestSentences(t *testing.T) {
 		{"truncated within the impression", []string{"One.", "Impression:", " Two. ", "Thr"}, nil, true, []sentence{{"One.", f, 0, 1}, {"Two.", i, 2, 1}}},
 		{"a stop string over tokens", []string{"One.", " Two. ", "##", "# more", " Three."}, []string{"###"}, false, []sentence{{"One.", f, 0, 1}, {"Two.", f, 1, 1}}},
 		{"a stop string within a token", []string{"One.", " Two.###x"}, []string{"@@", "###"}, false, []sentence{{"One.", f, 0, 1}, {"Two.", f, 1, 1}}},
+		{"truncated within a Chinese sentence", []string{"正常", "。", "未见"}, nil, true, []sentence{{"正常。", f, 0, 2}}},
 		{"letters of two bytes over tokens", []string{"\xc3", "\x96dem."}, nil, false, []sentence{{"Ödem.", f, 0, 2}}},
 		{"the prefix alone", []string{"One.", "Impression:"}, nil, false, []sentence{{"One.", f, 0, 1}}},
 	}

@@ -66,7 +66,7 @@ func (m *Model) newWriter(r pipeline.ChatRequest, p *chatPrompt) (*writer, error
 	case len(r.Stop) > maxStops:
 		return nil, wrong("stop", "%d strings; this service takes up to %d", len(r.Stop), maxStops)
 	}
-	w := &writer{tokenizer: m.prompt.tokenizer, ends: m.prompt.stops, language: cmp.Or(r.Language, m.bundle.Manifest.Languages[0]),
+	w := &writer{tokenizer: m.prompt.tokenizer, ends: m.prompt.stops, language: cmp.Or(r.Language, m.task.language),
 		sampler: newSampler(r.Sampling, m.bundle.Manifest.Decoder.Vocab), logprobs: r.Logprobs, tops: r.Top,
 		limit: cmp.Or(r.MaxTokens, min(m.bundle.Manifest.Generation.MaxNewTokens, room))}
 	for _, s := range r.Stop {
@@ -85,8 +85,9 @@ func (m *Model) newWriter(r pipeline.ChatRequest, p *chatPrompt) (*writer, error
 
 // constrain sets what may be written.
 func (m *Model) constrain(w *writer, r pipeline.ChatRequest) error {
-	if !slices.Contains(m.bundle.Manifest.Languages, w.language) {
-		return &pipeline.ChatError{Param: "language", Err: fmt.Errorf("%w: this model does not write %.40q; it writes %v", pipeline.ErrUnsupported, w.language, m.bundle.Manifest.Languages)}
+	var err error
+	if w.language, err = m.bundle.Manifest.Language(w.language); err != nil {
+		return &pipeline.ChatError{Param: "language", Err: err}
 	}
 	g, err := m.guardFor(w.language)
 	if err != nil {

@@ -44,6 +44,24 @@ func greedyWithin(g *guard.Guard) func(logits []float32) (int32, float64, error)
 	}
 }
 
+// greedyUnder is greedyWithin for any constraint.
+func greedyUnder(c guard.Constraint) func(logits []float32) (int32, float64, error) {
+	return func(logits []float32) (int32, float64, error) {
+		id, p, err := greedy(logits)
+		if err != nil {
+			return 0, 0, err
+		}
+		all := float64(logits[id]) - p // log sum exp
+		if err := c.Mask(logits); err != nil {
+			return 0, 0, err
+		}
+		if id, _ = kernel.Best(logits); math.IsInf(float64(logits[id]), -1) {
+			return 0, 0, fmt.Errorf("%w: no token is left that its language and form allow", pipeline.ErrModel)
+		}
+		return id, float64(logits[id]) - all, c.Accept(id)
+	}
+}
+
 // guardFor returns the guard of a language, made at its first use.
 func (m *Model) guardFor(language string) (*guard.Guard, error) {
 	m.talks.mu.Lock()

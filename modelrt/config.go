@@ -3,14 +3,17 @@ package modelrt
 import (
 	"errors"
 	"fmt"
+
+	"chatxray/modelrt/guard"
 )
 
 // Config is the section "model" of the configuration file.
 type Config struct {
-	Bundle  string `yaml:"bundle"`  // folder of the model bundle; empty: the default bundle
-	Form    string `yaml:"form"`    // of the bundle's language model; empty: the first that the device runs
-	Texts   int    `yaml:"texts"`   // written side by side; 0: a few
-	Threads int    `yaml:"threads"` // of ONNX Runtime and of decoding; 0: one a core
+	Bundle   string `yaml:"bundle"`   // folder of the model bundle; empty: the default bundle
+	Form     string `yaml:"form"`     // of the bundle's language model; empty: the first that the device runs
+	Language string `yaml:"language"` // of the reports, one of the bundle's; empty: its first
+	Texts    int    `yaml:"texts"`    // written side by side; 0: a few
+	Threads  int    `yaml:"threads"`  // of ONNX Runtime and of decoding; 0: one a core
 	// Spin lets ONNX Runtime's threads wait actively: a little faster on a machine that does nothing else, several times slower beside
 	// other work. Forms of the kind flat decode without them.
 	Spin bool `yaml:"spin"`
@@ -47,6 +50,9 @@ func (c Config) Check() error {
 	}
 	if c.MemoryMB < 0 {
 		errs = append(errs, fmt.Errorf("model.memory_mb: %d is less than 0", c.MemoryMB))
+	}
+	if _, err := guard.ScriptsFor(c.Language); c.Language != "" && err != nil {
+		errs = append(errs, fmt.Errorf("model.language: %w", err))
 	}
 	switch c.Device {
 	case "auto", string(CPU), string(CUDA):

@@ -115,10 +115,6 @@ func (m *Manifest) familyFaults() (faults []error) {
 		}
 	case strings.TrimSpace(p.Sentinel) == "":
 		fault(pipeline.ErrInvalid, "prompt.sentinel", "is empty")
-	default:
-		if n := strings.Count(p.Template, p.Sentinel); n != 1 {
-			fault(pipeline.ErrInvalid, "prompt.template", "holds the sentinel %d times, not once", n)
-		}
 	}
 	if p := m.Prompt; (p.Splice == splicePads || p.Splice == spliceRows) && p.ImageToken == "" {
 		fault(pipeline.ErrInvalid, "prompt.image_token", "is empty")

@@ -14,28 +14,30 @@ import (
 
 // Manifest is manifest.json of a bundle, as docs/bundle.md describes it key by key.
 type Manifest struct {
-	Version      int             `json:"version"`
-	Name         string          `json:"name"`
-	Revision     string          `json:"revision"`
-	License      string          `json:"license"`
-	IntendedUse  string          `json:"intended_use"`
-	TrainingData string          `json:"training_data"`
-	Languages    []string        `json:"languages"`
-	Family       string          `json:"family"` // "llava", also when empty
-	Patients     Patients        `json:"patients"`
-	Preprocess   Preprocess      `json:"preprocess"`
-	Graphs       Graphs          `json:"graphs"`
-	Vision       Vision          `json:"vision"`
-	Decoder      Decoder         `json:"decoder"`
-	Base         Base            `json:"base"`
-	Tokenizer    TokenizerFile   `json:"tokenizer"`
-	Prompt       Prompt          `json:"prompt"`
-	Generation   Generation      `json:"generation"`
-	Report       ReportFormat    `json:"report"`
-	Evidence     EvidenceFile    `json:"evidence"`
-	Labels       []string        `json:"labels"`
-	Boxes        Boxes           `json:"boxes"`
-	Files        map[string]File `json:"files"`
+	Version      int                `json:"version"`
+	Name         string             `json:"name"`
+	Revision     string             `json:"revision"`
+	License      string             `json:"license"`
+	IntendedUse  string             `json:"intended_use"`
+	TrainingData string             `json:"training_data"`
+	Languages    []string           `json:"languages"`
+	Family       string             `json:"family"` // "llava", also when empty
+	Patients     Patients           `json:"patients"`
+	Preprocess   Preprocess         `json:"preprocess"`
+	Graphs       Graphs             `json:"graphs"`
+	Vision       Vision             `json:"vision"`
+	Decoder      Decoder            `json:"decoder"`
+	Base         Base               `json:"base"`
+	Tokenizer    TokenizerFile      `json:"tokenizer"`
+	Prompt       Prompt             `json:"prompt"`
+	Prompts      map[string]Wording `json:"prompts"` // by language; of the first language what prompt and report do not say
+	Structured   StructuredFile     `json:"structured"`
+	Generation   Generation         `json:"generation"`
+	Report       ReportFormat       `json:"report"`
+	Evidence     EvidenceFile       `json:"evidence"`
+	Labels       []string           `json:"labels"`
+	Boxes        Boxes              `json:"boxes"`
+	Files        map[string]File    `json:"files"`
 }
 
 // Patients says whose images the model was made for.

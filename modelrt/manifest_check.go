@@ -55,12 +55,6 @@ func (m *Manifest) faults() (faults []error) {
 	said("license", m.License)
 	said("intended_use", m.IntendedUse)
 	said("training_data", m.TrainingData)
-	if len(m.Languages) == 0 {
-		fault(pipeline.ErrInvalid, "languages", "is empty")
-	}
-	for _, l := range m.Languages {
-		said("languages", l)
-	}
 	if n := m.Patients.MinAgeYears; n < 0 || n > 120 {
 		fault(pipeline.ErrInvalid, "patients.min_age_years", "%d is not from 0 to 120", n)
 	}
@@ -68,6 +62,7 @@ func (m *Manifest) faults() (faults []error) {
 		faults = append(faults, err)
 	}
 	faults = append(faults, m.familyFaults()...)
+	faults = append(faults, m.languageFaults()...)
 	own := m.Base.Part == ""
 
 	graphs := map[string]string{}
@@ -197,6 +192,9 @@ func (m *Manifest) faults() (faults []error) {
 
 	one("tokenizer.type", m.Tokenizer.Type, token.Kinds()...)
 	listed("tokenizer.file", m.Tokenizer.File)
+	if m.Structured.Schema != "" {
+		listed("structured.schema", m.Structured.Schema)
+	}
 	within("generation.max_new_tokens", m.Generation.MaxNewTokens, maxTokens)
 	if len(m.Generation.StopTokens) == 0 {
 		fault(pipeline.ErrInvalid, "generation.stop_tokens", "is empty: the model could not end its report")

@@ -32,6 +32,10 @@ type Options struct {
 	Memory int64
 	// Form is the form of the language model to run; empty is the first that the device runs.
 	Form string
+	// Language that Read writes, one of the bundle's; empty is its first. It is also what Chat answers in where a request names none.
+	Language string
+	// Structured lets Read write a report as a form of findings, held to a JSON Schema.
+	Structured bool
 	// Spin lets ONNX Runtime's waiting threads spin: quicker on a machine of its own, several times slower beside other work.
 	Spin bool
 	// Label finds what sentences say about each of pipeline.Labels, in their order.
@@ -50,6 +54,7 @@ type Model struct {
 	label  func([]string) []pipeline.Finding
 	now    func() time.Time
 	prompt *prompt
+	task   *task
 	limit  int // new tokens
 	guard  *guard.Guard
 	knows  func(language string) bool
@@ -111,6 +116,10 @@ func Open(ctx context.Context, r *Runtime, dir string, o Options) (*Model, error
 }
 
 func loadModel(ctx context.Context, r *Runtime, b *Bundle, base BaseModel, o Options) (*Model, error) {
+	task, err := b.task(o.Language, o.Structured)
+	if err != nil {
+		return nil, err
+	}
 	form, err := b.Manifest.form(o.Form, r.device)
 	if err != nil {
 		return nil, err
@@ -119,7 +128,7 @@ func loadModel(ctx context.Context, r *Runtime, b *Bundle, base BaseModel, o Opt
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{bundle: b, form: form, label: o.Label, knows: o.Knows, now: o.Now, eyes: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
+	m := &Model{bundle: b, task: task, form: form, label: o.Label, knows: o.Knows, now: o.Now, eyes: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
 	if err := m.load(ctx, r, prepared, o); err != nil {
 		m.free()
 		return nil, err
@@ -181,10 +190,9 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 	if m.prompt, err = m.bundle.prompt(); err != nil {
 		return err
 	}
-	if m.guard, err = m.guardFor(f.Languages[0]); err != nil {
+	if err := m.prepareTask(); err != nil {
 		return err
 	}
-	m.limit = min(f.Generation.MaxNewTokens, f.Decoder.MaxLength-m.prompt.length())
 	if m.pre, err = NewPreprocessor(f.Preprocess); err != nil {
 		return err
 	}
@@ -269,7 +277,7 @@ func (m *Model) allocate() error {
 // warm fills the held slots, behind texts, with the prompts of the decoys and of the blank image; where the model takes no images, the
 // first slot with the template. On the last it proves that the cache works in place: a place that is fed again must give the same logits.
 func (m *Model) warm(c *call, d decoder, texts int, decoys [][]float32) error {
-	hidden, template := m.bundle.Manifest.Decoder.Hidden, m.bundle.Manifest.Prompt.Template
+	hidden, template := m.bundle.Manifest.Decoder.Hidden, m.task.template
 	var b batch
 	var last []float32
 	hold := func(slot int, seen ...*sight) error {

@@ -38,6 +38,13 @@ func (p *placing) put(id, image int32) {
 	p.position, p.upto = append(p.position, [3]int32{at, at, at}), append(p.upto, at+1)
 }
 
+// follow appends a token of an answer, which becomes a part of the prompt of another.
+func (p *placing) follow(id int32) {
+	position, upto := p.at(len(p.ids))
+	p.put(id, -1)
+	p.position[len(p.ids)-1], p.upto[len(p.ids)-1] = position, upto
+}
+
 // at is how a place lies, of the prompt or of the answer behind it.
 func (p *placing) at(place int) (position [3]int32, upto int32) {
 	n := len(p.ids)

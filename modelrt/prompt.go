@@ -59,8 +59,14 @@ func (b *Bundle) prompt() (*prompt, error) {
 		}
 		p.stops[id] = true
 	}
-	if p.template, err = p.lay(m.Prompt.Template, m.usualImage()); err != nil {
-		return nil, fmt.Errorf("prompt.template: %w", err)
+	for i := len(m.Languages) - 1; i >= 0; i-- {
+		w := m.Wording(m.Languages[i])
+		if p.template, err = p.lay(w.Template, m.usualImage()); err != nil {
+			return nil, fmt.Errorf("the template of the language %s: %w", m.Languages[i], err)
+		}
+		if _, err := p.lay(or(w.Structured, w.Template), m.usualImage()); err != nil { // checked only
+			return nil, fmt.Errorf("the structured template of the language %s: %w", m.Languages[i], err)
+		}
 	}
 	return p, nil
 }

@@ -36,30 +36,38 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 	if err != nil {
 		return nil, err
 	}
-	sentences, err := a.sentences(m.bundle.Manifest.Report.ImpressionPrefix)
+	written, err := m.parse(a)
 	if err != nil {
 		return nil, err
 	}
+	sentences := written.sentences
 	scoring, err := m.support(ctx, a, sentences)
 	if err != nil {
 		return nil, err
 	}
-	findings, err := m.findings(sentences, seen.scores)
+	findings, err := m.findings(written, seen.scores)
 	if err != nil {
 		return nil, err
 	}
-	return &pipeline.Reading{
+	r := &pipeline.Reading{
 		StudyInstanceUID: img.Instance.StudyInstanceUID,
 		Inputs:           []pipeline.InputRef{pipeline.InputOf(img.Instance, img.Frame)},
 		Model:            m.Ref(),
-		Language:         m.bundle.Manifest.Languages[0],
+		Language:         m.task.language,
 		Tokens:           a.tokens,
 		Sentences:        sentences,
 		Findings:         findings,
+		Structured:       written.structured,
 		Truncated:        a.truncated,
 		Created:          m.now(),
 		RunSeconds:       (seen.spent + a.spent + scoring).Seconds(),
-	}, nil
+	}
+	if m.task.fill {
+		var spent time.Duration
+		r.Structured, spent, err = m.fill(ctx, seen, a, r)
+		r.RunSeconds += spent.Seconds()
+	}
+	return r, err
 }
 
 // see encodes an image, after those that came before it.
@@ -107,13 +115,13 @@ func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
 
 // write decodes greedily after the prompt around the image, to a stop token, a stop string or the limit.
 func (m *Model) write(ctx context.Context, s *sight) (*answer, error) {
-	p, stops, a := m.prompt, m.bundle.Manifest.Generation.StopStrings, &answer{}
-	said, err := m.composeFor(ctx, m.bundle.Manifest.Prompt.Template, []*sight{s})
+	p, stops, a := m.prompt, m.task.stops, &answer{}
+	said, err := m.composeFor(ctx, m.task.template, []*sight{s})
 	if err != nil {
 		return nil, err
 	}
 	limit := min(m.limit, p.longest-len(said.keys))
-	t := &text{ctx: ctx, class: classRoutine, prompt: said.embeds, keys: said.keys, places: said.places, choose: greedyWithin(m.guard), take: func(id int32, logprob float64) bool {
+	t := &text{ctx: ctx, class: classRoutine, prompt: said.embeds, keys: said.keys, places: said.places, choose: m.choice(), take: func(id int32, logprob float64) bool {
 		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
 			return false
 		}
@@ -122,6 +130,9 @@ func (m *Model) write(ctx context.Context, s *sight) (*answer, error) {
 	}}
 	err = m.engine.write(t)
 	a.spent = t.spent
+	if a.truncated { // perhaps within a character
+		a.cut(whole(a.text))
+	}
 	if err == nil {
 		err = m.guard.Scripts().Check(string(a.text)) // the guard makes it impossible; this is what would tell
 	}
@@ -185,12 +196,15 @@ func (m *Model) scoreOthers(ctx context.Context, ids []int32) ([][]float64, time
 }
 
 // findings labels the sentences and sets beside each label what the head says. A label that the bundle was not taught is not said.
-func (m *Model) findings(sentences []pipeline.Sentence, scores []float32) ([]pipeline.Finding, error) {
-	texts := make([]string, len(sentences))
-	for i, s := range sentences {
-		texts[i] = s.Text
+func (m *Model) findings(w *contents, scores []float32) ([]pipeline.Finding, error) {
+	found := w.findings
+	if found == nil {
+		texts := make([]string, len(w.sentences))
+		for i, s := range w.sentences {
+			texts[i] = s.Text
+		}
+		found = m.labelled(texts)
 	}
-	found := m.label(texts)
 	if len(found) != len(pipeline.Labels) {
 		return nil, fmt.Errorf("%w: the labeler gave %d findings for %d labels", pipeline.ErrInvalid, len(found), len(pipeline.Labels))
 	}
@@ -200,7 +214,7 @@ func (m *Model) findings(sentences []pipeline.Sentence, scores []float32) ([]pip
 		if found[i].Label != label {
 			return nil, fmt.Errorf("%w: the labeler gave %q in the place of %q", pipeline.ErrInvalid, found[i].Label, label)
 		}
-		if !slices.Contains(f.Labels, label) || m.knows != nil && !m.knows(f.Languages[0]) {
+		if !slices.Contains(f.Labels, label) {
 			found[i] = pipeline.Finding{Label: label, Presence: pipeline.NotSaid}
 		}
 		at := slices.Index(f.Vision.Findings, label)

@@ -36,6 +36,8 @@ type Steps struct {
 	Decode func(context.Context, Chosen) (*Image, error)        // a final error refuses the image, not the study
 	Model  Model                                                //
 	Write  func(*Study, *Reading, []Record) ([]Document, error) // earlier records of the study are its predecessors
+	// Language of the reports, where it is another than the model's first: a study that was read in one is read again for the other.
+	Language string
 }
 
 // NoImageError says that no image of a study can be read, and why.
@@ -56,7 +58,7 @@ func (e *NoImageError) Error() string {
 // Unwrap makes a NoImageError an ErrNotImage.
 func (e *NoImageError) Unwrap() error { return ErrNotImage }
 
-// Key names a reading by what it is made from: the study, the set of its readable images and the model. The same set read by
+// Key names a reading by what it is made from: the study, the set of its readable images, the model and the language. The same set read by
 // the same model has the same key, whatever the order of arrival.
 func (s *Steps) Key(st *Study) string {
 	chosen, _ := s.Select(st)
@@ -67,6 +69,9 @@ func (s *Steps) Key(st *Study) string {
 	slices.Sort(digests)
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n%s\n%s\n", st.StudyInstanceUID, strings.Join(slices.Compact(digests), "\n"), s.Model.Ref().Digest)
+	if s.Language != "" {
+		fmt.Fprintf(h, "%s\n", s.Language)
+	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 

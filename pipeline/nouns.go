@@ -3,6 +3,7 @@ package pipeline
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -170,6 +171,26 @@ type Finding struct {
 	Conflict bool `json:"conflict,omitempty"`
 }
 
+// StructuredFinding is what a structured report says about one label. Of a label that is not said there is no side and no sentence.
+type StructuredFinding struct {
+	Label    string   `json:"label"`
+	Status   Presence `json:"status"`
+	Side     string   `json:"side,omitempty"`
+	Sentence string   `json:"sentence,omitempty"`
+}
+
+// Structured is a form of findings that the model filled in.
+type Structured struct {
+	Schema json.RawMessage `json:"schema"` // JSON Schema of the form; Report meets it
+	Report json.RawMessage `json:"report"` // an object whose findings are StructuredFindings, of the model's own making
+	// Taught: the bundle was taught to fill in forms, and the reading is made of the form. Else it was held to one after its report in sentences, of
+	// which the reading is made, and could only quote that.
+	Taught    bool `json:"taught"`
+	Truncated bool `json:"truncated,omitempty"` // it did not end within the context; what is missing is "not said"
+	// Unsupported are labels whose status is not what the sentences say. Of these a reading that is made of the form keeps at most "undetermined".
+	Unsupported []string `json:"unsupported,omitempty"`
+}
+
 // Labels is the closed list of fourteen (the CheXpert list), in the order of every table and document.
 var Labels = []string{
 	"No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Lung Opacity", "Edema", "Consolidation",
@@ -178,19 +199,20 @@ var Labels = []string{
 
 // Reading is what a model wrote about a set of images. modelrt makes it; every sentence has evidence and the model is named.
 type Reading struct {
-	StudyInstanceUID string     `json:"study_instance_uid"`
-	Inputs           []InputRef `json:"inputs"`
-	Refused          []Refusal  `json:"refused,omitempty"`
-	Model            ModelRef   `json:"model"`
-	Language         string     `json:"language"` // RFC 5646
-	Tokens           []int32    `json:"tokens"`
-	Sentences        []Sentence `json:"sentences"`
-	Findings         []Finding  `json:"findings"` // one for each label of Labels
-	Phantom          bool       `json:"phantom,omitempty"`
-	Truncated        bool       `json:"truncated,omitempty"` // the model did not end its report within the token limit
-	Revision         int        `json:"revision"`            // counted by the archive from 1; 0 outside of one
-	Created          time.Time  `json:"created"`
-	RunSeconds       float64    `json:"run_seconds"` // sum of ONNX Runtime run times
+	StudyInstanceUID string      `json:"study_instance_uid"`
+	Inputs           []InputRef  `json:"inputs"`
+	Refused          []Refusal   `json:"refused,omitempty"`
+	Model            ModelRef    `json:"model"`
+	Language         string      `json:"language"` // RFC 5646
+	Tokens           []int32     `json:"tokens"`
+	Sentences        []Sentence  `json:"sentences"`
+	Findings         []Finding   `json:"findings"`             // one for each label of Labels
+	Structured       *Structured `json:"structured,omitempty"` // where the report was written as a form
+	Phantom          bool        `json:"phantom,omitempty"`
+	Truncated        bool        `json:"truncated,omitempty"` // the model did not end its report within the token limit
+	Revision         int         `json:"revision"`            // counted by the archive from 1; 0 outside of one
+	Created          time.Time   `json:"created"`
+	RunSeconds       float64     `json:"run_seconds"` // sum of ONNX Runtime run times
 }
 
 // DocumentKind names a result format.

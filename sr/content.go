@@ -100,15 +100,19 @@ func codeItem(c code) pipeline.Dataset {
 	return d
 }
 
-// languageContent is TID 1204 with a tag of RFC 5646: the language, and the country where the tag names one.
+// languageContent is TID 1204 with a tag of RFC 5646: the language, and the country where the tag names one, as CID 5000 and 5001 have them (a
+// script has no place there). Both are named in the language itself where documents are told in it, else in English.
 func languageContent(tag language.Tag) pipeline.Dataset {
-	base, _ := tag.Base()
-	var country []pipeline.Dataset
-	if region, sure := tag.Region(); sure == language.Exact && region.IsCountry() {
-		country = append(country, codeContent(hasConceptMod, countryOfLanguage,
-			code{region.String(), "ISO3166_1", display.English.Regions().Name(region), nil}))
+	base, _, region := tag.Raw()
+	languages, regions := display.English.Languages(), display.English.Regions()
+	if column(tag) >= 0 {
+		languages, regions = display.Languages(tag), display.Regions(tag)
 	}
-	name := display.English.Languages().Name(base)
+	var country []pipeline.Dataset
+	if region.IsCountry() {
+		country = append(country, codeContent(hasConceptMod, countryOfLanguage, code{region.String(), "ISO3166_1", regions.Name(region), nil}))
+	}
+	name := languages.Name(base)
 	if name == "" {
 		name = base.String()
 	}

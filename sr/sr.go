@@ -96,7 +96,11 @@ func Dataset(in Input, kind pipeline.DocumentKind) (pipeline.Dataset, error) {
 		return nil, err
 	}
 	ds := d.header()
-	for _, e := range f.root(d) {
+	root := f.root(d)
+	if at := column(d.language); at >= 0 {
+		translate(root, at, true)
+	}
+	for _, e := range root {
 		ds.Set(e)
 	}
 	ds.SetItems(pipeline.TagCodingSchemeIdentificationSequence, codingSchemes(ds)...)

@@ -217,7 +217,13 @@ func TestHeader(t *testing.T) {
 		if author.String(pipeline.TagObserverType) != "DEV" || author.String(pipeline.TagDeviceUID) != device.String(pipeline.TagDeviceUID) {
 			t.Error("the author is not the contributing device")
 		}
-		tree := strings.Join(paths(d), "\n")
+		told := *in.Reading
+		told.Language, in.Reading = "en", &told // concepts are looked for by their English names
+		english, err := sr.Dataset(in, kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree := strings.Join(paths(english), "\n")
 		for _, same := range []string{"Device Observer Model Name = " + device.String(pipeline.TagManufacturerModelName),
 			"Device Observer Manufacturer = " + device.String(pipeline.TagManufacturer)} {
 			if !strings.Contains(tree, same) {

@@ -151,6 +151,17 @@ func variants() map[string]sr.Input {
 		in.Reading.Language = "ja"
 		in.Reading.Sentences[0].Text = "左胸水を少量認めます。"
 	})
+	with("German", full, func(in *sr.Input) {
+		in.Reading.Language = "de-AT"
+		in.Reading.Sentences[0].Text = "Größe des Herzens grenzwertig; kein Erguß."
+	})
+	with("Chinese", effusion, func(in *sr.Input) {
+		in.Header.SetText(pipeline.TagPatientName, "PN", "Wang^XiaoDong=王^小东")
+		in.Reading.Language = "zh"
+		for i, text := range []string{"左侧少量胸腔积液。", "未见气胸。", "心影可能增大。", "左侧少量积液。"} {
+			in.Reading.Sentences[i].Text = text
+		}
+	})
 	with("two images", effusion, func(in *sr.Input) {
 		in.Reading.Inputs = append(in.Reading.Inputs, image(2, crClass, "CR", "AP"))
 	})

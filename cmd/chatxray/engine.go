@@ -49,11 +49,12 @@ type engine struct {
 func openEngine(ctx context.Context, s streams, flags modelFlags) (*engine, error) {
 	cfg := config.Default()
 	cfg.Model = flags.over(cfg.Model)
-	return startEngine(ctx, s, cfg)
+	return startEngine(ctx, s, cfg, nil)
 }
 
 // startEngine loads ONNX Runtime and the bundle. The base model's weights are made in the cache when they are not there yet.
-func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, error) {
+// change, where it is not nil, has the last word about the options.
+func startEngine(ctx context.Context, s streams, cfg config.Config, change func(*modelrt.Options)) (*engine, error) {
 	if err := cfg.Model.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errConfig, err)
 	}
@@ -71,7 +72,12 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 		return nil, err
 	}
 	dir, began := bundleDir(cfg.Model.Bundle), time.Now()
-	model, err := modelrt.Open(ctx, runtime, dir, modelrt.Options{
+	if b, err := modelrt.OpenBundle(dir); err == nil { // what is wrong with a bundle is told below
+		if _, err := b.Manifest.Language(cfg.Model.Language); err != nil {
+			return nil, fmt.Errorf("bundle %s: %w", b.Manifest.Name, err)
+		}
+	}
+	options := modelrt.Options{
 		Base:     func(_ context.Context, part string) (string, error) { return parts.Path(part) },
 		Cache:    cache,
 		Progress: progress(s.err, "making the weights of "+filepath.Base(dir)),
@@ -80,11 +86,16 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 		Form:     cfg.Model.Form,
 		Devices:  devices,
 		Memory:   int64(cfg.Model.MemoryMB) << 20,
+		Language: cfg.Model.Language,
 		Spin:     cfg.Model.Spin,
 		Label:    label.Report,
 		Knows:    label.Knows,
 		Now:      time.Now,
-	})
+	}
+	if change != nil {
+		change(&options)
+	}
+	model, err := modelrt.Open(ctx, runtime, dir, options)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errBundle, err)
 	}
@@ -102,7 +113,12 @@ func (e *engine) Close() { e.model.Close() }
 
 // steps wires the rooms into the verbs of the line.
 func steps(model *modelrt.Model, cfg config.Config) pipeline.Steps {
+	language := model.Language()
+	if language == model.Bundle().Manifest.Languages[0] {
+		language = ""
+	}
 	return pipeline.Steps{
+		Language: language,
 		Select: func(st *pipeline.Study) ([]pipeline.Chosen, []pipeline.Refusal) {
 			return dicom.Select(st, model.Bundle().Manifest.Patients.MinAgeYears)
 		},

@@ -6,11 +6,30 @@ import (
 	"fmt"
 	"strings"
 
+	"chatxray/modelrt"
 	"chatxray/pipeline"
 )
 
-// plainPrompt asks for a report in words for the patient.
-const plainPrompt = "Explain this chest radiograph to the patient in plain words, without medical terms."
+// plainPrompts ask for a report in words for the patient, by language, where the bundle has no words of its own for it.
+var plainPrompts = map[string]string{
+	"en": "Explain this chest radiograph to the patient in plain words, without medical terms.",
+	"de": "Erkläre der Patientin oder dem Patienten diese Röntgenaufnahme des Brustkorbs in einfachen Worten, ohne Fachbegriffe.",
+	"fr": "Explique cette radiographie du thorax au patient avec des mots simples, sans termes médicaux.",
+	"es": "Explica esta radiografía de tórax al paciente con palabras sencillas, sin términos médicos.",
+	"zh": "请用通俗易懂的语言向患者解释这张胸片，不要使用医学术语。",
+}
+
+// plainPrompt returns the words in a language. Errors: ErrUnsupported where neither the bundle nor this program has any.
+func plainPrompt(m *modelrt.Manifest, language string) (string, error) {
+	if own := m.Wording(language).Plain; own != "" {
+		return own, nil
+	}
+	base, _, _ := strings.Cut(language, "-")
+	if ours := plainPrompts[strings.ToLower(base)]; ours != "" {
+		return ours, nil
+	}
+	return "", fmt.Errorf("%w: bundle %s has no words that ask for a report for the patient in %q (prompts.%s.plain)", pipeline.ErrUnsupported, m.Name, language, language)
+}
 
 // plainNotice stands with every such report.
 const plainNotice = "Not for the patient yet: an unreviewed draft by software, without evidence for its sentences. The default bundle was not taught to write plainly, and does not."
@@ -25,14 +44,18 @@ type plainReport struct {
 	End      pipeline.ChatEnd `json:"finish_reason"`
 }
 
-// plain asks the model to explain the image that was read.
+// plain asks the model to explain the image that was read, in the language of the reports.
 func (e *engine) plain(ctx context.Context, img *pipeline.Image) (*plainReport, error) {
-	a, err := e.model.Chat(ctx, pipeline.ChatRequest{Sampling: pipeline.DefaultSampling(), Messages: []pipeline.ChatMessage{
-		{Role: pipeline.RoleUser, Parts: []pipeline.ChatPart{{Image: askedImage(img)}, {Text: plainPrompt}}}}}, nil)
+	prompt, err := plainPrompt(e.model.Bundle().Manifest, e.model.Language())
+	if err != nil {
+		return nil, err
+	}
+	a, err := e.model.Chat(ctx, pipeline.ChatRequest{Sampling: pipeline.DefaultSampling(), Language: e.model.Language(), Messages: []pipeline.ChatMessage{
+		{Role: pipeline.RoleUser, Parts: []pipeline.ChatPart{{Image: askedImage(img)}, {Text: prompt}}}}}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("the words for the patient: %w", err)
 	}
-	return &plainReport{true, plainNotice, plainPrompt, a.Language, a.Text, a.End}, nil
+	return &plainReport{true, plainNotice, prompt, a.Language, a.Text, a.End}, nil
 }
 
 // askedImage is an image that was decoded, to be asked about.
@@ -43,7 +66,7 @@ func askedImage(img *pipeline.Image) *pipeline.ChatImage {
 
 // plain shows the words for the patient.
 func (p page) plain(r *plainReport) {
-	fmt.Fprintf(p.w, "\n%s\n%s\n", p.style("1", "IN WORDS FOR THE PATIENT"), p.style("33", strings.Join(wrap(r.Notice, textWidth+10), "\n")))
+	fmt.Fprintf(p.w, "\n%s\n%s\n", p.style("1", "IN WORDS FOR THE PATIENT ("+r.Language+")"), p.style("33", strings.Join(wrap(r.Notice, textWidth+10), "\n")))
 	for _, line := range strings.Split(r.Text, "\n") {
 		fmt.Fprintln(p.w, strings.Join(wrap(line, textWidth+10), "\n"))
 	}

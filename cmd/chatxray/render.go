@@ -5,8 +5,12 @@ import (
 	"io"
 	"math"
 	"strings"
+	"unicode/utf8"
+
+	textwidth "golang.org/x/text/width"
 
 	"chatxray/pipeline"
+	"chatxray/sr"
 )
 
 // page writes readings for people: the drafted report with the evidence of each sentence beside it.
@@ -45,13 +49,14 @@ func (p page) reading(r *pipeline.Reading) {
 				continue
 			}
 			if first {
-				fmt.Fprintf(p.w, "\n%s%sevidence\n", p.style("1", strings.ToUpper(string(section))), strings.Repeat(" ", textWidth-len(section)))
+				heading := strings.ToUpper(sr.Heading(r.Language, section))
+				fmt.Fprintf(p.w, "\n%s%sevidence\n", p.style("1", heading), strings.Repeat(" ", textWidth-cells(heading)))
 				first = false
 			}
 			lines := wrap(s.Text, textWidth-2)
 			for i, line := range lines {
 				if i == 0 {
-					fmt.Fprintf(p.w, "%-*s%s\n", textWidth, line, p.evidence(s.Evidence))
+					fmt.Fprintf(p.w, "%s%s\n", pad(line, textWidth), p.evidence(s.Evidence))
 					continue
 				}
 				fmt.Fprintln(p.w, line)
@@ -63,7 +68,7 @@ func (p page) reading(r *pipeline.Reading) {
 	if r.Truncated {
 		fmt.Fprintln(p.w, p.style("33", "The model did not end its report: it was cut off at the token limit."))
 	}
-	p.findings(r.Findings)
+	p.findings(r.Language, r.Findings)
 	for _, f := range r.Refused {
 		fmt.Fprintf(p.w, "not read: %s: %s\n", f.SOPInstanceUID, f.Detail)
 	}
@@ -79,10 +84,10 @@ func (p page) evidence(e pipeline.Evidence) string {
 	return fmt.Sprintf("%s %+6.2f  %+6.2f", p.style(code, fmt.Sprintf("%-8s", bar)), e.Drop, e.LogLikelihood-e.Blank)
 }
 
-func (p page) findings(all []pipeline.Finding) {
+func (p page) findings(language string, all []pipeline.Finding) {
 	by := map[pipeline.Presence][]string{}
 	for _, f := range all {
-		name := f.Label
+		name := sr.LabelName(language, f.Label)
 		if f.Conflict {
 			name += " (the findings head disagrees)"
 		}
@@ -96,26 +101,72 @@ func (p page) findings(all []pipeline.Finding) {
 		for i, line := range wrap(strings.Join(by[presence], ", "), textWidth+10) {
 			head := ""
 			if i == 0 {
-				head = string(presence)
+				head = sr.PresenceName(language, presence)
 			}
-			fmt.Fprintf(p.w, "%-13s %s\n", head, line)
+			fmt.Fprintf(p.w, "%s %s\n", pad(head, 14), line)
 		}
 	}
 }
 
-// wrap breaks text at spaces into lines of at most width bytes; a longer word stays whole.
+// wrap breaks text at spaces into lines of at most width cells; a longer word stays whole, but between wide characters a line may end
+// anywhere.
 func wrap(text string, width int) []string {
 	var lines []string
 	line := ""
-	for _, word := range strings.Fields(text) {
-		if line != "" && len(line)+1+len(word) > width {
+	add := func(part, before string) {
+		if line != "" && cells(line)+cells(before)+cells(part) > width {
 			lines = append(lines, line)
 			line = ""
 		}
 		if line != "" {
-			line += " "
+			line += before
 		}
-		line += word
+		line += part
+	}
+	for _, word := range strings.Fields(text) {
+		before := " "
+		for word != "" {
+			n := unbroken(word)
+			add(word[:n], before)
+			word, before = word[n:], ""
+		}
 	}
 	return append(lines, line)
 }
+
+// unbroken is how many bytes of a word stay in one line: all up to a wide character, or that one with the marks behind it.
+func unbroken(word string) int {
+	for at := 0; ; {
+		r, n := utf8.DecodeRuneInString(word[at:])
+		if n == 0 || at > 0 && wide(r) && !strings.ContainsRune(closing, r) {
+			return at
+		}
+		at += n
+		if next, _ := utf8.DecodeRuneInString(word[at:]); wide(r) && !strings.ContainsRune(closing, next) {
+			return at
+		}
+	}
+}
+
+// closing are wide marks that begin no line.
+const closing = "。，、；：！？）》」』】"
+
+// wide tells whether a terminal shows a character in two cells (Unicode Standard Annex 11).
+func wide(r rune) bool {
+	k := textwidth.LookupRune(r).Kind()
+	return k == textwidth.EastAsianWide || k == textwidth.EastAsianFullwidth
+}
+
+// cells is the width of a text in a terminal. Marks that stand on the letter before them are rare in what we write, and count.
+func cells(s string) int {
+	n := 0
+	for _, r := range s {
+		if n++; wide(r) {
+			n++
+		}
+	}
+	return n
+}
+
+// pad fills a text up with spaces to a width in cells.
+func pad(s string, width int) string { return s + strings.Repeat(" ", max(0, width-cells(s))) }

@@ -12,16 +12,21 @@ import (
 	"slices"
 	"time"
 
+	"chatxray/config"
+	"chatxray/modelrt"
 	"chatxray/pipeline"
 	"chatxray/pipeline/dicom"
 )
 
 type reportCmd struct {
 	modelFlags
-	Paths []string `arg:"" help:"DICOM files or folders; a folder is grouped by study; - is one file on standard input."`
-	JSON  bool     `help:"Print one JSON object a study and line (docs/report-json.md) instead of text."`
-	Plain bool     `help:"Also ask for the report in words for the patient: an unreviewed draft, marked so; the default bundle does it badly."`
-	Out   string   `help:"Folder for the DICOM SR objects and a PNG of what the model saw, of each study." placeholder:"DIR"`
+	Paths         []string `arg:"" help:"DICOM files or folders; a folder is grouped by study; - is one file on standard input."`
+	JSON          bool     `help:"Print one JSON object a study and line (docs/report-json.md) instead of text."`
+	Plain         bool     `help:"Also ask for the report in words for the patient: an unreviewed draft, marked so; the default bundle does it badly."`
+	Language      string   `help:"Language of the report, one of the bundle's. Default: its first." placeholder:"TAG"`
+	Structured    bool     `help:"Also a form of findings, held to a JSON Schema; the default bundle was not taught to fill in forms, and does it badly."`
+	SecondOpinion string   `help:"Another bundle comments on the wording of the draft; it sees no image. Both are in memory." placeholder:"BUNDLE"`
+	Out           string   `help:"Folder for the DICOM SR objects and a PNG of what the model saw, of each study." placeholder:"DIR"`
 }
 
 // Help is shown by chatxray report --help.
@@ -30,7 +35,10 @@ func (reportCmd) Help() string {
 Files that are not DICOM are told on standard error; the others are read all the same.
 
 There is no archive, so nothing is kept of a reading: every run makes documents of its own, with UIDs of their own. Send those of one
-run to a PACS, not those of several.`
+run to a PACS, not those of several.
+
+--structured: a bundle that was taught to fill in forms writes the form, and the report is made of it. Another one writes its report as always
+and fills in a form of its sentences afterwards; nothing is made of that form.`
 }
 
 // reportSchema names the JSON that report --json prints, and its version.
@@ -44,6 +52,7 @@ type studyReport struct {
 	Error            string             `json:"error,omitempty"`
 	Reading          *pipeline.Reading  `json:"reading,omitempty"`
 	Plain            *plainReport       `json:"plain,omitempty"`
+	SecondOpinion    *secondOpinion     `json:"second_opinion,omitempty"`
 	Refused          []pipeline.Refusal `json:"refused,omitempty"`
 	Documents        []writtenDocument  `json:"documents,omitempty"`
 	Preview          string             `json:"preview,omitempty"` // path of the PNG
@@ -64,18 +73,25 @@ func (c reportCmd) Run(ctx context.Context, s streams) error {
 	if len(studies) == 0 {
 		return invalid
 	}
-	eng, err := openEngine(ctx, s, c.modelFlags)
+	eng, err := c.open(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer eng.Close()
+	second, err := c.openSecond(ctx, s, eng)
+	if err != nil {
+		return err
+	}
+	if second != nil {
+		defer second.Close()
+	}
 	var failed, nothing error
 	read := 0
 	for i, st := range studies {
 		if len(studies) > 1 {
 			fmt.Fprintf(s.err, "[%d/%d] study %s\n", i+1, len(studies), st.StudyInstanceUID)
 		}
-		rep, img, docs, err := c.study(ctx, eng, st)
+		rep, img, docs, err := c.study(ctx, eng, second, st)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -106,7 +122,15 @@ func (c reportCmd) Run(ctx context.Context, s streams) error {
 	return nil
 }
 
-func (c reportCmd) study(ctx context.Context, eng *engine, st *pipeline.Study) (studyReport, []byte, []pipeline.Document, error) {
+// open starts the model in the language and form that are asked for.
+func (c reportCmd) open(ctx context.Context, s streams) (*engine, error) {
+	cfg := config.Default()
+	cfg.Model = c.over(cfg.Model)
+	cfg.Model.Language = c.Language
+	return startEngine(ctx, s, cfg, func(o *modelrt.Options) { o.Structured = c.Structured })
+}
+
+func (c reportCmd) study(ctx context.Context, eng, second *engine, st *pipeline.Study) (studyReport, []byte, []pipeline.Document, error) {
 	rep := studyReport{Schema: reportSchema, StudyInstanceUID: st.StudyInstanceUID, State: pipeline.StateFailed}
 	seen, err := eng.steps.Look(ctx, st)
 	var r *pipeline.Reading
@@ -123,6 +147,12 @@ func (c reportCmd) study(ctx context.Context, eng *engine, st *pipeline.Study) (
 	}
 	if c.Plain {
 		if rep.Plain, err = eng.plain(ctx, seen.Image); err != nil {
+			rep.Error = err.Error()
+			return rep, nil, nil, err
+		}
+	}
+	if second != nil {
+		if rep.SecondOpinion, err = second.opinion(ctx, r); err != nil {
 			rep.Error = err.Error()
 			return rep, nil, nil, err
 		}
@@ -166,8 +196,14 @@ func printReport(s streams, asJSON bool, rep studyReport) error {
 	switch {
 	case rep.Reading != nil:
 		p.reading(rep.Reading)
+		if rep.Reading.Structured != nil {
+			p.structured(rep.Reading)
+		}
 		if rep.Plain != nil {
 			p.plain(rep.Plain)
+		}
+		if rep.SecondOpinion != nil {
+			p.opinion(rep.SecondOpinion)
 		}
 	case rep.Error != "":
 		fmt.Fprintf(s.out, "study %s: %s\n", rep.StudyInstanceUID, rep.Error)

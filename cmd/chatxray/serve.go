@@ -59,7 +59,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer door.Close()
-	eng, err := startEngine(ctx, s, cfg)
+	eng, err := startEngine(ctx, s, cfg, nil)
 	if err != nil {
 		return err
 	}

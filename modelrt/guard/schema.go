@@ -13,7 +13,7 @@ import (
 // NewSchema makes a grammar of the JSON texts that a JSON Schema (draft 2020-12) admits, in the given scripts. It is a subset, in
 // what is read and in what is written; every text of the grammar is valid by the schema.
 //
-// Read are: true and {} (any value); type, also as a list; properties, required, additionalProperties; items, minItems, maxItems; enum, const;
+// Read are: true and {} (any value); type, also as a list; properties, required, additionalProperties; items, minItems, maxItems, prefixItems with "items": false; enum, const;
 // minLength, maxLength (characters); minimum, maximum, exclusiveMinimum, exclusiveMaximum of integers; anyOf, beside which nothing else stands; $ref to #/$defs/NAME, #/definitions/NAME, which may not come back
 // to itself. Notes are skipped: title, description, default, examples, format, deprecated, readOnly, writeOnly, $schema, $id,
 // $comment. Every other keyword is refused, since a text might break it.
@@ -87,7 +87,7 @@ func invalid(at, format string, a ...any) error {
 var keywords = map[string]string{
 	"type": "", "enum": "", "const": "", "anyOf": "", "$ref": "", "$defs": "", "definitions": "",
 	"properties": "object", "required": "object", "additionalProperties": "object",
-	"items": "array", "minItems": "array", "maxItems": "array", "minLength": "string", "maxLength": "string",
+	"items": "array", "prefixItems": "array", "minItems": "array", "maxItems": "array", "minLength": "string", "maxLength": "string",
 	"minimum": "integer", "maximum": "integer", "exclusiveMinimum": "integer", "exclusiveMaximum": "integer",
 	"title": "", "description": "", "default": "", "examples": "", "format": "", "deprecated": "", "readOnly": "", "writeOnly": "",
 	"$schema": "", "$id": "", "$comment": "",
@@ -189,7 +189,7 @@ func (s *schemaReader) read(v *value, at string) (form, error) {
 
 // readKeywords are those that say something about a text.
 func readKeywords() []string {
-	return []string{"type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems", "enum", "const", "minLength", "maxLength",
+	return []string{"type", "properties", "required", "additionalProperties", "items", "prefixItems", "minItems", "maxItems", "enum", "const", "minLength", "maxLength",
 		"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "anyOf", "$ref", "$defs", "definitions"}
 }
 
@@ -348,37 +348,6 @@ func (s *schemaReader) anyObject(depth int) form {
 
 func (s *schemaReader) anyArray(depth int) form {
 	return s.named(fmt.Sprint("any array ", depth), func() form { return list(s.any(depth-1), 0, unbounded) })
-}
-
-// list is an array of min to max items.
-func list(item form, least, most int) form {
-	if most == 0 {
-		return literal("[]")
-	}
-	if most > 0 {
-		most--
-	}
-	items := form(word{item, repeat{word{separator, item}, max(0, least-1), most}})
-	if least == 0 {
-		items = optional(items)
-	}
-	return word{literal("["), items, literal("]")}
-}
-
-func (s *schemaReader) array(v *value, at string) (form, error) {
-	least, most, err := bounds(v, at, "minItems", "maxItems")
-	if err != nil {
-		return nil, err
-	}
-	item := v.get("items")
-	if item == nil || most == 0 {
-		return list(s.any(anyDepth-1), least, most), nil
-	}
-	f, err := s.schema(item, at+"/items")
-	if err != nil {
-		return nil, err
-	}
-	return list(f, least, most), nil
 }
 
 func (s *schemaReader) object(v *value, at string) (form, error) {

@@ -119,7 +119,21 @@ func randomSchema(rnd *rand.Rand, depth int) any {
 		return object{"anyOf": []any{randomSchema(rnd, depth-1), randomSchema(rnd, depth-1), randomSchema(rnd, depth-1)}}
 	case 7, 8:
 		s := object{"type": "array"}
-		if rnd.IntN(4) > 0 {
+		switch rnd.IntN(4) {
+		case 0:
+		case 1:
+			s["items"], s["prefixItems"] = false, []any{}
+			for range 1 + rnd.IntN(3) {
+				s["prefixItems"] = append(s["prefixItems"].([]any), randomSchema(rnd, depth-1))
+			}
+			if n := len(s["prefixItems"].([]any)); rnd.IntN(2) == 0 {
+				s["minItems"] = rnd.IntN(n + 1)
+			}
+			if rnd.IntN(3) == 0 {
+				s["maxItems"] = 3
+			}
+			return s
+		default:
 			s["items"] = randomSchema(rnd, depth-1)
 		}
 		least := rnd.IntN(3)
@@ -307,6 +321,8 @@ func TestSchemaRefuses(t *testing.T) {
 		{`{"type":"string","minLength":5,"maxLength":4}`, pipeline.ErrInvalid, "above"}, {`{"type":"string","maxLength":1e9}`, pipeline.ErrInvalid, "above 65536"},
 		{`{"type":"string","maxLength":-1}`, pipeline.ErrInvalid, "whole number"}, {`{"type":"string","maxLength":1.5}`, pipeline.ErrInvalid, "whole number"},
 		{`{"type":"array","maxItems":"3"}`, pipeline.ErrInvalid, "whole number"},
+		{`{"type":"array","prefixItems":[true]}`, pipeline.ErrUnsupported, `without "items": false`}, {`{"type":"array","prefixItems":[],"items":false}`, pipeline.ErrInvalid, "no list"},
+		{`{"type":"array","prefixItems":[true],"items":false,"minItems":2}`, pipeline.ErrInvalid, "above the 1"}, {`{"prefixItems":[true]}`, pipeline.ErrUnsupported, `without "type"`},
 		{`{"type":"object","required":["a"],"additionalProperties":false}`, pipeline.ErrInvalid, "admitted nowhere"},
 		{`{"type":"object","required":"a"}`, pipeline.ErrInvalid, "required"}, {`{"type":"object","properties":[]}`, pipeline.ErrInvalid, "properties"},
 		{`{"type":"object","properties":{"a":{"type":"array","items":{"not":{}}}}}`, pipeline.ErrUnsupported, "#/properties/a/items"},
