@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"chatxray/config"
+	"chatxray/dicomweb"
 	"chatxray/modelrt"
 	"chatxray/parts"
 	"chatxray/pipeline"
@@ -42,8 +43,18 @@ func (f modelFlags) over(c modelrt.Config) modelrt.Config {
 
 // engine is the model with the steps around it: what reading a study needs, with a server or without.
 type engine struct {
-	model *modelrt.Model
+	model model
 	steps pipeline.Steps
+}
+
+// model reads and answers: a bundle that runs here, or one that points at an endpoint.
+type model interface {
+	pipeline.Model
+	dicomweb.Chat
+	Bundle() *modelrt.Bundle
+	// Load is how many texts wait and how many are being written.
+	Load() (waiting, active int)
+	Close() error
 }
 
 func openEngine(ctx context.Context, s streams, flags modelFlags) (*engine, error) {
@@ -52,12 +63,20 @@ func openEngine(ctx context.Context, s streams, flags modelFlags) (*engine, erro
 	return startEngine(ctx, s, cfg)
 }
 
-// startEngine loads ONNX Runtime and the bundle. The base model's weights are made in the cache when they are not there yet.
+// startEngine loads the bundle, and ONNX Runtime where it runs here. The base model's weights are made in the cache when they are not there yet.
 func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, error) {
 	if err := cfg.Model.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errConfig, err)
 	}
 	setUpCodecs(s.log)
+	dir, began := bundleDir(cfg.Model.Bundle), time.Now()
+	if b, err := modelrt.OpenBundle(dir); err == nil && b.Manifest.Kind == modelrt.KindRemote {
+		model, err := openRemote(ctx, s.log, dir)
+		if err != nil {
+			return nil, err
+		}
+		return &engine{model: model, steps: steps(model, cfg)}, nil
+	}
 	runtime, err := startRuntime(s.log, cfg.Model.Wanted())
 	if err != nil {
 		return nil, err
@@ -70,7 +89,6 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 	if err != nil {
 		return nil, err
 	}
-	dir, began := bundleDir(cfg.Model.Bundle), time.Now()
 	model, err := modelrt.Open(ctx, runtime, dir, modelrt.Options{
 		Base:     func(_ context.Context, part string) (string, error) { return parts.Path(part) },
 		Cache:    cache,
@@ -101,7 +119,7 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 func (e *engine) Close() { e.model.Close() }
 
 // steps wires the rooms into the verbs of the line.
-func steps(model *modelrt.Model, cfg config.Config) pipeline.Steps {
+func steps(model model, cfg config.Config) pipeline.Steps {
 	return pipeline.Steps{
 		Select: func(st *pipeline.Study) ([]pipeline.Chosen, []pipeline.Refusal) {
 			return dicom.Select(st, model.Bundle().Manifest.Patients.MinAgeYears)
