@@ -77,6 +77,17 @@ func (r *Remote) Chat(ctx context.Context, q pipeline.ChatRequest, emit func(pip
 	return a, nil
 }
 
+// Opinion writes what the model thinks of the wording of a draft, in one of its languages (empty is its first): it is asked what remote.prompt says, and the
+// draft. It sees no image. Errors are those of Chat.
+func (r *Remote) Opinion(ctx context.Context, draft, language string) (*pipeline.ChatAnswer, error) {
+	asked := r.bundle.Manifest.Remote.Prompt
+	if asked == "" {
+		return nil, fmt.Errorf("%w: bundle %s has no words to ask for an opinion (remote.prompt)", pipeline.ErrUnsupported, r.bundle.Manifest.Name)
+	}
+	return r.Chat(ctx, pipeline.ChatRequest{Language: language, Sampling: pipeline.DefaultSampling(), Stop: r.bundle.Manifest.Generation.StopStrings,
+		Messages: []pipeline.ChatMessage{{Role: pipeline.RoleUser, Parts: []pipeline.ChatPart{{Text: asked}, {Text: draft}}}}}, nil)
+}
+
 // pictureOf returns what is sent of an image, or what is remembered of one with the same content.
 func (r *Remote) pictureOf(ctx context.Context, i *pipeline.ChatImage) (*sentPicture, error) {
 	r.mu.Lock()

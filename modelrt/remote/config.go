@@ -20,7 +20,7 @@ type Config struct {
 	AllowHTTP bool     `json:"allow_http"` // images and key may cross a network unencrypted
 	Images    int      `json:"images"`     // that a conversation may have; 0 is a model of text
 	Context   int      `json:"context"`    // tokens of prompt and answer; 0: not known
-	Prompt    string   `json:"prompt"`     // what is said beside the image of a report
+	Prompt    string   `json:"prompt"`     // what is said beside the image of a report; of a model of text, before a draft that it is to judge
 	System    string   `json:"system"`     // the system's message before it; empty for none
 	Evidence  string   `json:"evidence"`   // how log-probabilities of a text are had: EvidenceNone, EvidenceChatxray, EvidencePrompt
 	Decoys    []string `json:"decoys"`     // files, other patients' images as PNG, for EvidencePrompt
