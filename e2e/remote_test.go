@@ -62,8 +62,8 @@ func chatxrayAt(s *service, evidence string) object {
 	return object{"url": s.root + "/v1", "model": "chatxray-base", "images": 1, "prompt": "Write a report of this chest radiograph.", "evidence": evidence}
 }
 
-// reported is a report as report --json prints it, which must be what docs/report.schema.json says.
-type reported struct {
+// farReport is a report as report --json prints it, which must be what docs/report.schema.json says.
+type farReport struct {
 	Reading struct {
 		NoEvidence string `json:"no_evidence"`
 		Model      struct{ Name, Version, Digest, Served string }
@@ -79,7 +79,7 @@ type reported struct {
 	}
 }
 
-func report(t *testing.T, args ...string) (r reported, errs string) {
+func report(t *testing.T, args ...string) (r farReport, errs string) {
 	t.Helper()
 	out, errs := chatxray(t, 0, append([]string{"report", "--json"}, args...)...)
 	schema, err := jsonschema.NewCompiler().Compile(filepath.Join(root, "docs", "report.schema.json"))

@@ -74,7 +74,7 @@ func (a *answer) sentences(prefix string) ([]pipeline.Sentence, error) {
 		}
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("%w: it wrote no sentence", pipeline.ErrModel)
+		return nil, fmt.Errorf("%w: it wrote no sentence in %d tokens", pipeline.ErrModel, len(a.tokens))
 	}
 	return list, nil
 }

@@ -171,7 +171,7 @@ func (r *Remote) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readi
 		return nil, err
 	}
 	r.answered(got)
-	a := &answer{text: []byte(got.Text), truncated: got.End == pipeline.EndLength}
+	a := &answer{text: []byte(got.Text), tokens: make([]int32, got.Written), truncated: got.End == pipeline.EndLength} // how many is all that is known of its tokens
 	rows, none, err := r.scores(ctx, picture, a, got)
 	if err != nil {
 		return nil, err

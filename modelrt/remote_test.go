@@ -32,8 +32,8 @@ func remoteManifest(t testing.TB, url string, changes map[string]any) []byte {
 	return changed(t, []byte(m), changes)
 }
 
-// far is a bundle of the kind remote whose endpoint a test plays: it serves the model m and answers chats by h.
-func far(t *testing.T, h func(w http.ResponseWriter, body map[string]any), changes map[string]any, files map[string][]byte) *Remote {
+// elsewhere is a bundle of the kind remote whose endpoint a test plays: it serves the model m and answers chats by h.
+func elsewhere(t *testing.T, h func(w http.ResponseWriter, body map[string]any), changes map[string]any, files map[string][]byte) *Remote {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/models" {
@@ -92,7 +92,7 @@ func film() *pipeline.Image {
 // Of an image its picture leaves, as Preview shows it, with the words of the manifest; nothing of its header.
 func TestRemoteSends(t *testing.T) {
 	var body map[string]any
-	r := far(t, func(w http.ResponseWriter, b map[string]any) {
+	r := elsewhere(t, func(w http.ResponseWriter, b map[string]any) {
 		body = b
 		says(w, "The heart is normal. ", "Impression: Normal.")
 	}, nil, nil)
@@ -133,7 +133,7 @@ func TestRemoteSends(t *testing.T) {
 func TestRemoteRefuses(t *testing.T) {
 	text := ""
 	asked := 0
-	r := far(t, func(w http.ResponseWriter, _ map[string]any) { asked++; says(w, "The heart is ", text) }, nil, nil)
+	r := elsewhere(t, func(w http.ResponseWriter, _ map[string]any) { asked++; says(w, "The heart is ", text) }, nil, nil)
 	for said, want := range map[string]error{"normal.": nil, "正常。": pipeline.ErrModel, "normal\u200b.": pipeline.ErrModel, "\ufffd": pipeline.ErrModel} {
 		text = said
 		reading, err := r.Read(t.Context(), film())
@@ -150,11 +150,11 @@ func TestRemoteRefuses(t *testing.T) {
 	if _, err := r.Read(t.Context(), img); !errors.As(err, &pipeline.Refusal{}) || asked != 0 {
 		t.Errorf("%v, asked %d times", err, asked)
 	}
-	empty := far(t, func(w http.ResponseWriter, _ map[string]any) { says(w, " \n") }, nil, nil)
+	empty := elsewhere(t, func(w http.ResponseWriter, _ map[string]any) { says(w, " \n") }, nil, nil)
 	if _, err := empty.Read(t.Context(), film()); !errors.Is(err, pipeline.ErrModel) {
 		t.Error(err)
 	}
-	text = far(t, func(http.ResponseWriter, map[string]any) {}, map[string]any{"preprocess": nil, "remote/images": 0}, nil).bundle.Manifest.Name
+	text = elsewhere(t, func(http.ResponseWriter, map[string]any) {}, map[string]any{"preprocess": nil, "remote/images": 0}, nil).bundle.Manifest.Name
 	if text != "far" {
 		t.Error(text)
 	}
@@ -164,7 +164,7 @@ func TestRemoteRefuses(t *testing.T) {
 func TestRemoteChat(t *testing.T) {
 	var body map[string]any
 	answer := []string{"Links ", "ein Erguss."}
-	r := far(t, func(w http.ResponseWriter, b map[string]any) { body = b; says(w, answer...) }, nil, nil)
+	r := elsewhere(t, func(w http.ResponseWriter, b map[string]any) { body = b; says(w, answer...) }, nil, nil)
 	loaded := 0
 	img := &pipeline.ChatImage{Name: "i", Content: pipeline.Digest{1}, Load: func(context.Context) (*pipeline.Image, error) { loaded++; return film(), nil }}
 	ask := pipeline.ChatRequest{Language: "de", Sampling: pipeline.DefaultSampling(), Messages: []pipeline.ChatMessage{
@@ -251,7 +251,7 @@ func TestRemotePromptEvidence(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]any{"prompt_logprobs": list})
 	}
-	r := far(t, handler, map[string]any{"remote/evidence": "prompt_logprobs", "remote/decoys": []string{"a.png", "b.png"}}, map[string][]byte{"a.png": decoy(1), "b.png": decoy(2)})
+	r := elsewhere(t, handler, map[string]any{"remote/evidence": "prompt_logprobs", "remote/decoys": []string{"a.png", "b.png"}}, map[string][]byte{"a.png": decoy(1), "b.png": decoy(2)})
 	reading, err := r.Read(t.Context(), film())
 	if err != nil {
 		t.Fatal(err)
@@ -275,7 +275,7 @@ func TestRemotePromptEvidence(t *testing.T) {
 func TestRemoteOwnEvidence(t *testing.T) {
 	good := map[string]any{"decoys": [][]float64{{-2, -2}, {-4, -4}}, "blank": []float64{-3, -3}}
 	e := good
-	r := far(t, func(w http.ResponseWriter, body map[string]any) {
+	r := elsewhere(t, func(w http.ResponseWriter, body map[string]any) {
 		if body["evidence"] != true || body["logprobs"] != true || body["language"] != "en" {
 			t.Errorf("%v", body)
 		}
