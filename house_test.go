@@ -94,6 +94,7 @@ var doors = []struct {
 	{"C", []string{"modelrt", "modelrt/kernel"}},
 	{"github.com/rivo/uniseg", []string{"modelrt/token"}},
 	{"google.golang.org/protobuf", []string{"modelrt", "modelrt/token"}},
+	{"github.com/sony/gobreaker", []string{"modelrt/remote"}},
 	{"github.com/suyashkumar/dicom", []string{"pipeline/dicom"}},
 	{"github.com/tetratelabs/wazero", []string{"pipeline/dicom"}},
 	{"modernc.org/sqlite", []string{"pipeline/archive"}},

@@ -138,13 +138,13 @@ func (s *server) chatStream(c *gin.Context, call *chatCall, out *answering) {
 			c.Header("Content-Type", "text/event-stream; charset=utf-8")
 			c.Header("X-Accel-Buffering", "no") // nginx would collect the pieces
 			c.Status(http.StatusOK)
-			if err := event(c, out.piece(pipeline.ChatPiece{}, "", call.usage)); err != nil {
+			if err := event(c, out.piece(pipeline.ChatPiece{}, nil, call.usage)); err != nil {
 				return err
 			}
 		}
 		return event(c, v)
 	}
-	a, err := s.Chat.Chat(c.Request.Context(), call.request, func(p pipeline.ChatPiece) error { return send(out.piece(p, "", call.usage)) })
+	a, err := s.Chat.Chat(c.Request.Context(), call.request, func(p pipeline.ChatPiece) error { return send(out.piece(p, nil, call.usage)) })
 	switch {
 	case err != nil && !begun:
 		s.refuse(c, err)
@@ -157,7 +157,7 @@ func (s *server) chatStream(c *gin.Context, call *chatCall, out *answering) {
 		return
 	}
 	out.conversations = s.keep(c, call, a)
-	err = send(out.piece(pipeline.ChatPiece{}, a.End, call.usage))
+	err = send(out.piece(pipeline.ChatPiece{}, a, call.usage))
 	if call.usage && err == nil {
 		err = event(c, out.usage(a))
 	}

@@ -26,8 +26,11 @@ func (o *answering) frame(kind string) object {
 	return object{"id": o.id, "object": kind, "created": o.created, "model": o.model, "system_fingerprint": "fp_" + o.card.Ref.Digest.String()[:16]}
 }
 
-func (o *answering) ours() object {
-	own := object{"draft": true, "notice": draftNotice, "model": o.card.Ref, "seed": int64(o.seed)}
+func (o *answering) ours(a *pipeline.ChatAnswer) object {
+	own := object{"draft": true, "notice": draftNotice, "model": a.Model, "seed": int64(o.seed)}
+	if a.Evidence != nil {
+		own["evidence"] = a.Evidence
+	}
 	if len(o.conversations) > 0 {
 		own["conversations"] = o.conversations
 	}
@@ -40,17 +43,17 @@ func (o *answering) whole(a *pipeline.ChatAnswer) object {
 	v["choices"] = []object{{"index": 0, "message": object{"role": "assistant", "content": a.Text, "refusal": nil},
 		"logprobs": logprobs(a.Tokens), "finish_reason": a.End}}
 	v["usage"] = usage(a)
-	v["chatxray"] = o.ours()
+	v["chatxray"] = o.ours(a)
 	return v
 }
 
-// piece is a part of an answer: the first where it is empty, the last where it has an end.
-func (o *answering) piece(p pipeline.ChatPiece, end pipeline.ChatEnd, withUsage bool) object {
+// piece is a part of an answer: the first where it is empty, the last where the whole answer is given.
+func (o *answering) piece(p pipeline.ChatPiece, a *pipeline.ChatAnswer, withUsage bool) object {
 	v, delta, reason := o.frame("chat.completion.chunk"), object{}, any(nil)
 	switch {
-	case end != "":
-		reason = end
-		v["chatxray"] = o.ours()
+	case a != nil:
+		reason = a.End
+		v["chatxray"] = o.ours(a)
 	case p.Text == "":
 		delta = object{"role": "assistant", "content": "", "refusal": nil}
 	default:
@@ -129,6 +132,7 @@ var chatWire = []struct {
 	{errTooLarge, http.StatusRequestEntityTooLarge, "invalid_request_error", "request_too_large"},
 	{errMediaType, http.StatusUnsupportedMediaType, "invalid_request_error", "unsupported_media_type"},
 	{pipeline.ErrMissingPart, http.StatusServiceUnavailable, "server_error", "missing_part"},
+	{pipeline.ErrUnavailable, http.StatusServiceUnavailable, "server_error", "endpoint_unavailable"},
 	{pipeline.ErrNotFound, http.StatusNotFound, "invalid_request_error", "not_found"},
 	{pipeline.ErrNotImage, http.StatusBadRequest, "invalid_request_error", "image_not_read"},
 	{pipeline.ErrUnsupported, http.StatusBadRequest, "invalid_request_error", "unsupported_value"},
@@ -149,6 +153,9 @@ func chatFault(err error) fault {
 	for _, w := range chatWire {
 		if errors.Is(err, w.err) {
 			f = fault{w.status, w.kind, w.code, "", err.Error()}
+			if w.err == pipeline.ErrUnavailable { // addresses of this network may stand there
+				f.message = "the endpoint of the model does not answer; try again later"
+			}
 			break
 		}
 	}

@@ -182,6 +182,9 @@ func (call *chatCall) readAnswerForm(g given) error {
 			return wrong("stop", "is neither a string nor a list of strings")
 		}
 	}
+	if err := g.take("evidence", "true or false", &r.Evidence); err != nil {
+		return err
+	}
 	if err := g.take("language", "a string", &r.Language); err != nil {
 		return err
 	}

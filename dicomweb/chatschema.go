@@ -106,6 +106,7 @@ func (s *server) chatSchema() object {
 			{"type": "array", "maxItems": 16, "items": object{"type": "string", "minLength": 1, "maxLength": 1024}}}},
 		"logprobs":          flag,
 		"top_logprobs":      integer(0, 20),
+		"evidence":          flag,
 		"language":          {"enum": s.Chat.Card().Languages},
 		"response_format":   format,
 		"user":              text,

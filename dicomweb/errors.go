@@ -49,6 +49,7 @@ var wire = []struct {
 	{errNoBulk, http.StatusBadRequest, 0xC000, "a BulkDataURI has no part in the request"},
 	{pipeline.ErrFull, http.StatusInsufficientStorage, 0xA700, "disk full"},
 	{pipeline.ErrBusy, http.StatusServiceUnavailable, 0xA700, "busy, try again"},
+	{pipeline.ErrUnavailable, http.StatusServiceUnavailable, 0xA700, "what this needs elsewhere does not answer"},
 	{pipeline.ErrConflict, http.StatusConflict, 0x0111, "SOP Instance UID is kept with other content; the first stays"},
 	{pipeline.ErrNotFound, http.StatusNotFound, 0x0112, "not found"},
 	{pipeline.ErrMissingPart, http.StatusServiceUnavailable, 0x0110, "a run-time part is missing"},

@@ -55,7 +55,11 @@ func Verify(dir string) (*Bundle, error) {
 
 func (b *Bundle) verify() error {
 	faults := b.fileFaults()
-	if len(faults) == 0 {
+	if len(faults) == 0 && b.Manifest.Kind == KindRemote {
+		if _, err := b.remoteDecoys(); err != nil {
+			faults = []error{err}
+		}
+	} else if len(faults) == 0 {
 		faults = b.contentFaults()
 	}
 	for i, f := range faults {

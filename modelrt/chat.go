@@ -3,6 +3,7 @@ package modelrt
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -57,6 +58,11 @@ func (m *Model) Chat(ctx context.Context, r pipeline.ChatRequest, emit func(pipe
 	if err != nil {
 		return nil, err
 	}
+	if r.Evidence {
+		if err := m.asksReport(p); err != nil {
+			return nil, err
+		}
+	}
 	w, err := m.newWriter(r, p)
 	if err != nil {
 		return nil, err
@@ -101,7 +107,29 @@ func (m *Model) Chat(ctx context.Context, r pipeline.ChatRequest, emit func(pipe
 		return nil, fmt.Errorf("answering with %s: %w", m.bundle.Manifest.Name, w.err)
 	}
 	a.Text, a.End, a.Written, a.Reused, a.Spent = all.String(), w.end, w.count, t.reused, t.spent
-	return a, nil
+	if r.Evidence {
+		a.Evidence, err = m.chatEvidence(ctx, w.ids[:len(a.Tokens)])
+	}
+	return a, err
+}
+
+// asksReport tells whether a prompt is that of a report. The decoys' places are after that prompt, so that nothing else can be weighed.
+func (m *Model) asksReport(p *chatPrompt) error {
+	if slices.EqualFunc(p.ids, m.prompt.template.ids, func(a, b int32) bool { return a == b || a < 0 }) {
+		return nil
+	}
+	return &pipeline.ChatError{Param: "evidence", Code: "unsupported_value", Err: fmt.Errorf("%w: evidence of another answer than a report: "+
+		"the messages must be one, of the image and of the words that the bundle's prompt.template has behind it", pipeline.ErrUnsupported)}
+}
+
+// chatEvidence weighs the tokens of a report under other images.
+func (m *Model) chatEvidence(ctx context.Context, ids []int32) (*pipeline.ChatEvidence, error) {
+	rows, _, err := m.scoreOthers(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("weighing the answer with %s: %w", m.bundle.Manifest.Name, err)
+	}
+	last := len(rows) - 1
+	return &pipeline.ChatEvidence{Decoys: rows[:last], Blank: rows[last]}, nil
 }
 
 // chatPrompt is the tokens of a conversation; those of images are -1.
@@ -132,7 +160,7 @@ func (m *Model) chatPrompt(r pipeline.ChatRequest) (*chatPrompt, error) {
 	if f := or(m.bundle.Manifest.Family, defaultFamily); f != defaultFamily {
 		return nil, &pipeline.ChatError{Param: "model", Err: fmt.Errorf("%w: conversations with models of the family %s; it writes reports only", pipeline.ErrUnsupported, f)}
 	}
-	if err := checkMessages(r.Messages); err != nil {
+	if err := checkMessages(r.Messages, chatImages, chatImages); err != nil {
 		return nil, &pipeline.ChatError{Param: "messages", Err: err}
 	}
 	stretches, err := m.chatTemplate(r.Messages)
@@ -176,8 +204,8 @@ func overflow(format string, a ...any) error {
 	return &pipeline.ChatError{Param: "messages", Code: "context_length_exceeded", Err: fmt.Errorf("%w: %s", pipeline.ErrInvalid, fmt.Sprintf(format, a...))}
 }
 
-// checkMessages wants instructions, then question and answer, the last a question, and the images that the model needs.
-func checkMessages(messages []pipeline.ChatMessage) error {
+// checkMessages wants instructions, then question and answer, the last a question, and as many images as the model takes.
+func checkMessages(messages []pipeline.ChatMessage, least, most int) error {
 	invalid := func(i int, what string) error { return fmt.Errorf("%w: message %d %s", pipeline.ErrInvalid, i+1, what) }
 	images, spoken := 0, false
 	for i, s := range messages {
@@ -208,8 +236,10 @@ func checkMessages(messages []pipeline.ChatMessage) error {
 	switch {
 	case len(messages) == 0 || messages[len(messages)-1].Role != pipeline.RoleUser:
 		return fmt.Errorf("%w: the last message must be the user's", pipeline.ErrInvalid)
-	case images != chatImages:
-		return fmt.Errorf("%w: the messages have %d images; this model answers about exactly %d", pipeline.ErrInvalid, images, chatImages)
+	case images < least || images > most && least == most:
+		return fmt.Errorf("%w: the messages have %d images; this model answers about exactly %d", pipeline.ErrInvalid, images, least)
+	case images > most:
+		return fmt.Errorf("%w: the messages have %d images; this model takes up to %d", pipeline.ErrInvalid, images, most)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type writer struct {
 	stops   []stopString
 	limit   int // tokens
 	count   int
+	ids     []int32
 	sent    int     // bytes of text
 	pending []begun // tokens that no piece has yet
 	pieces  chan pipeline.ChatPiece
@@ -49,30 +50,40 @@ const (
 	maxTop        = 20
 )
 
-// newWriter checks what a request says about its answer.
-func (m *Model) newWriter(r pipeline.ChatRequest, p *chatPrompt) (*writer, error) {
+// checkAsked checks what a request says about its answer.
+func checkAsked(r pipeline.ChatRequest) error {
 	wrong := func(param, format string, a ...any) error {
 		return &pipeline.ChatError{Param: param, Err: fmt.Errorf("%w %s: %s", pipeline.ErrInvalid, param, fmt.Sprintf(format, a...))}
 	}
 	if err := r.Sampling.Check(); err != nil {
-		return nil, &pipeline.ChatError{Err: err}
+		return &pipeline.ChatError{Err: err}
 	}
-	room := m.bundle.Manifest.Decoder.MaxLength - len(p.ids)
 	switch {
 	case r.MaxTokens < 0:
-		return nil, wrong("max_tokens", "%d is negative", r.MaxTokens)
+		return wrong("max_tokens", "%d is negative", r.MaxTokens)
 	case r.Top < 0 || r.Top > maxTop:
-		return nil, wrong("top_logprobs", "%d is not from 0 to %d", r.Top, maxTop)
+		return wrong("top_logprobs", "%d is not from 0 to %d", r.Top, maxTop)
 	case len(r.Stop) > maxStops:
-		return nil, wrong("stop", "%d strings; this service takes up to %d", len(r.Stop), maxStops)
+		return wrong("stop", "%d strings; this service takes up to %d", len(r.Stop), maxStops)
 	}
-	w := &writer{tokenizer: m.prompt.tokenizer, ends: m.prompt.stops, language: cmp.Or(r.Language, m.task.language),
-		sampler: newSampler(r.Sampling, m.bundle.Manifest.Decoder.Vocab), logprobs: r.Logprobs, tops: r.Top,
-		limit: cmp.Or(r.MaxTokens, min(m.bundle.Manifest.Generation.MaxNewTokens, room))}
 	for _, s := range r.Stop {
 		if s == "" || len(s) > maxStopString || !utf8.ValidString(s) {
-			return nil, wrong("stop", "a string of %d bytes; each has 1 to %d bytes of UTF-8", len(s), maxStopString)
+			return wrong("stop", "a string of %d bytes; each has 1 to %d bytes of UTF-8", len(s), maxStopString)
 		}
+	}
+	return nil
+}
+
+// newWriter makes the writer of an answer.
+func (m *Model) newWriter(r pipeline.ChatRequest, p *chatPrompt) (*writer, error) {
+	if err := checkAsked(r); err != nil {
+		return nil, err
+	}
+	room := m.bundle.Manifest.Decoder.MaxLength - len(p.ids)
+	w := &writer{tokenizer: m.prompt.tokenizer, ends: m.prompt.stops, language: cmp.Or(r.Language, m.task.language),
+		sampler: newSampler(r.Sampling, m.bundle.Manifest.Decoder.Vocab), logprobs: r.Logprobs || r.Evidence, tops: r.Top,
+		limit: cmp.Or(r.MaxTokens, min(m.bundle.Manifest.Generation.MaxNewTokens, room))}
+	for _, s := range r.Stop {
 		w.stops = append(w.stops, newStopString(s))
 	}
 	if r.Sampling.RepetitionPenalty != 1 {
@@ -159,6 +170,7 @@ func (w *writer) take(id int32, logprob float64) (more bool) {
 		return w.finish(pipeline.EndStop, len(w.text))
 	}
 	w.count++
+	w.ids = append(w.ids, id)
 	spelled := w.tokenizer.TokenBytes(id)
 	if w.logprobs {
 		w.pending = append(w.pending, begun{len(w.text), pipeline.ChatToken{Text: spelled, Logprob: logprob, Top: w.top}})

@@ -51,9 +51,8 @@ func (m *Manifest) languageFaults() (faults []error) {
 	fault := func(key, format string, a ...any) {
 		faults = append(faults, fmt.Errorf("%w %s: %s", pipeline.ErrInvalid, key, fmt.Sprintf(format, a...)))
 	}
-	if n := len(m.Languages); n == 0 {
-		fault("languages", "is empty")
-		return faults
+	if n := len(m.Languages); n == 0 { // statementFaults says so
+		return nil
 	} else if n > maxLanguages {
 		fault("languages", "%d; up to %d are read", n, maxLanguages)
 		return faults
@@ -170,8 +169,13 @@ func (m *Model) parse(a *answer) (*contents, error) {
 
 // labelled labels sentences of the task's language; nothing of one that the labeler does not know.
 func (m *Model) labelled(texts []string) []pipeline.Finding {
-	if m.knows == nil || m.knows(m.task.language) {
-		return m.label(texts)
+	return labelled(m.label, m.knows, m.task.language, texts)
+}
+
+// labelled labels texts. Nothing is said in a language that the labeler does not know; a knows of nil knows all.
+func labelled(label func([]string) []pipeline.Finding, knows func(string) bool, language string, texts []string) []pipeline.Finding {
+	if knows == nil || knows(language) {
+		return label(texts)
 	}
 	found := make([]pipeline.Finding, len(pipeline.Labels))
 	for i, l := range pipeline.Labels {

@@ -9,12 +9,14 @@ import (
 	"slices"
 	"strings"
 
+	"chatxray/modelrt/remote"
 	"chatxray/pipeline"
 )
 
 // Manifest is manifest.json of a bundle, as docs/bundle.md describes it key by key.
 type Manifest struct {
 	Version      int                `json:"version"`
+	Kind         string             `json:"kind"` // KindRemote, or empty for a model that runs here
 	Name         string             `json:"name"`
 	Revision     string             `json:"revision"`
 	License      string             `json:"license"`
@@ -37,6 +39,7 @@ type Manifest struct {
 	Evidence     EvidenceFile       `json:"evidence"`
 	Labels       []string           `json:"labels"`
 	Boxes        Boxes              `json:"boxes"`
+	Remote       *remote.Config     `json:"remote"` // nil unless Kind is KindRemote
 	Files        map[string]File    `json:"files"`
 }
 
@@ -218,7 +221,12 @@ func ParseManifest(b []byte) (*Manifest, error) {
 	if m.Version != 1 {
 		return nil, fmt.Errorf("%w %s: version %d of the bundle format; this program reads version 1", pipeline.ErrUnsupported, manifestName, m.Version)
 	}
-	faults := append(strangeKeys(b, m), m.faults()...)
+	check := m.faults
+	if m.Kind == KindRemote {
+		check = m.remoteFaults
+		m.Preprocess.gray()
+	}
+	faults := append(strangeKeys(b, m), check()...)
 	if len(faults) > 0 {
 		for i, f := range faults {
 			faults[i] = fmt.Errorf("%s: %w", manifestName, f)

@@ -37,27 +37,12 @@ func (m *Manifest) faults() (faults []error) {
 			fault(pipeline.ErrInvalid, key, "%q is not in files", name)
 		}
 	}
-	labels := func(key string, list []string) {
-		seen := map[string]bool{}
-		for _, l := range list {
-			if !slices.Contains(pipeline.Labels, l) {
-				fault(pipeline.ErrInvalid, key, "%q is none of the closed list", l)
-			}
-			if seen[l] {
-				fault(pipeline.ErrInvalid, key, "%q stands there twice", l)
-			}
-			seen[l] = true
-		}
-	}
 
-	said("name", m.Name)
-	said("revision", m.Revision)
-	said("license", m.License)
-	said("intended_use", m.IntendedUse)
-	said("training_data", m.TrainingData)
-	if n := m.Patients.MinAgeYears; n < 0 || n > 120 {
-		fault(pipeline.ErrInvalid, "patients.min_age_years", "%d is not from 0 to 120", n)
+	one("kind", m.Kind, "", KindRemote)
+	if m.Remote != nil {
+		fault(pipeline.ErrInvalid, "remote", "is for bundles of the kind %s", KindRemote)
 	}
+	faults = append(faults, m.statementFaults()...)
 	if err := m.Preprocess.Validate(); err != nil {
 		faults = append(faults, err)
 	}
@@ -123,7 +108,7 @@ func (m *Manifest) faults() (faults []error) {
 		}
 	}
 	for name, f := range m.Files {
-		if !filepath.IsLocal(filepath.FromSlash(name)) || strings.ContainsAny(name, `\:`) || name == manifestName || filepath.Base(name) == weightsName && !(own && name == weightsName) {
+		if !localFile(name) || filepath.Base(name) == weightsName && !(own && name == weightsName) {
 			fault(pipeline.ErrInvalid, "files", "%q is no file of the folder that a manifest may name", name)
 		}
 		if f.Bytes < 0 || f.Bytes > maxWeights {
@@ -139,7 +124,7 @@ func (m *Manifest) faults() (faults []error) {
 		within("vision.feature_dim", m.Vision.FeatureDim, maxWidth)
 		within("vision.image_tokens", m.Vision.ImageTokens, maxTokens)
 	}
-	labels("vision.findings", m.Vision.Findings)
+	faults = append(faults, labelFaults("vision.findings", m.Vision.Findings)...)
 	views := map[string]bool{}
 	for _, v := range m.Vision.Views {
 		if v == "" || len(v) > maxWord || views[v] {
@@ -195,22 +180,17 @@ func (m *Manifest) faults() (faults []error) {
 	if m.Structured.Schema != "" {
 		listed("structured.schema", m.Structured.Schema)
 	}
-	within("generation.max_new_tokens", m.Generation.MaxNewTokens, maxTokens)
 	if len(m.Generation.StopTokens) == 0 {
 		fault(pipeline.ErrInvalid, "generation.stop_tokens", "is empty: the model could not end its report")
-	}
-	for _, s := range m.Generation.StopStrings {
-		if s == "" {
-			fault(pipeline.ErrInvalid, "generation.stop_strings", "holds an empty string")
-		}
 	}
 	if m.sighted() {
 		listed("evidence.decoys", m.Evidence.Decoys)
 	}
-	labels("labels", m.Labels)
-	if len(m.Labels) == 0 {
-		fault(pipeline.ErrInvalid, "labels", "is empty")
-	}
 	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return faults
+}
+
+// localFile tells whether a manifest may name a file so: in the folder, and not the manifest itself.
+func localFile(name string) bool {
+	return filepath.IsLocal(filepath.FromSlash(name)) && !strings.ContainsAny(name, `\:`) && name != manifestName
 }

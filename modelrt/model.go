@@ -94,6 +94,9 @@ func Open(ctx context.Context, r *Runtime, dir string, o Options) (*Model, error
 	if err != nil {
 		return nil, err
 	}
+	if b.Manifest.Kind == KindRemote {
+		return nil, fmt.Errorf("bundle %s: %w: its model runs elsewhere, and here one is needed that runs here", b.Manifest.Name, pipeline.ErrUnsupported)
+	}
 	base := ""
 	if part := b.Manifest.Base.Part; part != "" {
 		if base, err = o.Base(ctx, part); err != nil {

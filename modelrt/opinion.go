@@ -76,14 +76,17 @@ func (m *Model) Opinion(ctx context.Context, draft, language string) (*pipeline.
 // CanOpine says why Opinion would be refused in a language, whatever the draft.
 func (m *Manifest) CanOpine(language string) error {
 	language, err := m.Language(language)
-	if err == nil {
+	if err == nil && m.Kind != KindRemote { // an endpoint is asked in words
 		_, _, err = m.opinionTemplate(language)
 	}
 	return err
 }
 
-// WeightsBytes is how much memory the weights of the preferred form take.
+// WeightsBytes is how much memory the weights of the preferred form take here.
 func (b *Bundle) WeightsBytes() int64 {
+	if b.Manifest.Kind == KindRemote {
+		return 0
+	}
 	if b.Manifest.Base.Part == "" {
 		n := int64(0)
 		for _, f := range b.Manifest.Files {

@@ -41,6 +41,13 @@ type Preprocess struct {
 // unit is what the sides of a tensor are multiples of.
 func (p Preprocess) unit() int { return max(p.Patch, 1) * max(p.Merge, 1) }
 
+// gray sets what makes a picture of a manifest that asks for no tensor.
+func (p *Preprocess) gray() {
+	if p.Width > 0 && p.Channels == 0 && p.Mean == nil && p.Std == nil {
+		p.Channels, p.Mean, p.Std = 1, []float64{0}, []float64{1}
+	}
+}
+
 // The limits and choices of Preprocess.
 const maxSide = 4096
 

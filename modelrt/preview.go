@@ -10,11 +10,19 @@ import (
 
 // Preview returns the picture that the model sees of m, 8 bits a pixel, as a PNG file. It is safe for concurrent use.
 func (m *Model) Preview(img *pipeline.Image) ([]byte, error) {
-	p, err := NewPreprocessor(m.bundle.Manifest.Preprocess)
+	return preview(m.bundle.Manifest.Preprocess, img)
+}
+
+// preview is an image as spec makes it, as a PNG file.
+func preview(spec Preprocess, img *pipeline.Image) ([]byte, error) {
+	p, err := NewPreprocessor(spec)
 	if err != nil {
 		return nil, err
 	}
-	at := p.Place(img)
+	at, err := p.prepare(img)
+	if err != nil {
+		return nil, err
+	}
 	g := image.NewGray(image.Rect(0, 0, at.Width, at.Height))
 	if err := p.Gray(g.Pix, img); err != nil {
 		return nil, err

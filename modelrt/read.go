@@ -166,7 +166,12 @@ func (m *Model) support(ctx context.Context, a *answer, sentences []pipeline.Sen
 	if err != nil {
 		return spent, err
 	}
-	rows := append([][]float64{a.logprobs}, others...)
+	weigh(sentences, append([][]float64{a.logprobs}, others...))
+	return spent, nil
+}
+
+// weigh sums up the log-probabilities of each sentence's tokens: rows are of the image, of each decoy, and last of the blank image.
+func weigh(sentences []pipeline.Sentence, rows [][]float64) {
 	for i := range sentences {
 		s := &sentences[i]
 		sums := make([]float64, len(rows))
@@ -182,7 +187,6 @@ func (m *Model) support(ctx context.Context, a *answer, sentences []pipeline.Sen
 		}
 		s.Evidence = pipeline.Evidence{LogLikelihood: sums[0], Decoys: decoys, Blank: sums[len(sums)-1], Drop: sums[0] - mean}
 	}
-	return spent, nil
 }
 
 // scoreOthers returns the log-probabilities (natural logarithm) of ids under each decoy and the blank image: what the model makes of the
@@ -195,7 +199,7 @@ func (m *Model) scoreOthers(ctx context.Context, ids []int32) ([][]float64, time
 	return m.engine.score(ctx, p.template, p.length(), p.template.ids[p.length()-1], ids)
 }
 
-// findings labels the sentences and sets beside each label what the head says. A label that the bundle was not taught is not said.
+// findings labels the sentences, where the report does not state findings itself, and sets beside each label what the head says.
 func (m *Model) findings(w *contents, scores []float32) ([]pipeline.Finding, error) {
 	found := w.findings
 	if found == nil {
@@ -205,10 +209,14 @@ func (m *Model) findings(w *contents, scores []float32) ([]pipeline.Finding, err
 		}
 		found = m.labelled(texts)
 	}
+	return m.bundle.Manifest.headed(found, scores)
+}
+
+// headed sets beside each label what the head says. A label that the bundle was not taught is not said.
+func (f *Manifest) headed(found []pipeline.Finding, scores []float32) ([]pipeline.Finding, error) {
 	if len(found) != len(pipeline.Labels) {
 		return nil, fmt.Errorf("%w: the labeler gave %d findings for %d labels", pipeline.ErrInvalid, len(found), len(pipeline.Labels))
 	}
-	f := m.bundle.Manifest
 	for i := range found {
 		label := pipeline.Labels[i]
 		if found[i].Label != label {

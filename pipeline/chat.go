@@ -47,6 +47,7 @@ type ChatRequest struct {
 	Logprobs  bool            // tell the log-probability of each token
 	Top       int             // and of so many likeliest ones in its place
 	Schema    json.RawMessage // JSON Schema that the answer must meet; nil for free text
+	Evidence  bool            // weigh each token under other images; for the prompt of a report only. Tells log-probabilities, too
 }
 
 // ChatPiece is a part of an answer while it is written: whole characters, and the tokens that begin in it.
@@ -82,6 +83,14 @@ type ChatAnswer struct {
 	Language string
 	Inputs   []InputRef // the DICOM images that it is about
 	Spent    time.Duration
+	Evidence *ChatEvidence // nil unless ChatRequest.Evidence
+}
+
+// ChatEvidence is the log-probabilities of an answer's tokens after other images: one row for each other patient's image, and the blank one's. It is
+// what Evidence is summed up of.
+type ChatEvidence struct {
+	Decoys [][]float64 `json:"decoys"`
+	Blank  []float64   `json:"blank"`
 }
 
 // ModelCard is what somebody should know before asking a model.

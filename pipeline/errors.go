@@ -10,8 +10,9 @@ var (
 	ErrUnknown     = errors.New("unknown")     // nothing of the standard
 	ErrNotImage    = errors.New("not an image")
 	ErrNotFound    = errors.New("not found")
-	ErrConflict    = errors.New("conflict") // the same UID with other content
-	ErrBusy        = errors.New("busy")     // try again later
+	ErrConflict    = errors.New("conflict")    // the same UID with other content
+	ErrBusy        = errors.New("busy")        // try again later
+	ErrUnavailable = errors.New("unavailable") // something elsewhere that is needed does not answer, or not as agreed; it may pass
 	ErrFull        = errors.New("disk full")
 	ErrMissingPart = errors.New("missing run-time part")
 	ErrModel       = errors.New("the model failed") // it gave nothing that may leave: no sentence, no end of a run, numbers that are not finite

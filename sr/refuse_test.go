@@ -36,6 +36,7 @@ func TestRefuse(t *testing.T) {
 		"sentence 2 stands in the unknown":    func(in *sr.Input) { in.Reading.Sentences[1].Section = "history" },
 		"sentence 1 has no evidence":          func(in *sr.Input) { in.Reading.Sentences[0].Evidence = pipeline.Evidence{} },
 		"sentence 1 has an evidence that is":  func(in *sr.Input) { in.Reading.Sentences[0].Evidence.Blank = math.NaN() },
+		"sentence 1 has an evidence, and the": func(in *sr.Input) { in.Reading.NoEvidence = "none" },
 		"the drop is 9.000 nats":              func(in *sr.Input) { in.Reading.Sentences[0].Evidence.Drop = 9 },
 		`"Hernia" is not on the closed list`:  func(in *sr.Input) { in.Reading.Findings[0].Label = "Hernia" },
 		`"Pneumothorax" is given twice`:       func(in *sr.Input) { in.Reading.Findings[2].Label = "Pneumothorax" },

@@ -338,6 +338,35 @@ func TestNarrativeEvidence(t *testing.T) {
 	}
 }
 
+// TestNoEvidence: where a model's endpoint gives nothing to weigh sentences by, each says so, and none reads as if it had been found light.
+func TestNoEvidence(t *testing.T) {
+	d, err := sr.Dataset(variants()["elsewhere, without evidence"], pipeline.NarrativeSR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, procedure := 0, ""
+	for _, p := range paths(d) {
+		name, value, _ := strings.Cut(p[strings.LastIndex(p, "/")+1:], " = ")
+		switch name {
+		case "INFERRED FROM TEXT Image evidence":
+			said++
+			if want := "No evidence available: the model's endpoint gives no log-probabilities. Whether the sentence rests on this image was not measured."; value != want {
+				t.Errorf("%q, want %q", value, want)
+			}
+		case "CONTAINS TEXT Procedure Description":
+			procedure = value
+		}
+	}
+	if said != 4 {
+		t.Errorf("%d sentences say so", said)
+	}
+	for _, want := range []string{"The model ran elsewhere; its endpoint calls it: medgemma-4b, root google/medgemma-4b-it,", "No evidence available for any sentence"} {
+		if !strings.Contains(procedure, want) {
+			t.Errorf("%q does not say %q", procedure, want)
+		}
+	}
+}
+
 func TestRepeatedText(t *testing.T) {
 	d, err := sr.Dataset(variants()["broken header"], pipeline.FindingsSR)
 	if err != nil {

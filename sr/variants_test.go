@@ -199,6 +199,13 @@ func variants() map[string]sr.Input {
 	with("procedure of the study", effusion, func(in *sr.Input) {
 		in.Header.SetItems(pipeline.TagProcedureCodeSequence, coded("36554-4", "LN", "XR Chest Single View"), coded("CXR1", "99LOCAL", "Chest one view"))
 	})
+	with("elsewhere, without evidence", effusion, func(in *sr.Input) {
+		in.Reading.Model.Served = "medgemma-4b, root google/medgemma-4b-it, fingerprint vllm-0.12.0-tp2-1a2b3c4d"
+		in.Reading.NoEvidence = "the model's endpoint gives no log-probabilities"
+		for i := range in.Reading.Sentences {
+			in.Reading.Sentences[i].Evidence = pipeline.Evidence{}
+		}
+	})
 	with("bare header", effusion, func(in *sr.Input) {
 		in.Header = nil
 		in.Header.SetText(pipeline.TagStudyInstanceUID, "UI", studyUID)

@@ -54,6 +54,12 @@ func (d *draft) procedureText() string {
 		fmt.Fprintf(&b, "Not read: %s. ", refusals(r.Refused))
 	}
 	fmt.Fprintf(&b, "Draft by software %s %s with model %s %s; not reviewed by a radiologist.", Product, d.Software, r.Model.Name, r.Model.Version)
+	if r.Model.Served != "" {
+		fmt.Fprintf(&b, " The model ran elsewhere; its endpoint calls it: %s.", plain(r.Model.Served))
+	}
+	if r.NoEvidence != "" {
+		fmt.Fprintf(&b, " No evidence available for any sentence: %s.", plain(r.NoEvidence))
+	}
 	if r.Truncated {
 		b.WriteString(" The model did not end its report within its token limit: the text is incomplete.")
 	}
@@ -78,6 +84,9 @@ func refusals(rs []pipeline.Refusal) string {
 // evidenceText says in words how much a sentence rests on the images. Nats are not a probability of the finding, and the text
 // does not read like one.
 func (d *draft) evidenceText(e pipeline.Evidence) string {
+	if d.Reading.NoEvidence != "" {
+		return noEvidenceText(d.Reading.NoEvidence)
+	}
 	makes, make := "this image makes", "this image does not make"
 	if len(d.images) > 1 {
 		makes, make = "these images make", "these images do not make"
@@ -91,6 +100,11 @@ func (d *draft) evidenceText(e pipeline.Evidence) string {
 		return fmt.Sprintf("No evidence: %s the sentence likelier than %s (%.1f nats; %s).", make, others, e.Drop, blank)
 	}
 	return fmt.Sprintf("Evidence: %s the sentence %.1f nats likelier than %s (%s).", makes, e.Drop, others, blank)
+}
+
+// noEvidenceText does not read as if the sentence had been weighed and found light.
+func noEvidenceText(why string) string {
+	return fmt.Sprintf("No evidence available: %s. Whether the sentence rests on this image was not measured.", plain(why))
 }
 
 func conflictText(label string) string {

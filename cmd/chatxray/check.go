@@ -63,20 +63,30 @@ func (c doctorCmd) Run(ctx context.Context, s streams) error {
 		door.Close()
 		folder, err := filepath.Abs(cfg.Data)
 		tell("archive", errors.Join(err, archive.Usable(cfg.Data, cfg.Archive.Options(nil))), folder)
-		runtime, err := startRuntime(s.log, cfg.Model.Wanted())
-		if err != nil {
-			tell("ONNX Runtime", err, "")
+		bundle, bundleErr := modelrt.Verify(bundleDir(cfg.Model.Bundle))
+		elsewhere := bundleErr == nil && bundle.Manifest.Kind == modelrt.KindRemote
+		if elsewhere {
+			tell("ONNX Runtime", nil, "not needed: the model is elsewhere")
 		} else {
-			tell("ONNX Runtime", nil, runtime.Version()+" on "+string(runtime.Device()))
+			runtime, err := startRuntime(s.log, cfg.Model.Wanted())
+			if err != nil {
+				tell("ONNX Runtime", err, "")
+			} else {
+				tell("ONNX Runtime", nil, runtime.Version()+" on "+string(runtime.Device()))
+			}
+			tellCUDA(func(what, found string) { tell(what, nil, found) }, runtime, cfg.Model.Device)
 		}
-		tellCUDA(func(what, found string) { tell(what, nil, found) }, runtime, cfg.Model.Device)
 		codecs, err := parts.Path("dcmjs-codecs")
 		tell("codecs", err, codecs)
-		bundle, err := modelrt.Verify(bundleDir(cfg.Model.Bundle))
-		if err != nil {
-			tell("model bundle", fmt.Errorf("%w: %w", errBundle, err), "")
+		if bundleErr != nil {
+			tell("model bundle", fmt.Errorf("%w: %w", errBundle, bundleErr), "")
 		} else {
 			tell("model bundle", nil, fmt.Sprintf("%s %s, every file as its manifest says", bundle.Manifest.Name, bundle.Manifest.Revision))
+		}
+		if elsewhere {
+			said, err := askEndpoint(ctx, bundle.Dir)
+			tell("model endpoint", err, said)
+		} else if bundleErr == nil && bundle.Manifest.Base.Part != "" {
 			base, err := parts.Path(bundle.Manifest.Base.Part)
 			tell("base model", err, base)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"chatxray/config"
+	"chatxray/dicomweb"
 	"chatxray/modelrt"
 	"chatxray/parts"
 	"chatxray/pipeline"
@@ -42,8 +43,22 @@ func (f modelFlags) over(c modelrt.Config) modelrt.Config {
 
 // engine is the model with the steps around it: what reading a study needs, with a server or without.
 type engine struct {
-	model *modelrt.Model
+	model model
 	steps pipeline.Steps
+}
+
+// model reads and answers: a bundle that runs here, or one that points at an endpoint.
+type model interface {
+	pipeline.Model
+	dicomweb.Chat
+	Bundle() *modelrt.Bundle
+	// Language is that of the reports.
+	Language() string
+	// Opinion writes what the model thinks of the wording of a draft.
+	Opinion(ctx context.Context, draft, language string) (*pipeline.ChatAnswer, error)
+	// Load is how many texts wait and how many are being written.
+	Load() (waiting, active int)
+	Close() error
 }
 
 func openEngine(ctx context.Context, s streams, flags modelFlags) (*engine, error) {
@@ -52,13 +67,30 @@ func openEngine(ctx context.Context, s streams, flags modelFlags) (*engine, erro
 	return startEngine(ctx, s, cfg, nil)
 }
 
-// startEngine loads ONNX Runtime and the bundle. The base model's weights are made in the cache when they are not there yet.
+// startEngine loads the bundle, and ONNX Runtime where it runs here. The base model's weights are made in the cache when they are not there yet.
 // change, where it is not nil, has the last word about the options.
 func startEngine(ctx context.Context, s streams, cfg config.Config, change func(*modelrt.Options)) (*engine, error) {
 	if err := cfg.Model.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errConfig, err)
 	}
 	setUpCodecs(s.log)
+	dir, began := bundleDir(cfg.Model.Bundle), time.Now()
+	if b, err := modelrt.OpenBundle(dir); err == nil { // what is wrong with a bundle is told below
+		if _, err := b.Manifest.Language(cfg.Model.Language); err != nil {
+			return nil, fmt.Errorf("bundle %s: %w", b.Manifest.Name, err)
+		}
+		if b.Manifest.Kind == modelrt.KindRemote {
+			options := modelrt.Options{Language: cfg.Model.Language, Label: label.Report, Knows: label.Knows, Now: time.Now}
+			if change != nil {
+				change(&options)
+			}
+			model, err := openRemote(ctx, s.log, dir, options)
+			if err != nil {
+				return nil, err
+			}
+			return &engine{model: model, steps: steps(model, cfg)}, nil
+		}
+	}
 	runtime, err := startRuntime(s.log, cfg.Model.Wanted())
 	if err != nil {
 		return nil, err
@@ -70,12 +102,6 @@ func startEngine(ctx context.Context, s streams, cfg config.Config, change func(
 	cache, err := cacheDir("weights")
 	if err != nil {
 		return nil, err
-	}
-	dir, began := bundleDir(cfg.Model.Bundle), time.Now()
-	if b, err := modelrt.OpenBundle(dir); err == nil { // what is wrong with a bundle is told below
-		if _, err := b.Manifest.Language(cfg.Model.Language); err != nil {
-			return nil, fmt.Errorf("bundle %s: %w", b.Manifest.Name, err)
-		}
 	}
 	options := modelrt.Options{
 		Base:     func(_ context.Context, part string) (string, error) { return parts.Path(part) },
@@ -112,7 +138,7 @@ func startEngine(ctx context.Context, s streams, cfg config.Config, change func(
 func (e *engine) Close() { e.model.Close() }
 
 // steps wires the rooms into the verbs of the line.
-func steps(model *modelrt.Model, cfg config.Config) pipeline.Steps {
+func steps(model model, cfg config.Config) pipeline.Steps {
 	language := model.Language()
 	if language == model.Bundle().Manifest.Languages[0] {
 		language = ""

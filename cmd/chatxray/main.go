@@ -88,7 +88,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, errConfig):
 		return exitConfig
-	case errors.Is(err, errServer):
+	case errors.Is(err, errServer), errors.Is(err, pipeline.ErrUnavailable):
 		return exitServer
 	case errors.Is(err, pipeline.ErrMissingPart), errors.Is(err, errBundle), ofParts(err):
 		return exitParts

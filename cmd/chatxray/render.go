@@ -34,7 +34,11 @@ func (p page) reading(r *pipeline.Reading) {
 		title += " - about a PHANTOM, no patient"
 	}
 	fmt.Fprintf(p.w, "\n%s\n", p.style("1;33", title))
-	fmt.Fprintf(p.w, "model  %s %s\nstudy  %s\n", r.Model.Name, r.Model.Version, r.StudyInstanceUID)
+	fmt.Fprintf(p.w, "model  %s %s\n", r.Model.Name, r.Model.Version)
+	if r.Model.Served != "" {
+		fmt.Fprintf(p.w, "       elsewhere; its endpoint calls it: %s\n", r.Model.Served)
+	}
+	fmt.Fprintf(p.w, "study  %s\n", r.StudyInstanceUID)
 	for _, in := range r.Inputs {
 		view := strings.TrimSpace(in.Modality + " " + in.ViewPosition)
 		if in.ViewByModel {
@@ -55,7 +59,10 @@ func (p page) reading(r *pipeline.Reading) {
 			}
 			lines := wrap(s.Text, textWidth-2)
 			for i, line := range lines {
-				if i == 0 {
+				if i == 0 && r.NoEvidence != "" {
+					fmt.Fprintf(p.w, "%s%s\n", pad(line, textWidth), p.style("33", "not available"))
+					continue
+				} else if i == 0 {
 					fmt.Fprintf(p.w, "%s%s\n", pad(line, textWidth), p.evidence(s.Evidence))
 					continue
 				}
@@ -63,8 +70,12 @@ func (p page) reading(r *pipeline.Reading) {
 			}
 		}
 	}
-	fmt.Fprintf(p.w, "\n%s\n", p.style("2", "evidence: how much likelier (in nats) this image makes the sentence than other patients' images do; the second\n"+
-		"number compares with a blank image. Near or below 0 the sentence does not rest on this image."))
+	if r.NoEvidence != "" {
+		fmt.Fprintf(p.w, "\n%s\n", p.style("33", "No evidence available: "+r.NoEvidence+".\nWhether a sentence rests on this image was not measured."))
+	} else {
+		fmt.Fprintf(p.w, "\n%s\n", p.style("2", "evidence: how much likelier (in nats) this image makes the sentence than other patients' images do; the second\n"+
+			"number compares with a blank image. Near or below 0 the sentence does not rest on this image."))
+	}
 	if r.Truncated {
 		fmt.Fprintln(p.w, p.style("33", "The model did not end its report: it was cut off at the token limit."))
 	}

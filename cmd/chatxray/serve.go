@@ -16,7 +16,6 @@ import (
 
 	"chatxray/config"
 	"chatxray/dicomweb"
-	"chatxray/modelrt"
 	"chatxray/pipeline"
 	"chatxray/pipeline/archive"
 	"chatxray/pipeline/deliver"
@@ -232,7 +231,7 @@ func (r readings) Preview(ctx context.Context, studyUID string) ([]byte, error) 
 }
 
 // countModel shows what the model has to do.
-func countModel(r *prometheus.Registry, model *modelrt.Model) {
+func countModel(r *prometheus.Registry, model model) {
 	for _, g := range []struct {
 		name, help string
 		value      func() int
