@@ -370,7 +370,7 @@ func TestChatRefuses(t *testing.T) {
 		"text no string":       {messages(`[{"role":"user","content":[{"type":"text","text":5}]}]`), 400, "invalid_value", "messages[0].content[0].text", "string"},
 		"image of the system":  {messages(`[{"role":"system","content":[{"type":"image_url","image_url":{"url":"dicom:1.2"}}]}]`), 400, "invalid_value", "messages[0].content[0].type", "user's"},
 		"no URL":               {messages(`[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]`), 400, "invalid_value", "messages[0].content[0].image_url.url", "missing"},
-		"50 images":            {messages("[" + strings.Repeat(user+",", 49) + user + "]"), 400, "too_many_images", "messages", "more than 1 image"},
+		"50 images":            {messages("[" + strings.Repeat(user+",", 49) + user + "]"), 400, "too_many_images", "messages", "more images than this model takes (1)"},
 		"from elsewhere":       {image("https://example.org/a.png"), 400, "invalid_value", "messages[0].content[0].image_url.url", "fetches nothing"},
 		"file":                 {image("file:///etc/passwd"), 400, "invalid_value", "messages[0].content[0].image_url.url", "fetches nothing"},
 		"no UID":               {image("dicom:../../etc"), 400, "invalid_value", "messages[0].content[0].image_url.url", "UIDs"},
