@@ -339,7 +339,7 @@ func (d *gqa) clear(r *Runtime) error {
 	if err != nil {
 		return err
 	}
-	defer zero.Destroy()
+	defer func() { _ = zero.Destroy() }()
 	first, err := d.view(rowRange{0, 1})
 	if err != nil {
 		return err

@@ -213,7 +213,7 @@ func (m *Model) findings(w *contents, scores []float32) ([]pipeline.Finding, err
 }
 
 // headed sets beside each label what the head says. A label that the bundle was not taught is not said.
-func (f *Manifest) headed(found []pipeline.Finding, scores []float32) ([]pipeline.Finding, error) {
+func (m *Manifest) headed(found []pipeline.Finding, scores []float32) ([]pipeline.Finding, error) {
 	if len(found) != len(pipeline.Labels) {
 		return nil, fmt.Errorf("%w: the labeler gave %d findings for %d labels", pipeline.ErrInvalid, len(found), len(pipeline.Labels))
 	}
@@ -222,17 +222,17 @@ func (f *Manifest) headed(found []pipeline.Finding, scores []float32) ([]pipelin
 		if found[i].Label != label {
 			return nil, fmt.Errorf("%w: the labeler gave %q in the place of %q", pipeline.ErrInvalid, found[i].Label, label)
 		}
-		if !slices.Contains(f.Labels, label) {
+		if !slices.Contains(m.Labels, label) {
 			found[i] = pipeline.Finding{Label: label, Presence: pipeline.NotSaid}
 		}
-		at := slices.Index(f.Vision.Findings, label)
+		at := slices.Index(m.Vision.Findings, label)
 		if at < 0 {
 			continue
 		}
 		score := 1 / (1 + math.Exp(-float64(scores[at])))
 		threshold := 0.5
-		if len(f.Vision.Thresholds) > 0 {
-			threshold = f.Vision.Thresholds[at]
+		if len(m.Vision.Thresholds) > 0 {
+			threshold = m.Vision.Thresholds[at]
 		}
 		found[i].Score = &score
 		found[i].Conflict = found[i].Presence == pipeline.Present && score < threshold ||
