@@ -49,15 +49,14 @@ const (
 	maxTop        = 20
 )
 
-// newWriter checks what a request says about its answer.
-func (m *Model) newWriter(r pipeline.ChatRequest, p *chatPrompt) (*writer, error) {
+// newWriter checks what a request says about its answer; begin comes next.
+func (m *Model) newWriter(r pipeline.ChatRequest) (*writer, error) {
 	wrong := func(param, format string, a ...any) error {
 		return &pipeline.ChatError{Param: param, Err: fmt.Errorf("%w %s: %s", pipeline.ErrInvalid, param, fmt.Sprintf(format, a...))}
 	}
 	if err := r.Sampling.Check(); err != nil {
 		return nil, &pipeline.ChatError{Err: err}
 	}
-	room := m.bundle.Manifest.Decoder.MaxLength - len(p.ids)
 	switch {
 	case r.MaxTokens < 0:
 		return nil, wrong("max_tokens", "%d is negative", r.MaxTokens)
@@ -68,7 +67,7 @@ func (m *Model) newWriter(r pipeline.ChatRequest, p *chatPrompt) (*writer, error
 	}
 	w := &writer{tokenizer: m.prompt.tokenizer, ends: m.prompt.stops, language: cmp.Or(r.Language, m.bundle.Manifest.Languages[0]),
 		sampler: newSampler(r.Sampling, m.bundle.Manifest.Decoder.Vocab), logprobs: r.Logprobs, tops: r.Top,
-		limit: cmp.Or(r.MaxTokens, min(m.bundle.Manifest.Generation.MaxNewTokens, room))}
+		limit: cmp.Or(r.MaxTokens, m.bundle.Manifest.Generation.MaxNewTokens)}
 	for _, s := range r.Stop {
 		if s == "" || len(s) > maxStopString || !utf8.ValidString(s) {
 			return nil, wrong("stop", "a string of %d bytes; each has 1 to %d bytes of UTF-8", len(s), maxStopString)
@@ -78,9 +77,14 @@ func (m *Model) newWriter(r pipeline.ChatRequest, p *chatPrompt) (*writer, error
 	if r.Sampling.RepetitionPenalty != 1 {
 		w.raw = make([]float32, m.bundle.Manifest.Decoder.Vocab)
 	}
-	w.sampler.saw(p.ids...)
-	w.pieces = make(chan pipeline.ChatPiece, w.limit+1) // so that the engine never waits for who reads
 	return w, m.constrain(w, r)
+}
+
+// begin starts an answer behind a prompt in a context of so many tokens.
+func (w *writer) begin(ids []int32, context int) {
+	w.limit = min(w.limit, context-len(ids))
+	w.sampler.saw(ids...)
+	w.pieces = make(chan pipeline.ChatPiece, w.limit+1) // so that the engine never waits for who reads
 }
 
 // constrain sets what may be written.

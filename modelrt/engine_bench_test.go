@@ -26,8 +26,8 @@ func BenchmarkEngine(b *testing.B) {
 	var share []float64
 	var tokens int
 	for i := range 7 {
-		seen := must(m.see(ctx, shades(400+i)))
-		a := must(m.write(ctx, seen))
+		seen := must(m.see(ctx, shades(400+i), classRoutine))
+		a := must(m.write(ctx, seen, classRoutine))
 		_, scoring, err := m.scoreOthers(ctx, a.tokens)
 		if err != nil {
 			b.Fatal(err)
@@ -65,8 +65,8 @@ func BenchmarkEngine(b *testing.B) {
 	first := func(seed int) float64 {
 		began := time.Now()
 		var at time.Duration
-		seen := must(m.see(ctx, shades(500+seed)))
-		said := must(m.composeFor(ctx, m.bundle.Manifest.Prompt.Template, []*sight{seen}))
+		seen := must(m.see(ctx, shades(500+seed), classRoutine))
+		said := must(m.composeFor(ctx, m.prompt.report, []*sight{seen}))
 		t := &text{ctx: ctx, prompt: said.embeds, keys: said.keys, places: said.places, choose: greedy, take: func(int32, float64) bool {
 			at = time.Since(began)
 			return false
@@ -134,9 +134,9 @@ func BenchmarkEngine(b *testing.B) {
 	var turns []float64
 	for i := range 9 {
 		began := time.Now()
-		seen := must(m.see(ctx, shades(700+i)))
+		seen := must(m.see(ctx, shades(700+i), classRoutine))
 		encoding := time.Since(began).Seconds()
-		said := must(m.composeFor(ctx, m.bundle.Manifest.Prompt.Template, []*sight{seen}))
+		said := must(m.composeFor(ctx, m.prompt.report, []*sight{seen}))
 		keys, prompt := more(said.keys, said.embeds, question)
 		one, answer := turn(keys, prompt)
 		keys, prompt = more(keys, prompt, append(answer, question...))

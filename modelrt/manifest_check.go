@@ -206,6 +206,9 @@ func (m *Manifest) faults() (faults []error) {
 	if m.sighted() {
 		listed("evidence.decoys", m.Evidence.Decoys)
 	}
+	if m.Prompt.ChatTemplate != "" {
+		listed("prompt.chat_template", m.Prompt.ChatTemplate)
+	}
 	labels("labels", m.Labels)
 	if len(m.Labels) == 0 {
 		fault(pipeline.ErrInvalid, "labels", "is empty")

@@ -59,7 +59,7 @@ type Model struct {
 	decoder decoder
 	working bool // the engine's goroutine runs
 
-	eyes     chan struct{} // held by who uses what follows
+	eyes     gate // held by who uses what follows
 	closed   bool
 	vision   *graph
 	adapter  *graph
@@ -114,7 +114,7 @@ func loadModel(ctx context.Context, r *Runtime, b *Bundle, base BaseModel, o Opt
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{bundle: b, form: form, label: o.Label, knows: o.Knows, now: o.Now, eyes: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
+	m := &Model{bundle: b, form: form, label: o.Label, knows: o.Knows, now: o.Now, device: r.device, fallback: r.Fallback()}
 	if err := m.load(ctx, r, prepared, o); err != nil {
 		m.free()
 		return nil, err
@@ -141,8 +141,8 @@ func (m *Model) Ref() pipeline.ModelRef {
 
 // Close waits for the readings that run and frees the graphs. Later calls of Read fail; Close may be called twice.
 func (m *Model) Close() error {
-	m.eyes <- struct{}{}
-	defer func() { <-m.eyes }()
+	_ = m.eyes.enter(context.Background(), classUrgent) // never fails
+	defer m.eyes.leave()
 	if !m.closed {
 		m.closed = true
 		m.free()
@@ -249,7 +249,7 @@ func (m *Model) allocate() error {
 // warm fills the held slots, behind texts, with the prompts of the decoys and of the blank image; where the model takes no images, the
 // first slot with the template. On the last it proves that the cache works in place: a place that is fed again must give the same logits.
 func (m *Model) warm(c *call, texts int, decoys [][]float32) error {
-	hidden, template := m.bundle.Manifest.Decoder.Hidden, m.bundle.Manifest.Prompt.Template
+	hidden, template := m.bundle.Manifest.Decoder.Hidden, m.prompt.report
 	var b batch
 	var last []float32
 	hold := func(slot int, seen ...*sight) error {

@@ -28,11 +28,12 @@ func (m *Model) Read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 }
 
 func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Reading, error) {
-	seen, err := m.see(ctx, img)
+	class := classOf(img)
+	seen, err := m.see(ctx, img, class)
 	if err != nil {
 		return nil, err
 	}
-	a, err := m.write(ctx, seen)
+	a, err := m.write(ctx, seen, class)
 	if err != nil {
 		return nil, err
 	}
@@ -62,14 +63,12 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 	}, nil
 }
 
-// see encodes an image, after those that came before it.
-func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
-	select {
-	case m.eyes <- struct{}{}:
-		defer func() { <-m.eyes }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+// see encodes an image, after those that are more urgent or came before it.
+func (m *Model) see(ctx context.Context, img *pipeline.Image, class int) (*sight, error) {
+	if err := m.eyes.enter(ctx, class); err != nil {
+		return nil, err
 	}
+	defer m.eyes.leave()
 	if !m.bundle.Manifest.sighted() {
 		return nil, fmt.Errorf("%w: this model reads text and takes no images", pipeline.ErrUnsupported)
 	}
@@ -106,14 +105,14 @@ func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
 }
 
 // write decodes greedily after the prompt around the image, to a stop token, a stop string or the limit.
-func (m *Model) write(ctx context.Context, s *sight) (*answer, error) {
+func (m *Model) write(ctx context.Context, s *sight, class int) (*answer, error) {
 	p, stops, a := m.prompt, m.bundle.Manifest.Generation.StopStrings, &answer{}
-	said, err := m.composeFor(ctx, m.bundle.Manifest.Prompt.Template, []*sight{s})
+	said, err := m.composeFor(ctx, m.prompt.report, []*sight{s})
 	if err != nil {
 		return nil, err
 	}
 	limit := min(m.limit, p.longest-len(said.keys))
-	t := &text{ctx: ctx, class: classRoutine, prompt: said.embeds, keys: said.keys, places: said.places, choose: greedyWithin(m.guard), take: func(id int32, logprob float64) bool {
+	t := &text{ctx: ctx, class: class, prompt: said.embeds, keys: said.keys, places: said.places, choose: greedyWithin(m.guard), take: func(id int32, logprob float64) bool {
 		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
 			return false
 		}
@@ -122,6 +121,9 @@ func (m *Model) write(ctx context.Context, s *sight) (*answer, error) {
 	}}
 	err = m.engine.write(t)
 	a.spent = t.spent
+	if a.truncated {
+		a.cut(whole(a.text)) // half a character may be the last
+	}
 	if err == nil {
 		err = m.guard.Scripts().Check(string(a.text)) // the guard makes it impossible; this is what would tell
 	}
