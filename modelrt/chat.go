@@ -19,6 +19,8 @@ type talks struct {
 	guards     map[string]*guard.Guard // by language
 	forms      recent[string, *guard.Grammar]
 	sights     recent[pipeline.Digest, *chatSight]
+	settling   sync.WaitGroup
+	ended      bool // nothing more is done later
 }
 
 // chatSight is what is remembered of an image: its embeddings, and what they were made of.
@@ -117,6 +119,7 @@ func (m *Model) Chat(ctx context.Context, r pipeline.ChatRequest, emit func(pipe
 		return nil, fmt.Errorf("answering with %s: %w", m.bundle.Manifest.Name, w.err)
 	}
 	a.Text, a.End, a.Written, a.Reused, a.Spent = all.String(), w.end, w.count, t.reused, t.spent
+	m.talks.later(func() { m.settle(r, a.Text, seen) })
 	return a, nil
 }
 

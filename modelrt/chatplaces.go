@@ -13,6 +13,7 @@ const (
 	classUrgent  = iota // reports of studies that were ordered as urgent
 	classChat           // somebody waits for it
 	classRoutine        // other reports
+	classIdle           // what nobody waits for
 )
 
 // classOf is that of an image's report.

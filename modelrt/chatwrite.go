@@ -1,6 +1,7 @@
 package modelrt
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"math"
@@ -195,8 +196,12 @@ func (w *writer) finish(end pipeline.ChatEnd, at int) bool {
 	return false
 }
 
-// send lets go the text up to a byte, with the tokens that begin before it.
+// send lets go the text up to a byte, with the tokens that begin before it. White space that an answer begins with is no part of it: templates
+// have their own there, and the next turn would have both.
 func (w *writer) send(to int) bool {
+	if w.sent == 0 {
+		w.sent = to - len(bytes.TrimLeft(w.text[:to], " \t\r\n"))
+	}
 	if to <= w.sent {
 		return true
 	}

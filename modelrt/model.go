@@ -153,6 +153,7 @@ func (m *Model) Close() error {
 func (m *Model) free() {
 	if m.working {
 		m.engine.close()
+		m.talks.end()
 	}
 	m.vision.close()
 	m.adapter.close()
