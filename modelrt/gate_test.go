@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"chatxray/pipeline"
 )
 
 // The most urgent goes first, one that came long before is not overtaken, and who goes away holds up nobody.
@@ -51,4 +53,61 @@ func TestGate(t *testing.T) {
 			t.Errorf("held %v, %d wait", g.held, len(g.waiting))
 		}
 	})
+}
+
+// A report that was ordered as urgent is written before those that wait longer; a chat between them.
+func TestUrgentReportFirst(t *testing.T) {
+	o := tinyOptions(t)
+	o.Texts = 1
+	m, err := Open(t.Context(), runtimeFor(t), "testdata/tiny", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	hold, sits := make(chan struct{}), make(chan struct{})
+	sitting := tinyText(m, t.Context(), places(9, 4))
+	sitting.take = func(int32, float64) bool {
+		close(sits)
+		<-hold // the engine stands still
+		return false
+	}
+	var wait sync.WaitGroup
+	wait.Go(func() { _ = m.engine.write(sitting) })
+	<-sits
+	waits := func(n int) {
+		for waiting := 0; waiting < n; waiting, _ = m.Load() {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	var mu sync.Mutex
+	var order []string
+	done := func(name string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			t.Error(name, err)
+		}
+		order = append(order, name)
+	}
+	for i, c := range []struct{ name, priority string }{{"first routine", "ROUTINE"}, {"second routine", "MEDIUM"}, {"chat", ""}, {"urgent", "STAT"}} {
+		wait.Go(func() {
+			img := tinyValues(t).image()
+			if c.name == "chat" {
+				r := question(user("Q", askedAbout(img)))
+				r.MaxTokens = 3
+				_, err := m.Chat(t.Context(), r, nil)
+				done(c.name, err)
+				return
+			}
+			img.Instance.Header.SetText(pipeline.TagRequestedProcedurePriority, "SH", c.priority)
+			_, err := m.write(t.Context(), must(m.see(t.Context(), img, classOf(img))), classOf(img))
+			done(c.name, err)
+		})
+		waits(i + 1)
+	}
+	close(hold)
+	wait.Wait()
+	if want := []string{"urgent", "chat", "first routine", "second routine"}; !slices.Equal(order, want) {
+		t.Errorf("%v, want %v", order, want)
+	}
 }
