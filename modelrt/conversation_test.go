@@ -274,3 +274,29 @@ func familyRefuses(t *testing.T, m *Model, pictures []*asked) {
 	refused("0 images; this model answers about "+most, question(user("Q")))
 	refused("50 images; this model answers about "+most, question(user("Q", slices.Repeat(pictures[:1], 50)...)))
 }
+
+// A chat template that is none, never ends, or has no place for the image is refused when the bundle is opened.
+func TestChatTemplatesOfBundles(t *testing.T) {
+	for _, c := range []struct {
+		template string
+		sentinel error
+		says     string
+	}{
+		{"{% for", pipeline.ErrInvalid, "chat_template.jinja"},
+		{"{% include 'x' %}", pipeline.ErrUnsupported, "include"},
+		{"{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}", pipeline.ErrInvalid, "chat_template.jinja"},
+		{"{{ 'x' * 2000000 }}", pipeline.ErrInvalid, "bytes"},
+		{"{{ raise_exception('no') }}", pipeline.ErrInvalid, "no"},
+		{"{{ messages[0].content[1].text }}", pipeline.ErrUnsupported, "places for 0 images, the conversation has 1"},
+		{"<image>" + strings.Repeat(" heart", 400), pipeline.ErrInvalid, "decoder.max_length"},
+		{"<image>x", nil, ""},
+	} {
+		dir := copyBundle(t)
+		put(t, dir, "chat_template.jinja", []byte(c.template))
+		relist(t, dir, nil)
+		_, err := Verify(dir)
+		if c.sentinel == nil && err != nil || c.sentinel != nil && (!errors.Is(err, c.sentinel) || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%.40q: %v", c.template, err)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -141,7 +142,7 @@ func middle(v []float64) float64 {
 // many tokens takes: the least that a turn can.
 func benchmarkTurns(b *testing.B, m *Model) {
 	ctx := context.Background()
-	const rounds = 7
+	const rounds = 5
 	var files []string
 	for i := range rounds {
 		files = append(files, drawnFile(b, uint64(i)))
@@ -159,30 +160,31 @@ func benchmarkTurns(b *testing.B, m *Model) {
 			return dicom.Decode(ctx, in, 0)
 		}},
 	} {
-		var first, second, ratio []float64
+		var first, second, ratio, worked, workFirst, workSecond []float64
 		var fed, prompt int
 		for i := range rounds {
 			a := &pipeline.ChatImage{Name: "it", Content: pipeline.Digest{7, byte(i), byte(len(c.of))}, Load: func(context.Context) (*pipeline.Image, error) { return c.load(i) }}
 			ask := pipeline.ChatMessage{Role: pipeline.RoleUser, Parts: []pipeline.ChatPart{{Image: a}, {Text: "Is there fluid in the pleural space, and on which side?"}}}
-			turn := func(messages ...pipeline.ChatMessage) (*pipeline.ChatAnswer, float64) {
-				r, began, took := question(messages...), time.Now(), 0.0
+			turn := func(messages ...pipeline.ChatMessage) (answer *pipeline.ChatAnswer, took, work float64) {
+				r, began, worked := question(messages...), time.Now(), processorSeconds(b)
 				r.MaxTokens = 30
-				answer := must(m.Chat(ctx, r, func(pipeline.ChatPiece) error {
+				answer = must(m.Chat(ctx, r, func(pipeline.ChatPiece) error {
 					if took == 0 {
-						took = time.Since(began).Seconds()
+						took, work = time.Since(began).Seconds(), processorSeconds(b)-worked
 					}
 					return nil
 				}))
-				return answer, took
+				return answer, took, work
 			}
-			one, before := turn(ask)
+			one, before, workBefore := turn(ask)
 			m.talks.settling.Wait() // somebody reads the answer
-			two, after := turn(ask, assistant(one.Text), user("And the heart: is it larger than it should be?"))
-			first, second, ratio = append(first, before), append(second, after), append(ratio, after/before)
+			two, after, workAfter := turn(ask, assistant(one.Text), user("And the heart: is it larger than it should be?"))
+			first, second, ratio, worked = append(first, before), append(second, after), append(ratio, after/before), append(worked, workAfter/workBefore)
+			workFirst, workSecond = append(workFirst, workBefore), append(workSecond, workAfter)
 			prompt, fed = one.Prompt-one.Reused, two.Prompt-two.Reused
 		}
-		fmt.Printf("conversation %s: first piece after %.0f ms (%d places), in the second turn after %.1f ms (%d places): %.2f (medians of %d)\n",
-			c.of, 1e3*middle(first), prompt, 1e3*middle(second), fed, middle(ratio), rounds)
+		fmt.Printf("conversation %s: first piece after %.0f ms (%d places), in the second turn after %.1f ms (%d places): %.2f; processor time %.0f and %.1f ms: %.2f (medians of %d)\n",
+			c.of, 1e3*middle(first), prompt, 1e3*middle(second), fed, middle(ratio), 1e3*middle(workFirst), 1e3*middle(workSecond), middle(worked), rounds)
 	}
 	call := must(begin(ctx))
 	defer call.end()
@@ -203,6 +205,15 @@ func benchmarkTurns(b *testing.B, m *Model) {
 		fmt.Printf(" %d tokens %.1f ms,", n, 1e3*middle(took))
 	}
 	fmt.Println(" behind 64 others (medians of 15)")
+}
+
+// processorSeconds is what this process has had of the processors.
+func processorSeconds(b *testing.B) float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 // drawnFile is a radiograph's file.
