@@ -68,7 +68,7 @@ type Model struct {
 	decoder  decoder // the first, which looks up words
 	decoders []decoder
 
-	eyes     chan struct{} // held by who uses what follows
+	eyes     gate // held by who uses what follows
 	closed   bool
 	vision   *graph
 	adapter  *graph
@@ -131,7 +131,7 @@ func loadModel(ctx context.Context, r *Runtime, b *Bundle, base BaseModel, o Opt
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{bundle: b, task: task, form: form, label: o.Label, knows: o.Knows, now: o.Now, eyes: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
+	m := &Model{bundle: b, task: task, form: form, label: o.Label, knows: o.Knows, now: o.Now, device: r.device, fallback: r.Fallback()}
 	if err := m.load(ctx, r, prepared, o); err != nil {
 		m.free()
 		return nil, err
@@ -158,8 +158,8 @@ func (m *Model) Ref() pipeline.ModelRef {
 
 // Close waits for the readings that run and frees the graphs. Later calls of Read fail; Close may be called twice.
 func (m *Model) Close() error {
-	m.eyes <- struct{}{}
-	defer func() { <-m.eyes }()
+	_ = m.eyes.enter(context.Background(), classUrgent) // never fails
+	defer m.eyes.leave()
 	if !m.closed {
 		m.closed = true
 		m.free()
@@ -170,6 +170,7 @@ func (m *Model) Close() error {
 func (m *Model) free() {
 	if m.engine != nil {
 		m.engine.close()
+		m.talks.end()
 	}
 	m.vision.close()
 	m.adapter.close()
