@@ -14,8 +14,6 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-type object = map[string]any
-
 // tongue is a tiny bundle of a family that states Chinese and German too. Its weights are chance, so its form leaves it one thing to say.
 func tongue(t *testing.T, family string, manifest object) string {
 	t.Helper()
