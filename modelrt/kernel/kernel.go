@@ -112,7 +112,7 @@ func floats(v []float32) *C.float { return (*C.float)(unsafe.Pointer(unsafe.Slic
 
 // kinds names the kinds of processor that loops are compiled for and that this one is; the last is the one in use.
 func kinds() (names []string) {
-	for kind, name := range []string{"plain", "avx2", "avx512"} {
+	for kind, name := range []string{"plain", "avx2", "avx512", "vnni"} {
 		if C.kind_has(C.int(kind)) != 0 {
 			names = append(names, name)
 		}

@@ -1,6 +1,8 @@
 #include "linear.h"
 #include "kind.h"
 #include "team.h"
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static inline float half_to_float(uint16_t h) {
@@ -72,6 +74,40 @@ __attribute__((noinline)) static void finish(const linear_job *j, int64_t row, i
 		memcpy(y, sums, (j->n - first) * sizeof(float));
 }
 
+// block8 is what a rounded block of a row of x has beside its bytes: the scale, the sum of the bytes, and their product.
+typedef struct block8 {
+	float d, s;
+	int32_t total;
+} block8;
+
+typedef int32_t word8 __attribute__((may_alias)); // four bytes
+
+typedef struct linear8_job {
+	linear_job of;
+	int8_t *q;      // [K/BLOCK, M, BLOCK]
+	block8 *blocks; // [K/BLOCK, M]
+} linear8_job;
+
+// ROWS8 rows share what a block costs to unpack. Adding MAGIC to a small value leaves it, rounded to a whole number, in the last bits.
+enum { ROWS8 = 64, MAGIC_BITS = 0x4b400000 };
+#define MAGIC 0x1.8p23f
+
+// scale8 begins a block whose largest magnitude has these bits. It returns what the values are multiplied by, 0 where all of them become 0.
+static inline float scale8(block8 *b, int32_t bits) {
+	float most;
+	memcpy(&most, &bits, 4);
+	b->d = b->s = 0;
+	b->total = 0;
+	if (bits >= 0x7f800000) { // not finite
+		b->d = b->s = NAN;
+		return 0;
+	}
+	if (most < 0x1p-100f)
+		return 0;
+	b->d = most / 127;
+	return 127 / most;
+}
+
 // The same loops for each kind of processor. LANES is the floats of a vector register, ROWS the rows that a tile takes at most, THIN the rows
 // up to which there is one tile over the packed form.
 #if defined(__x86_64__)
@@ -82,10 +118,20 @@ BEGIN_AVX512
 #define ROWS 12
 #define THIN 8
 #include "linear_tile.h"
+#include "linear8_tile.h"
 #undef KIND
 #undef LANES
 #undef ROWS
 #undef THIN
+END
+BEGIN_VNNI
+#define KIND _vnni
+#define LANES 16
+#define VNNI
+#include "linear8_tile.h"
+#undef KIND
+#undef LANES
+#undef VNNI
 END
 BEGIN_AVX2
 #define KIND _avx2
@@ -93,6 +139,7 @@ BEGIN_AVX2
 #define ROWS 3
 #define THIN 3
 #include "linear_tile.h"
+#include "linear8_tile.h"
 #undef KIND
 #undef LANES
 #undef ROWS
@@ -106,19 +153,37 @@ END
 #define ROWS 3
 #define THIN 3
 #include "linear_tile.h"
+#undef LANES
+#define LANES 0
+#include "linear8_tile.h"
 
-static const team_body panels[KINDS] = {
-	[KIND_PLAIN] = panels_plain,
+static const struct {
+	team_body panels, rounds8, panels8;
+} kinds[KINDS] = {
+	[KIND_PLAIN] = {panels_plain, rounds8_plain, panels8_plain},
 #if defined(__x86_64__)
-	[KIND_AVX2] = panels_avx2,
-	[KIND_AVX512] = panels_avx512,
+	[KIND_AVX2] = {panels_avx2, rounds8_avx2, panels8_avx2},
+	[KIND_AVX512] = {panels_avx512, rounds8_avx512, panels8_avx512},
+	[KIND_VNNI] = {panels_avx512, rounds8_vnni, panels8_vnni},
 #endif
 };
 
 void linear(float *y, const float *x, const void *w, int form, int64_t m, int64_t k, int64_t n, int add) {
 	linear_job j = {y, x, w, form, add, m, k, n};
 	const int64_t count = (n + PANEL - 1) / PANEL, least = m <= 2 ? 2 : 1, grain = count / (16 * team_size()) / least * least; // few rows take two panels at once
-	team_run(panels[kind_now()], &j, count, grain > 0 ? grain : least);
+	team_run(kinds[kind_now()].panels, &j, count, grain > 0 ? grain : least);
+}
+
+int linear8(float *y, const float *x, const void *w, int form, int64_t m, int64_t k, int64_t n, int add) {
+	linear8_job j = {.of = {y, x, w, form, add, m, k, n}};
+	if (!(j.blocks = malloc(m * k / BLOCK * sizeof(block8) + m * k)))
+		return -1;
+	j.q = (int8_t *)(j.blocks + m * k / BLOCK);
+	team_run(kinds[kind_now()].rounds8, &j, m, 8);
+	const int64_t count = (n + PANEL - 1) / PANEL, grain = count / (16 * team_size());
+	team_run(kinds[kind_now()].panels8, &j, count, grain > 0 ? grain : 1);
+	free(j.blocks);
+	return 0;
 }
 
 void packed_column(float *out, const void *w, int form, int64_t k, int64_t j) {

@@ -17,6 +17,12 @@ int64_t packed_bytes(int form, int64_t k, int64_t n);
 // fused multiply-adds every value of y is one chain of them, over ascending k, from 0 or y: whatever m and the processor, a row has the same bits.
 void linear(float *y, const float *x, const void *w, int form, int64_t m, int64_t k, int64_t n, int add);
 
+// linear8 is linear for FORM_Q4_1 and FORM_Q8_0 with the values of x rounded to 8 bits, each BLOCK of a row by itself, as ggml does: d is the largest
+// magnitude / 127, and q the value · (127 / that magnitude), rounded to the nearest whole number, of two the even one. Sums over a block are integers;
+// each block adds d_w · (d · sum of q_w q) and, in FORM_Q4_1, m_w · (d · sum of q), blocks ascending, each by a fused multiply-add: on every
+// processor and whatever m, a row has the same bits. A row with a value that is not finite becomes NaN. It returns -1 where it has no memory.
+int linear8(float *y, const float *x, const void *w, int form, int64_t m, int64_t k, int64_t n, int add);
+
 // column writes column j of W, K floats.
 void packed_column(float *out, const void *w, int form, int64_t k, int64_t j);
 
