@@ -44,11 +44,22 @@ typedef struct linear_job {
 	const char *w;
 	int form, add;
 	int64_t m, k, n;
+	// Of forms with blocks:
+	const float *wholes; // [M, K/BLOCK] sums of x
+	const float *shrunk; // [M, K] x divided by 16^(k%8), but by 1 where that is 7; only up to MOST_THIN rows
+	int tiny;            // some x would be rounded by that
 } linear_job;
+
+// thick_job is what a tile of many rows works on, see thick.
+typedef struct thick_job {
+	const float *w, *scales, *x, *wholes;
+	const char *next;
+	int64_t stride, k, step;
+} thick_job;
 
 // DEEP rows of a panel are 24 KB. BLOCK_ROWS rows of x share what a panel costs to unpack. Memory is fetched so many bytes before its use, F32 into
 // the second cache: a processor's own prefetching stops at the end of each page.
-enum { DEEP = 6 * BLOCK, BLOCK_ROWS = 252, AHEAD = 6 << 10, AHEAD_F32 = 16 << 10 };
+enum { MOST_THIN = 8, DEEP = 6 * BLOCK, BLOCK_ROWS = 252, AHEAD = 6 << 10, AHEAD_F32 = 16 << 10 };
 
 static const float zeros[PANEL];
 
@@ -109,7 +120,7 @@ static inline float scale8(block8 *b, int32_t bits) {
 }
 
 // The same loops for each kind of processor. LANES is the floats of a vector register, ROWS the rows that a tile takes at most, THIN the rows
-// up to which there is one tile over the packed form.
+// up to which there is one tile over the packed form, PAIRS those up to which it is over two panels.
 #if defined(__x86_64__)
 #include <immintrin.h>
 BEGIN_AVX512
@@ -117,12 +128,14 @@ BEGIN_AVX512
 #define LANES 16
 #define ROWS 12
 #define THIN 8
+#define PAIRS 2
 #include "linear_tile.h"
 #include "linear8_tile.h"
 #undef KIND
 #undef LANES
 #undef ROWS
 #undef THIN
+#undef PAIRS
 END
 BEGIN_VNNI
 #define KIND _vnni
@@ -138,12 +151,14 @@ BEGIN_AVX2
 #define LANES 8
 #define ROWS 3
 #define THIN 3
+#define PAIRS 1
 #include "linear_tile.h"
 #include "linear8_tile.h"
 #undef KIND
 #undef LANES
 #undef ROWS
 #undef THIN
+#undef PAIRS
 END
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -152,6 +167,7 @@ END
 #define LANES 4
 #define ROWS 3
 #define THIN 3
+#define PAIRS 1
 #include "linear_tile.h"
 #undef LANES
 #define LANES 0
@@ -168,14 +184,50 @@ static const struct {
 #endif
 };
 
-void linear(float *y, const float *x, const void *w, int form, int64_t m, int64_t k, int64_t n, int add) {
-	linear_job j = {y, x, w, form, add, m, k, n};
+// whole adds up a block, in an order that vectors of any length up to 8 have as well.
+static float whole(const float *x) {
+	float p[8];
+	for (int i = 0; i < 8; i++)
+		p[i] = x[i] + x[i + 8] + x[i + 16] + x[i + 24];
+	for (int n = 4; n > 0; n /= 2)
+		for (int i = 0; i < n; i++)
+			p[i] += p[i + n];
+	return p[0];
+}
+
+// shrink writes j->shrunk. It returns whether a value is so small that dividing it would round it.
+static int shrink(float *to, const float *x, int64_t count) {
+	int tiny = 0;
+	for (int64_t i = 0; i < count; i += 8)
+		for (int s = 0; s < 8; s++) {
+			to[i + s] = x[i + s] * (const float[]){1, 0x1p-4f, 0x1p-8f, 0x1p-12f, 0x1p-16f, 0x1p-20f, 0x1p-24f, 1}[s];
+			tiny |= (x[i + s] != 0) & (fabsf(x[i + s]) < 0x1p-100f);
+		}
+	return tiny;
+}
+
+int linear(float *y, const float *x, const void *w, int form, int64_t m, int64_t k, int64_t n, int add) {
+	linear_job j = {.y = y, .x = x, .w = w, .form = form, .add = add, .m = m, .k = k, .n = n};
+	float *made = 0;
+	if (form != FORM_F32) {
+		if (!(made = malloc((m * (k / BLOCK) + (m <= MOST_THIN ? m * k : 0)) * sizeof(float))))
+			return -1;
+		for (int64_t i = 0; i < m * (k / BLOCK); i++)
+			made[i] = whole(x + i * BLOCK);
+		j.wholes = made;
+		if (form == FORM_Q4_1 && m <= MOST_THIN) {
+			j.shrunk = made + m * (k / BLOCK);
+			j.tiny = shrink((float *)j.shrunk, x, m * k);
+		}
+	}
 	const int64_t count = (n + PANEL - 1) / PANEL, least = m <= 2 ? 2 : 1, grain = count / (16 * team_size()) / least * least; // few rows take two panels at once
 	team_run(kinds[kind_now()].panels, &j, count, grain > 0 ? grain : least);
+	free(made);
+	return 0;
 }
 
 int linear8(float *y, const float *x, const void *w, int form, int64_t m, int64_t k, int64_t n, int add) {
-	linear8_job j = {.of = {y, x, w, form, add, m, k, n}};
+	linear8_job j = {.of = {.y = y, .x = x, .w = w, .form = form, .add = add, .m = m, .k = k, .n = n}};
 	if (!(j.blocks = malloc(m * k / BLOCK * sizeof(block8) + m * k)))
 		return -1;
 	j.q = (int8_t *)(j.blocks + m * k / BLOCK);
