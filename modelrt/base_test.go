@@ -25,6 +25,11 @@ func openBase(t testing.TB) *Model {
 
 func openBaseForm(t testing.TB, form string, spin bool) *Model {
 	t.Helper()
+	return openBaseWith(t, func(o *Options) { o.Form, o.Spin = form, spin })
+}
+
+func openBaseWith(t testing.TB, set func(*Options)) *Model {
+	t.Helper()
 	r := runtimeFor(t)
 	dir := os.Getenv("CHATXRAY_BUNDLE")
 	if dir == "" {
@@ -38,7 +43,8 @@ func openBaseForm(t testing.TB, form string, spin bool) *Model {
 		t.Fatal(err)
 	}
 	o := tinyOptions(t)
-	o.Threads, o.Form, o.Spin, o.Texts = 0, form, spin, 8
+	o.Threads, o.Texts = 0, 8
+	set(&o)
 	o.Cache = filepath.Join(cache, "chatxray", "weights")
 	o.Base = func(_ context.Context, part string) (string, error) {
 		if p := os.Getenv("CHATXRAY_BASE"); p != "" {
