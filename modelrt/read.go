@@ -40,7 +40,7 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 	if err != nil {
 		return nil, err
 	}
-	scoring, err := m.support(ctx, a, sentences)
+	sentences, scoring, err := m.support(ctx, a, sentences)
 	if err != nil {
 		return nil, err
 	}
@@ -150,14 +150,21 @@ func (m *Model) checkView(img *pipeline.Image) error {
 }
 
 // support gives each sentence its evidence.
-func (m *Model) support(ctx context.Context, a *answer, sentences []pipeline.Sentence) (time.Duration, error) {
+func (m *Model) support(ctx context.Context, a *answer, sentences []pipeline.Sentence) ([]pipeline.Sentence, time.Duration, error) {
 	others, spent, err := m.scoreOthers(ctx, a.tokens)
 	if err != nil {
-		return spent, err
+		return nil, spent, err
 	}
+	return a.weighed(sentences, others), spent, nil
+}
+
+// weighed returns sentences with their evidence. others are the log-probabilities of the answer's tokens under each decoy and, last, the
+// blank image.
+func (a *answer) weighed(sentences []pipeline.Sentence, others [][]float64) []pipeline.Sentence {
 	rows := append([][]float64{a.logprobs}, others...)
-	for i := range sentences {
-		s := &sentences[i]
+	out := slices.Clone(sentences)
+	for i := range out {
+		s := &out[i]
 		sums := make([]float64, len(rows))
 		for r, logprobs := range rows {
 			for _, v := range logprobs[s.FirstToken : s.FirstToken+s.Tokens] {
@@ -171,7 +178,7 @@ func (m *Model) support(ctx context.Context, a *answer, sentences []pipeline.Sen
 		}
 		s.Evidence = pipeline.Evidence{LogLikelihood: sums[0], Decoys: decoys, Blank: sums[len(sums)-1], Drop: sums[0] - mean}
 	}
-	return spent, nil
+	return out
 }
 
 // scoreOthers returns the log-probabilities (natural logarithm) of ids under each decoy and the blank image: what the model makes of the
