@@ -38,6 +38,10 @@ type Options struct {
 	Label func(sentences []string) []pipeline.Finding
 	// Knows, when set, says whether Label knows a language, an RFC 5646 tag. Of a report in another nothing is labelled.
 	Knows func(language string) bool
+	// Check, when set, returns the flags of each sentence of a reading about an image with this header.
+	Check func(r *pipeline.Reading, header pipeline.Dataset) [][]pipeline.Flag
+	// Policy says what becomes of flagged sentences; empty is Mark.
+	Policy Policy
 	// Now is the clock that Reading.Created comes from.
 	Now func() time.Time
 }
@@ -53,6 +57,8 @@ type Model struct {
 	limit  int // new tokens
 	guard  *guard.Guard
 	knows  func(language string) bool
+	check  func(r *pipeline.Reading, header pipeline.Dataset) [][]pipeline.Flag
+	policy Policy
 	talks  talks // what conversations share
 
 	device   Device
@@ -119,7 +125,7 @@ func loadModel(ctx context.Context, r *Runtime, b *Bundle, base BaseModel, o Opt
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{bundle: b, form: form, label: o.Label, knows: o.Knows, now: o.Now, eyes: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
+	m := &Model{bundle: b, form: form, label: o.Label, knows: o.Knows, check: o.Check, policy: o.Policy, now: o.Now, eyes: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
 	if err := m.load(ctx, r, prepared, o); err != nil {
 		m.free()
 		return nil, err

@@ -48,7 +48,7 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 	if err != nil {
 		return nil, err
 	}
-	return &pipeline.Reading{
+	r := &pipeline.Reading{
 		StudyInstanceUID: img.Instance.StudyInstanceUID,
 		Inputs:           []pipeline.InputRef{pipeline.InputOf(img.Instance, img.Frame)},
 		Model:            m.Ref(),
@@ -59,7 +59,8 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 		Truncated:        a.truncated,
 		Created:          m.now(),
 		RunSeconds:       (seen.spent + a.spent + scoring).Seconds(),
-	}, nil
+	}
+	return r, m.judge(r, img.Instance.Header, seen.scores)
 }
 
 // see encodes an image, after those that came before it.
@@ -178,6 +179,7 @@ func (a *answer) weighed(sentences []pipeline.Sentence, others [][]float64) []pi
 		}
 		s.Evidence = pipeline.Evidence{LogLikelihood: sums[0], Decoys: decoys, Blank: sums[len(sums)-1], Drop: sums[0] - mean}
 	}
+	rank(out)
 	return out
 }
 
