@@ -10,6 +10,7 @@ type placed struct {
 const (
 	classChat    = 1 // somebody waits for it
 	classRoutine = 2 // reports that nobody called urgent
+	classHeat    = 3 // pictures of what was written
 )
 
 // embed makes the prompt of a text that gave its tokens, from the place on that is fed first.

@@ -65,6 +65,11 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 
 // see encodes an image, after those that came before it.
 func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
+	return m.seeing(ctx, img, func() {})
+}
+
+// seeing encodes an image, and calls then while its features are still there.
+func (m *Model) seeing(ctx context.Context, img *pipeline.Image, then func()) (*sight, error) {
 	select {
 	case m.eyes <- struct{}{}:
 		defer func() { <-m.eyes }()
@@ -103,6 +108,7 @@ func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
 	if m.scores != nil {
 		s.scores = slices.Clone(m.scores.GetData())
 	}
+	then()
 	return s, nil
 }
 

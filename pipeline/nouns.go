@@ -143,6 +143,14 @@ type Evidence struct {
 	True *float64 `json:"true_share,omitempty"`
 }
 
+// Heat is where sentences rest on the picture that the model saw: a grid over it, row by row from the upper left.
+type Heat struct {
+	Rows, Columns int
+	// Sentences has for each sentence a value for each place of the grid, in nats: the mean fall of the sentence's log-likelihood when a
+	// window around the place shows what other patients' images show there. Above 0, what is there makes the sentence likelier.
+	Sentences [][]float64
+}
+
 // Calibration says what Evidence.True was measured on, and how well it held for sentences that it was not fitted to.
 type Calibration struct {
 	Set       string  `json:"set"`       // name of the set of images

@@ -25,6 +25,7 @@ type modelFlags struct {
 	Bundle  string `env:"CHATXRAY_BUNDLE" help:"Folder of the model bundle; default: chatxray-base." placeholder:"DIR"`
 	Threads int    `env:"CHATXRAY_THREADS" help:"Threads of ONNX Runtime; 0: one a core."`
 	Device  string `env:"CHATXRAY_DEVICE" enum:"auto,cpu,cuda," default:"" help:"auto (CUDA where its libraries load), cpu, cuda."`
+	Policy  string `env:"CHATXRAY_POLICY" enum:"mark,drop,hold," default:"" help:"What becomes of sentences that a rule flags: mark (show them so), drop (take them out), hold (the whole report waits for a person)."`
 }
 
 func (f modelFlags) over(c modelrt.Config) modelrt.Config {
@@ -36,6 +37,9 @@ func (f modelFlags) over(c modelrt.Config) modelrt.Config {
 	}
 	if f.Device != "" {
 		c.Device = f.Device
+	}
+	if f.Policy != "" {
+		c.Evidence.Policy = modelrt.Policy(f.Policy)
 	}
 	return c
 }
@@ -83,6 +87,8 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 		Spin:     cfg.Model.Spin,
 		Label:    label.Report,
 		Knows:    label.Knows,
+		Check:    label.Check,
+		Policy:   cfg.Model.Evidence.Policy,
 		Now:      time.Now,
 	})
 	if err != nil {

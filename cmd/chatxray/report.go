@@ -22,6 +22,7 @@ type reportCmd struct {
 	JSON  bool     `help:"Print one JSON object a study and line (docs/report-json.md) instead of text."`
 	Plain bool     `help:"Also ask for the report in words for the patient: an unreviewed draft, marked so; the default bundle does it badly."`
 	Out   string   `help:"Folder for the DICOM SR objects and a PNG of what the model saw, of each study." placeholder:"DIR"`
+	heatFlags
 }
 
 // Help is shown by chatxray report --help.
@@ -46,7 +47,11 @@ type studyReport struct {
 	Plain            *plainReport       `json:"plain,omitempty"`
 	Refused          []pipeline.Refusal `json:"refused,omitempty"`
 	Documents        []writtenDocument  `json:"documents,omitempty"`
-	Preview          string             `json:"preview,omitempty"` // path of the PNG
+	Preview          string             `json:"preview,omitempty"`   // path of the PNG
+	HeatMaps         []string           `json:"heat_maps,omitempty"` // paths of PNG files, one a sentence
+
+	heat *pipeline.Heat
+	seen []byte // the picture that the model saw
 }
 
 type writtenDocument struct {
@@ -127,16 +132,26 @@ func (c reportCmd) study(ctx context.Context, eng *engine, st *pipeline.Study) (
 			return rep, nil, nil, err
 		}
 	}
-	docs, err := eng.steps.Write(st, r, nil)
-	if err != nil {
-		rep.Error = err.Error()
-		return rep, nil, nil, err
-	}
 	png, err := eng.steps.Model.Preview(seen.Image)
 	if err != nil {
 		return rep, nil, nil, err
 	}
-	rep.State, rep.Reading, rep.Refused = pipeline.StateReported, r, r.Refused
+	if c.wanted() {
+		if err := c.warm(ctx, eng.model, seen.Image, r, png, &rep); err != nil {
+			rep.Error = err.Error()
+			return rep, nil, nil, err
+		}
+	}
+	rep.State, rep.Reading, rep.Refused = pipeline.StateHeld, r, r.Refused
+	if r.Held != "" {
+		return rep, png, nil, nil
+	}
+	docs, err := eng.steps.Write(st, r, nil)
+	if err != nil {
+		rep.Reading, rep.State, rep.Error = nil, pipeline.StateFailed, err.Error()
+		return rep, nil, nil, err
+	}
+	rep.State = pipeline.StateReported
 	for _, d := range docs {
 		rep.Documents = append(rep.Documents, writtenDocument{Kind: d.Kind, SOPInstanceUID: d.SOPInstanceUID})
 	}
@@ -166,6 +181,7 @@ func printReport(s streams, asJSON bool, rep studyReport) error {
 	switch {
 	case rep.Reading != nil:
 		p.reading(rep.Reading)
+		p.heat(&rep)
 		if rep.Plain != nil {
 			p.plain(rep.Plain)
 		}
@@ -184,6 +200,9 @@ func printReport(s streams, asJSON bool, rep studyReport) error {
 	}
 	if rep.Preview != "" {
 		fmt.Fprintf(s.out, "%-10s %s\n", "seen", rep.Preview)
+	}
+	for _, path := range rep.HeatMaps {
+		fmt.Fprintf(s.out, "%-10s %s\n", "heat map", path)
 	}
 	return nil
 }
