@@ -65,14 +65,10 @@ func (m *Model) Heat(ctx context.Context, img *pipeline.Image, r *pipeline.Readi
 		slices.ContainsFunc(r.Tokens, func(id int32) bool { return id < 0 || int(id) >= f.Decoder.Vocab }) {
 		return nil, fmt.Errorf("%w: the reading's tokens and sentences do not fit", pipeline.ErrInvalid)
 	}
-	others, err := m.bundle.decoys()
-	if err != nil {
-		return nil, err
-	}
-	usual := make([]float32, len(others[0]))
+	usual := make([]float32, len(m.decoys[0]))
 	for i := range usual {
-		for _, o := range others {
-			usual[i] += o[i] / float32(len(others))
+		for _, o := range m.decoys {
+			usual[i] += o[i] / float32(len(m.decoys))
 		}
 	}
 	var features []float32

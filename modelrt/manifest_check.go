@@ -209,6 +209,11 @@ func (m *Manifest) faults() (faults []error) {
 	if m.sighted() {
 		listed("evidence.decoys", m.Evidence.Decoys)
 	}
+	if c := m.Evidence.Calibration; c != nil {
+		for _, what := range c.faults() {
+			fault(pipeline.ErrInvalid, "evidence.calibration", "%s", what)
+		}
+	}
 	labels("labels", m.Labels)
 	if len(m.Labels) == 0 {
 		fault(pipeline.ErrInvalid, "labels", "is empty")

@@ -79,6 +79,7 @@ type Model struct {
 	scores   *ort.Tensor[float32] // [1, F], nil without findings
 	views    *ort.Tensor[float32] // [1, V], nil without views
 	image    *ort.Tensor[float32] // [1, T, Dm]
+	decoys   [][]float32          // [N, Dv] each
 }
 
 // Open verifies the bundle in dir, makes its weights where the cache lacks them, loads its graphs and runs the prompts of the
@@ -200,7 +201,7 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 		if decoys, err = m.bundle.decoys(); err != nil {
 			return err
 		}
-		held = len(decoys) + 1
+		held, m.decoys = len(decoys)+1, decoys
 		if err := m.loadEyes(r.on(devices[0], o.Memory), threads, o.Spin); err != nil {
 			return err
 		}

@@ -40,10 +40,11 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 	if err != nil {
 		return nil, err
 	}
-	sentences, scoring, err := m.support(ctx, a, sentences)
+	sentences, scoring, err := m.support(ctx, a, sentences, seen.twins)
 	if err != nil {
 		return nil, err
 	}
+	calibration := m.calibrate(sentences)
 	findings, err := m.findings(sentences, seen.scores)
 	if err != nil {
 		return nil, err
@@ -56,6 +57,7 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 		Tokens:           a.tokens,
 		Sentences:        sentences,
 		Findings:         findings,
+		Calibration:      calibration,
 		Truncated:        a.truncated,
 		Created:          m.now(),
 		RunSeconds:       (seen.spent + a.spent + scoring).Seconds(),
@@ -104,7 +106,7 @@ func (m *Model) seeing(ctx context.Context, img *pipeline.Image, then func()) (*
 		return nil, err
 	}
 	s := m.usualSight(slices.Clone(image))
-	s.spent = c.spent
+	s.spent, s.twins = c.spent, m.twins(m.features.GetData())
 	if m.scores != nil {
 		s.scores = slices.Clone(m.scores.GetData())
 	}
@@ -157,18 +159,27 @@ func (m *Model) checkView(img *pipeline.Image) error {
 }
 
 // support gives each sentence its evidence.
-func (m *Model) support(ctx context.Context, a *answer, sentences []pipeline.Sentence) ([]pipeline.Sentence, time.Duration, error) {
+func (m *Model) support(ctx context.Context, a *answer, sentences []pipeline.Sentence, twins []bool) ([]pipeline.Sentence, time.Duration, error) {
 	others, spent, err := m.scoreOthers(ctx, a.tokens)
 	if err != nil {
 		return nil, spent, err
 	}
-	return a.weighed(sentences, others), spent, nil
+	weighed, err := a.weighed(sentences, others, twins)
+	return weighed, spent, err
 }
 
 // weighed returns sentences with their evidence. others are the log-probabilities of the answer's tokens under each decoy and, last, the
-// blank image.
-func (a *answer) weighed(sentences []pipeline.Sentence, others [][]float64) []pipeline.Sentence {
-	rows := append([][]float64{a.logprobs}, others...)
+// blank image; twins says which decoys are the image itself, to be left out.
+func (a *answer) weighed(sentences []pipeline.Sentence, others [][]float64, twins []bool) ([]pipeline.Sentence, error) {
+	rows := [][]float64{a.logprobs}
+	for i, o := range others {
+		if i >= len(twins) || !twins[i] {
+			rows = append(rows, o)
+		}
+	}
+	if len(rows) < 3 {
+		return nil, fmt.Errorf("%w: the bundle's decoys are all of the image that is read; there is nothing to compare it with", pipeline.ErrModel)
+	}
 	out := slices.Clone(sentences)
 	for i := range out {
 		s := &out[i]
@@ -186,7 +197,7 @@ func (a *answer) weighed(sentences []pipeline.Sentence, others [][]float64) []pi
 		s.Evidence = pipeline.Evidence{LogLikelihood: sums[0], Decoys: decoys, Blank: sums[len(sums)-1], Drop: sums[0] - mean}
 	}
 	rank(out)
-	return out
+	return out, nil
 }
 
 // scoreOthers returns the log-probabilities (natural logarithm) of ids under each decoy and the blank image: what the model makes of the

@@ -38,7 +38,12 @@ func (m *Model) Weigh(ctx context.Context, images []*pipeline.Image, said string
 		if a.logprobs, _, err = m.scoreAfter(ctx, classRoutine, prompt, a.tokens); err != nil {
 			return nil, err
 		}
-		all = append(all, a.weighed(sentences, others))
+		weighed, err := a.weighed(sentences, others, seen.twins)
+		if err != nil {
+			return nil, err
+		}
+		m.calibrate(weighed)
+		all = append(all, weighed)
 	}
 	return all, nil
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 import subprocess
+import tempfile
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -89,8 +90,9 @@ def pairs(known: films.Films, part: str, seed: int = 5) -> list[Pair]:
                     b = rng.choice(without)
                     before, said = plant(label, alike(known.truth[a], known.truth[b]), rng)
                     mine.append(Pair(label, int(a), int(b), before, said))
-        out += mine
-    return out
+        out.append(mine)
+    # In turn, so that what an interrupted run has is of all findings.
+    return [mine[i] for i in range(MOST) for mine in out if i < len(mine)]
 
 
 def text(pair: Pair, version: int) -> str:
@@ -98,23 +100,28 @@ def text(pair: Pair, version: int) -> str:
 
 
 def weighed(places: Places, part: str) -> list[dict]:
-    """For each pair [version][film] the evidence of the last sentence, kept per bundle."""
+    """For each pair [version][film] the evidence of the last sentence; kept per bundle as it comes, so that what was interrupted goes on."""
     known = films.load(places)
-    target = places.cached(f"planted.{part}.{evaluate.digest(places)}.json")
+    target = places.cached(f"planted.{part}.{evaluate.digest(places)}.jsonl")
     wanted = pairs(known, part)
-    if target.exists() and len(kept := json.loads(target.read_text())) == len(wanted):
+    kept = [json.loads(line) for line in target.read_text().splitlines()] if target.exists() else []
+    rest = wanted[len(kept):]
+    if not rest:
         return kept
     files = [str(places.data / "cxr" / name) for name in known.table["file"]]
-    lines = "".join(json.dumps({"images": [files[p.present], files[p.absent]], "text": text(p, v)}) + "\n"
-                    for p in wanted for v in (0, 1))
-    print(f"planted: {len(wanted)} pairs of {part}, weighed by {places.chatxray}", flush=True)
-    out = subprocess.run([str(places.chatxray), "weigh", "--bundle", str(places.bundle)], input=lines, stdout=subprocess.PIPE,
-                         text=True, check=True).stdout.splitlines()
     patients = known.table["patient"]
-    kept = [asdict(p) | {"patients": [patients[p.present], patients[p.absent]], "set": known.table["set"][p.present],
-                         "evidence": [[film[-1]["evidence"] for film in json.loads(line)] for line in out[2 * i:2 * i + 2]]}
-            for i, p in enumerate(wanted)]
-    target.write_text(json.dumps(kept))
+    print(f"planted: {len(rest)} of {len(wanted)} pairs of {part}, weighed by {places.chatxray}", flush=True)
+    with tempfile.TemporaryFile("w+") as lines, target.open("a") as out:
+        lines.writelines(json.dumps({"images": [files[p.present], files[p.absent]], "text": text(p, v)}) + "\n" for p in rest for v in (0, 1))
+        lines.seek(0)
+        with subprocess.Popen([str(places.chatxray), "weigh", "--bundle", str(places.bundle)], stdin=lines, stdout=subprocess.PIPE, text=True) as run:
+            for pair in rest:
+                said = [json.loads(run.stdout.readline()) for _ in (0, 1)]
+                kept.append(asdict(pair) | {
+                    "patients": [patients[pair.present], patients[pair.absent]], "set": known.table["set"][pair.present],
+                    "evidence": [[film[-1]["evidence"] for film in version] for version in said]})
+                out.write(json.dumps(kept[-1]) + "\n")
+                out.flush()
     return kept
 
 
