@@ -37,7 +37,7 @@ func TestHeatParity(t *testing.T) {
 		}
 		worst := far(t, h.Sentences[i], want.Heat[i])
 		t.Logf("%q: largest difference %.2g, largest value %.2f", s.Text, worst, slices.Max(h.Sentences[i]))
-		if !(worst < 2e-3) {
+		if !(worst < 1e-4) {
 			t.Errorf("%q: the map differs by %g", s.Text, worst)
 		}
 	}
