@@ -108,7 +108,7 @@ func (e *engine) feed(t *text, n int) int {
 		}
 		return n
 	}
-	n = min(n, max(1, told-t.past)+pieceScored)
+	n = min(n, max(1, told-t.past)+e.pieces.scored)
 	first := e.batch.tokens()
 	add(n)
 	for i := max(told, t.past); i < t.past+n; i++ {
