@@ -24,6 +24,10 @@ func openBase(t testing.TB) *Model {
 }
 
 func openBaseForm(t testing.TB, form string, spin bool) *Model {
+	return openBaseWith(t, form, spin, "")
+}
+
+func openBaseWith(t testing.TB, form string, spin bool, adapters string) *Model {
 	t.Helper()
 	r := runtimeFor(t)
 	dir := os.Getenv("CHATXRAY_BUNDLE")
@@ -38,7 +42,7 @@ func openBaseForm(t testing.TB, form string, spin bool) *Model {
 		t.Fatal(err)
 	}
 	o := tinyOptions(t)
-	o.Threads, o.Form, o.Spin, o.Texts = 0, form, spin, 8
+	o.Threads, o.Form, o.Spin, o.Texts, o.Adapters = 0, form, spin, 8, adapters
 	o.Cache = filepath.Join(cache, "chatxray", "weights")
 	o.Base = func(_ context.Context, part string) (string, error) {
 		if p := os.Getenv("CHATXRAY_BASE"); p != "" {

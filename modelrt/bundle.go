@@ -40,7 +40,7 @@ func OpenBundle(dir string) (*Bundle, error) {
 }
 
 // Verify opens the bundle in dir and checks all of it without running a model: every file's size and sha256, no graph that is
-// missing or not named, the inputs and outputs of every graph, the tensors' places in weights.bin, the shapes of LoRA and decoys,
+// missing or not named, the inputs and outputs of every graph, the tensors' places in weights.bin, the adapters, the shapes of the decoys,
 // and the tokenizer. All faults are in the error, a sentence each.
 func Verify(dir string) (*Bundle, error) {
 	b, err := OpenBundle(dir)
@@ -137,19 +137,19 @@ func (b *Bundle) contentFaults() (faults []error) {
 	for _, g := range m.imageContract() {
 		compare(g, 0)
 	}
+	loras, unread := b.loras("")
+	faults = append(faults, unread...)
 	for i := range m.Base.Forms {
 		form := &m.Base.Forms[i]
-		layout, weights, err := b.weights(form)
+		_, weights, err := b.weights(form)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", form.Layout, err))
 		}
-		for _, g := range m.languageContract(form, layout) {
+		for _, g := range m.languageContract(form) {
 			compare(g, weights)
 		}
-		if m.Base.LoRA != "" {
-			if _, err := readLoRA(b.path(m.Base.LoRA), layout); err != nil {
-				faults = append(faults, fmt.Errorf("%s, %s: %w", form.Name, m.Base.LoRA, err))
-			}
+		if err == nil && len(unread) == 0 {
+			faults = append(faults, b.unfit(loras, form)...)
 		}
 	}
 	if m.sighted() {

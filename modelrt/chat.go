@@ -64,7 +64,7 @@ func (m *Model) Chat(ctx context.Context, r pipeline.ChatRequest, emit func(pipe
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	a := &pipeline.ChatAnswer{Prompt: len(p.ids), Model: m.Ref(), Language: w.language}
-	t := &text{ctx: ctx, class: classChat, ids: p.ids, choose: w.choose, take: w.take}
+	t := &text{ctx: ctx, class: classChat, adapter: m.worn, ids: p.ids, choose: w.choose, take: w.take}
 	for _, i := range p.images {
 		s, err := m.sightOf(ctx, i.image)
 		if err != nil {

@@ -9,8 +9,11 @@ import (
 type Config struct {
 	Bundle  string `yaml:"bundle"`  // folder of the model bundle; empty: the default bundle
 	Form    string `yaml:"form"`    // of the bundle's language model; empty: the first that the device runs
-	Texts   int    `yaml:"texts"`   // written side by side; 0: a few
-	Threads int    `yaml:"threads"` // of ONNX Runtime and of decoding; 0: one a core
+	Adapter string `yaml:"adapter"` // that reports are written with; empty: the bundle's own
+	// Adapters is a folder with more adapters than the bundle has.
+	Adapters string `yaml:"adapters"`
+	Texts    int    `yaml:"texts"`   // written side by side; 0: a few
+	Threads  int    `yaml:"threads"` // of ONNX Runtime and of decoding; 0: one a core
 	// Spin lets ONNX Runtime's threads wait actively: a little faster on a machine that does nothing else, several times slower beside
 	// other work. Forms of the kind flat decode without them.
 	Spin bool `yaml:"spin"`

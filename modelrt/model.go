@@ -2,6 +2,8 @@ package modelrt
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -32,6 +34,8 @@ type Options struct {
 	Memory int64
 	// Form is the form of the language model to run; empty is the first that the device runs.
 	Form string
+	// Adapters is a folder with more adapters than the bundle has, each a folder called by its name; empty for none.
+	Adapters string
 	// Spin lets ONNX Runtime's waiting threads spin: quicker on a machine of its own, several times slower beside other work.
 	Spin bool
 	// Label finds what sentences say about each of pipeline.Labels, in their order.
@@ -43,9 +47,16 @@ type Options struct {
 }
 
 // Model is an opened bundle, ready to read. It is safe for concurrent use: images are encoded one after another, and the texts of
-// several readings are written side by side.
+// several readings are written side by side. With returns the same model, graphs and weights, with another adapter.
 type Model struct {
+	*opened
+	worn int // of opened.loras
+}
+
+// opened is a bundle's graphs and what readings and conversations share, whatever their adapter.
+type opened struct {
 	bundle *Bundle
+	loras  []*lora // the first is used where none is asked for
 	form   *Form
 	label  func([]string) []pipeline.Finding
 	now    func() time.Time
@@ -119,7 +130,14 @@ func loadModel(ctx context.Context, r *Runtime, b *Bundle, base BaseModel, o Opt
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{bundle: b, form: form, label: o.Label, knows: o.Knows, now: o.Now, eyes: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
+	m := &Model{opened: &opened{bundle: b, form: form, label: o.Label, knows: o.Knows, now: o.Now, eyes: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}}
+	loras, faults := b.loras(o.Adapters)
+	if faults = append(faults, b.unfit(loras, form)...); len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	if m.loras = loras; form.Kind != KindFlat {
+		m.loras = loras[:1]
+	}
 	if err := m.load(ctx, r, prepared, o); err != nil {
 		m.free()
 		return nil, err
@@ -139,9 +157,41 @@ func (m *Model) Form() string { return m.form.Name }
 // Bundle is what the model was opened from.
 func (m *Model) Bundle() *Bundle { return m.bundle }
 
-// Ref names the model in readings and documents.
+// Ref names the model in readings and documents. With another adapter than the bundle's own it is another model: it has the adapter in its name,
+// and a digest of both.
 func (m *Model) Ref() pipeline.ModelRef {
-	return pipeline.ModelRef{Name: m.bundle.Manifest.Name, Version: m.bundle.Manifest.Revision, Digest: m.bundle.Digest}
+	r := pipeline.ModelRef{Name: m.bundle.Manifest.Name, Version: m.bundle.Manifest.Revision, Digest: m.bundle.Digest}
+	if m.worn != 0 {
+		l := m.loras[m.worn]
+		r.Name += refSeparator + l.name
+		r.Digest = sha256.Sum256(slices.Concat(r.Digest[:], l.digest[:]))
+	}
+	return r
+}
+
+// Adapters names the adapters that With takes, the one that is used where none is asked for first; it may have no name.
+func (m *Model) Adapters() (names []string) {
+	for _, l := range m.loras {
+		names = append(names, l.name)
+	}
+	return names
+}
+
+// With returns the model with an adapter, by its name; "" is the bundle's own. It shares everything with m and needs no Close. The error wraps
+// ErrNotFound.
+func (m *Model) With(adapter string) (*Model, error) {
+	if adapter == "" {
+		return &Model{m.opened, 0}, nil
+	}
+	names := m.Adapters()
+	if i := slices.Index(names, adapter); i >= 0 {
+		return &Model{m.opened, i}, nil
+	}
+	why := ""
+	if m.form.Kind != KindFlat {
+		why = fmt.Sprintf("; the form %s has its adapter in its weights, choose one of the kind %s for others", m.form.Name, KindFlat)
+	}
+	return nil, fmt.Errorf("%w: bundle %s has no adapter %.100q; it has %q%s", pipeline.ErrNotFound, m.bundle.Manifest.Name, adapter, slices.DeleteFunc(names, func(n string) bool { return n == "" }), why)
 }
 
 // Close waits for the readings that run and frees the graphs. Later calls of Read fail; Close may be called twice.
@@ -204,7 +254,7 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 		texts = defaultTexts
 	}
 	for _, n := range devices {
-		d, err := r.on(n, o.Memory).newDecoder(prepared, m.bundle, m.form, texts+held, f.Decoder.MaxLength, threads, o.Spin)
+		d, err := r.on(n, o.Memory).newDecoder(prepared, m.bundle, m.form, m.loras, texts+held*len(m.loras), f.Decoder.MaxLength, threads, o.Spin)
 		if err != nil {
 			return err
 		}
@@ -266,19 +316,20 @@ func (m *Model) allocate() error {
 	return t.err
 }
 
-// warm fills the held slots, behind texts, with the prompts of the decoys and of the blank image; where the model takes no images, the
+// warm fills the held slots of each adapter, behind texts, with the prompts of the decoys and of the blank image; where the model takes no images, the
 // first slot with the template. On the last it proves that the cache works in place: a place that is fed again must give the same logits.
 func (m *Model) warm(c *call, d decoder, texts int, decoys [][]float32) error {
 	hidden, template := m.bundle.Manifest.Decoder.Hidden, m.bundle.Manifest.Prompt.Template
 	var b batch
 	var last []float32
-	hold := func(slot int, seen ...*sight) error {
+	hold := func(slot, worn int, seen ...*sight) error {
 		said, err := m.compose(c, template, seen)
 		if err != nil {
 			return err
 		}
 		n := len(said.places.ids)
 		last = said.embeds[(n-1)*hidden:]
+		m.decoder.wear(slot, worn)
 		b.clear()
 		b.add(slot, 0, said.embeds, n, said.places)
 		b.want()
@@ -286,24 +337,28 @@ func (m *Model) warm(c *call, d decoder, texts int, decoys [][]float32) error {
 	}
 	slot := 0
 	if m.bundle.Manifest.sighted() {
-		for i, features := range decoys {
+		var images [][]float32
+		for _, features := range decoys {
 			image, err := m.adaptFeatures(c, features)
 			if err != nil {
 				return err
 			}
-			if err := hold(texts+i, m.usualSight(image)); err != nil {
-				return err
-			}
+			images = append(images, image)
 		}
 		image, err := m.blank(c)
 		if err != nil {
 			return err
 		}
-		slot = texts + len(decoys)
-		if err := hold(slot, m.usualSight(image)); err != nil {
-			return err
+		slot = texts - 1
+		for worn := range m.loras {
+			for _, image := range append(images, image) {
+				slot++
+				if err := hold(slot, worn, m.usualSight(image)); err != nil {
+					return err
+				}
+			}
 		}
-	} else if err := hold(slot); err != nil {
+	} else if err := hold(slot, 0); err != nil {
 		return err
 	}
 	want := slices.Clone(b.logits)

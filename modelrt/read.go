@@ -113,7 +113,7 @@ func (m *Model) write(ctx context.Context, s *sight) (*answer, error) {
 		return nil, err
 	}
 	limit := min(m.limit, p.longest-len(said.keys))
-	t := &text{ctx: ctx, class: classRoutine, prompt: said.embeds, keys: said.keys, places: said.places, choose: greedyWithin(m.guard), take: func(id int32, logprob float64) bool {
+	t := &text{ctx: ctx, class: classRoutine, adapter: m.worn, prompt: said.embeds, keys: said.keys, places: said.places, choose: greedyWithin(m.guard), take: func(id int32, logprob float64) bool {
 		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
 			return false
 		}
@@ -181,7 +181,7 @@ func (m *Model) scoreOthers(ctx context.Context, ids []int32) ([][]float64, time
 		return nil, 0, fmt.Errorf("%w: it wrote nothing", pipeline.ErrModel)
 	}
 	p := m.prompt
-	return m.engine.score(ctx, p.template, p.length(), p.template.ids[p.length()-1], ids)
+	return m.engine.score(ctx, m.worn, p.template, p.length(), p.template.ids[p.length()-1], ids)
 }
 
 // findings labels the sentences and sets beside each label what the head says. A label that the bundle was not taught is not said.

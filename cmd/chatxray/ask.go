@@ -198,7 +198,7 @@ func (a *asking) ask(ctx context.Context, question string) error {
 	if a.JSON {
 		emit = nil
 	}
-	answer, err := a.eng.model.Chat(ctx, r, emit)
+	answer, err := a.eng.asked.Chat(ctx, r, emit)
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,15 @@ import (
 
 // talking hands model and archive to the server's conversations.
 func talking(eng *engine, arch *archive.Archive) dicomweb.Talking {
+	var others []dicomweb.Chat
+	for _, name := range eng.model.Adapters()[1:] {
+		if m, err := eng.model.With(name); err == nil { // it has all that it names
+			others = append(others, m)
+		}
+	}
 	return dicomweb.Talking{
 		Chat:          eng.model,
+		Adapters:      others,
 		Conversations: arch,
 		Reference: func(ctx context.Context, study, series, sop string) (*pipeline.ChatImage, error) {
 			return reference(ctx, eng.steps, arch, study, series, sop)

@@ -23,6 +23,7 @@ import (
 // modelFlags choose the model and where it runs; they win over the configuration file.
 type modelFlags struct {
 	Bundle  string `env:"CHATXRAY_BUNDLE" help:"Folder of the model bundle; default: chatxray-base." placeholder:"DIR"`
+	Adapter string `env:"CHATXRAY_ADAPTER" help:"LoRA adapter of the bundle, by its name, that reports and answers are written with; default: the bundle's own." placeholder:"NAME"`
 	Threads int    `env:"CHATXRAY_THREADS" help:"Threads of ONNX Runtime; 0: one a core."`
 	Device  string `env:"CHATXRAY_DEVICE" enum:"auto,cpu,cuda," default:"" help:"auto (CUDA where its libraries load), cpu, cuda."`
 }
@@ -30,6 +31,9 @@ type modelFlags struct {
 func (f modelFlags) over(c modelrt.Config) modelrt.Config {
 	if f.Bundle != "" {
 		c.Bundle = f.Bundle
+	}
+	if f.Adapter != "" {
+		c.Adapter = f.Adapter
 	}
 	if f.Threads != 0 {
 		c.Threads = f.Threads
@@ -42,7 +46,8 @@ func (f modelFlags) over(c modelrt.Config) modelrt.Config {
 
 // engine is the model with the steps around it: what reading a study needs, with a server or without.
 type engine struct {
-	model *modelrt.Model
+	model *modelrt.Model // with the bundle's own adapter
+	asked *modelrt.Model // with the configured one
 	steps pipeline.Steps
 }
 
@@ -80,6 +85,7 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 		Form:     cfg.Model.Form,
 		Devices:  devices,
 		Memory:   int64(cfg.Model.MemoryMB) << 20,
+		Adapters: cfg.Model.Adapters,
 		Spin:     cfg.Model.Spin,
 		Label:    label.Report,
 		Knows:    label.Knows,
@@ -91,10 +97,15 @@ func startEngine(ctx context.Context, s streams, cfg config.Config) (*engine, er
 	if why := model.Fallback(); why != "" && cfg.Model.Wanted() == modelrt.Auto && runtime.Device() == modelrt.CUDA {
 		s.log.Warn().Str("reason", why).Msg("the bundle does not run on CUDA; the CPU is used")
 	}
-	ref := model.Ref()
+	asked, err := model.With(cfg.Model.Adapter)
+	if err != nil {
+		model.Close()
+		return nil, fmt.Errorf("%w: model.adapter: %w", errBundle, err)
+	}
+	ref := asked.Ref()
 	s.log.Info().Str("model", ref.Name).Str("version", ref.Version).Str("onnxruntime", runtime.Version()).Str("device", string(model.Device())).Str("form", model.Form()).
 		Dur("took", time.Since(began)).Msg("model loaded")
-	return &engine{model: model, steps: steps(model, cfg)}, nil
+	return &engine{model: model, asked: asked, steps: steps(asked, cfg)}, nil
 }
 
 // Close frees the model.
@@ -102,29 +113,33 @@ func (e *engine) Close() { e.model.Close() }
 
 // steps wires the rooms into the verbs of the line.
 func steps(model *modelrt.Model, cfg config.Config) pipeline.Steps {
+	s := looking(model.Bundle().Manifest.Patients.MinAgeYears)
+	s.Model = model
+	s.Write = func(st *pipeline.Study, r *pipeline.Reading, earlier []pipeline.Record) ([]pipeline.Document, error) {
+		in := sr.Input{Reading: r, Software: softwareVersion(), Station: cfg.Station, Zone: cfg.Zone()}
+		for _, i := range st.Instances {
+			if i.SOPInstanceUID == r.Inputs[0].SOPInstanceUID {
+				in.Header = i.Header
+			}
+		}
+		if len(earlier) > 0 {
+			in.Predecessors = earlier[len(earlier)-1].Documents
+		}
+		return sr.Documents(in, dicom.Encode)
+	}
+	return s
+}
+
+// looking are the steps up to the image that is read.
+func looking(minAge int) pipeline.Steps {
 	return pipeline.Steps{
-		Select: func(st *pipeline.Study) ([]pipeline.Chosen, []pipeline.Refusal) {
-			return dicom.Select(st, model.Bundle().Manifest.Patients.MinAgeYears)
-		},
+		Select: func(st *pipeline.Study) ([]pipeline.Chosen, []pipeline.Refusal) { return dicom.Select(st, minAge) },
 		Decode: func(ctx context.Context, c pipeline.Chosen) (*pipeline.Image, error) {
 			img, err := dicom.Decode(ctx, c.Instance, c.Frame)
 			if err != nil {
 				return nil, err
 			}
 			return img, dicom.CheckExposure(img)
-		},
-		Model: model,
-		Write: func(st *pipeline.Study, r *pipeline.Reading, earlier []pipeline.Record) ([]pipeline.Document, error) {
-			in := sr.Input{Reading: r, Software: softwareVersion(), Station: cfg.Station, Zone: cfg.Zone()}
-			for _, i := range st.Instances {
-				if i.SOPInstanceUID == r.Inputs[0].SOPInstanceUID {
-					in.Header = i.Header
-				}
-			}
-			if len(earlier) > 0 {
-				in.Predecessors = earlier[len(earlier)-1].Documents
-			}
-			return sr.Documents(in, dicom.Encode)
 		},
 	}
 }

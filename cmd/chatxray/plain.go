@@ -27,7 +27,7 @@ type plainReport struct {
 
 // plain asks the model to explain the image that was read.
 func (e *engine) plain(ctx context.Context, img *pipeline.Image) (*plainReport, error) {
-	a, err := e.model.Chat(ctx, pipeline.ChatRequest{Sampling: pipeline.DefaultSampling(), Messages: []pipeline.ChatMessage{
+	a, err := e.asked.Chat(ctx, pipeline.ChatRequest{Sampling: pipeline.DefaultSampling(), Messages: []pipeline.ChatMessage{
 		{Role: pipeline.RoleUser, Parts: []pipeline.ChatPart{{Image: askedImage(img)}, {Text: plainPrompt}}}}}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("the words for the patient: %w", err)
