@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"chatxray/pipeline"
 )
@@ -26,6 +27,9 @@ type Bundle struct {
 // Errors: ErrNotFound where there is no manifest, else those of ParseManifest.
 func OpenBundle(dir string) (*Bundle, error) {
 	b, err := readBounded(filepath.Join(dir, manifestName), maxManifest)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil, fmt.Errorf("%w: %s is a file; a bundle is a folder, unpack archives yourself", pipeline.ErrInvalid, dir)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: no model bundle in %s: it has no %s", pipeline.ErrNotFound, dir, manifestName)
 	}

@@ -2,6 +2,7 @@ package modelrt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,7 +30,7 @@ func (m *Model) Try(ctx context.Context, t Trial) (*Tried, error) {
 			return nil, err
 		}
 		a, err := m.write(ctx, seen)
-		if err != nil {
+		if err != nil && !(errors.Is(err, pipeline.ErrModel) && a != nil && len(a.tokens) > 0) { // what may not leave can still be compared
 			return nil, err
 		}
 		tried := &Tried{Tokens: a.tokens}
@@ -55,7 +56,7 @@ func (m *Model) Try(ctx context.Context, t Trial) (*Tried, error) {
 
 // Followed is how a model takes a text that another one wrote.
 type Followed struct {
-	Agreed  int           // tokens of the text that are the model's likeliest in their place, after the same tokens
+	Agreed  int           // tokens of the text that the model would have chosen in their place, after the same tokens
 	Each    time.Duration // of decoding a token, the prompt left out
 	Decoded int           // tokens that Each is the mean of
 }
@@ -78,7 +79,7 @@ func (m *Model) Follow(ctx context.Context, t Trial, tokens []int32) (*Followed,
 	if err != nil {
 		return nil, err
 	}
-	f, next := &Followed{}, 0
+	f, next, state := &Followed{}, 0, m.guard.Start()
 	var first, last time.Time
 	err = m.engine.write(&text{ctx: ctx, class: classRoutine, adapter: m.worn, prompt: said.embeds, keys: said.keys, places: said.places,
 		choose: func(logits []float32) (int32, float64, error) {
@@ -86,8 +87,16 @@ func (m *Model) Follow(ctx context.Context, t Trial, tokens []int32) (*Followed,
 				first = last
 			}
 			best, p := kernel.Best(logits)
+			if !m.guard.Allows(state, best) {
+				m.guard.Mask(state, logits)
+				best, _ = kernel.Best(logits)
+			}
 			if best == tokens[next] {
 				f.Agreed++
+			}
+			var ok bool
+			if state, ok = m.guard.Next(state, tokens[next]); !ok {
+				return 0, 0, fmt.Errorf("%w: token %d of the text is none that the language allows", pipeline.ErrInvalid, next)
 			}
 			next++
 			return tokens[next-1], p, nil
