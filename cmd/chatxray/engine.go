@@ -22,15 +22,19 @@ import (
 
 // modelFlags choose the model and where it runs; they win over the configuration file.
 type modelFlags struct {
-	Bundle  string `env:"CHATXRAY_BUNDLE" help:"Folder of the model bundle; default: chatxray-base." placeholder:"DIR"`
-	Adapter string `env:"CHATXRAY_ADAPTER" help:"LoRA adapter of the bundle, by its name, that reports and answers are written with; default: the bundle's own." placeholder:"NAME"`
-	Threads int    `env:"CHATXRAY_THREADS" help:"Threads of ONNX Runtime; 0: one a core."`
-	Device  string `env:"CHATXRAY_DEVICE" enum:"auto,cpu,cuda," default:"" help:"auto (CUDA where its libraries load), cpu, cuda."`
+	Bundle   string `env:"CHATXRAY_BUNDLE" help:"Folder of the model bundle; default: chatxray-base." placeholder:"DIR"`
+	Adapters string `env:"CHATXRAY_ADAPTERS" help:"Folder with more LoRA adapters than the bundle has." placeholder:"DIR"`
+	Adapter  string `env:"CHATXRAY_ADAPTER" help:"LoRA adapter of the bundle, by its name, that reports and answers are written with; default: the bundle's own." placeholder:"NAME"`
+	Threads  int    `env:"CHATXRAY_THREADS" help:"Threads of ONNX Runtime; 0: one a core."`
+	Device   string `env:"CHATXRAY_DEVICE" enum:"auto,cpu,cuda," default:"" help:"auto (CUDA where its libraries load), cpu, cuda."`
 }
 
 func (f modelFlags) over(c modelrt.Config) modelrt.Config {
 	if f.Bundle != "" {
 		c.Bundle = f.Bundle
+	}
+	if f.Adapters != "" {
+		c.Adapters = f.Adapters
 	}
 	if f.Adapter != "" {
 		c.Adapter = f.Adapter
