@@ -2,7 +2,6 @@ package modelrt
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
@@ -156,43 +155,6 @@ func (m *Model) Form() string { return m.form.Name }
 
 // Bundle is what the model was opened from.
 func (m *Model) Bundle() *Bundle { return m.bundle }
-
-// Ref names the model in readings and documents. With another adapter than the bundle's own it is another model: it has the adapter in its name,
-// and a digest of both.
-func (m *Model) Ref() pipeline.ModelRef {
-	r := pipeline.ModelRef{Name: m.bundle.Manifest.Name, Version: m.bundle.Manifest.Revision, Digest: m.bundle.Digest}
-	if m.worn != 0 {
-		l := m.loras[m.worn]
-		r.Name += refSeparator + l.name
-		r.Digest = sha256.Sum256(slices.Concat(r.Digest[:], l.digest[:]))
-	}
-	return r
-}
-
-// Adapters names the adapters that With takes, the one that is used where none is asked for first; it may have no name.
-func (m *Model) Adapters() (names []string) {
-	for _, l := range m.loras {
-		names = append(names, l.name)
-	}
-	return names
-}
-
-// With returns the model with an adapter, by its name; "" is the bundle's own. It shares everything with m and needs no Close. The error wraps
-// ErrNotFound.
-func (m *Model) With(adapter string) (*Model, error) {
-	if adapter == "" {
-		return &Model{m.opened, 0}, nil
-	}
-	names := m.Adapters()
-	if i := slices.Index(names, adapter); i >= 0 {
-		return &Model{m.opened, i}, nil
-	}
-	why := ""
-	if m.form.Kind != KindFlat {
-		why = fmt.Sprintf("; the form %s has its adapter in its weights, choose one of the kind %s for others", m.form.Name, KindFlat)
-	}
-	return nil, fmt.Errorf("%w: bundle %s has no adapter %.100q; it has %q%s", pipeline.ErrNotFound, m.bundle.Manifest.Name, adapter, slices.DeleteFunc(names, func(n string) bool { return n == "" }), why)
-}
 
 // Close waits for the readings that run and frees the graphs. Later calls of Read fail; Close may be called twice.
 func (m *Model) Close() error {
