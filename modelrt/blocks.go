@@ -41,26 +41,3 @@ func quantizeQ80(block []byte, x []float32) {
 		block[2+i] = byte(int8(math.Round(float64(float32(v * inverse)))))
 	}
 }
-
-// toHalf rounds to an IEEE 754 binary16 number, to even where two are as near.
-func toHalf(f float32) uint16 {
-	bits := math.Float32bits(f)
-	sign, exponent, fraction := uint16(bits>>16&0x8000), int(bits>>23&255)-127, bits&(1<<23-1)
-	switch {
-	case exponent == 128 && fraction != 0:
-		return sign | 0x7e00
-	case exponent > 15:
-		return sign | 0x7c00
-	case exponent < -25:
-		return sign
-	}
-	whole, drop := uint32(exponent+15)<<23|fraction, 13
-	if exponent < -14 { // subnormal
-		whole, drop = fraction|1<<23, 13+(-14-exponent)
-	}
-	h := whole >> drop
-	if rest, half := whole&(1<<drop-1), uint32(1)<<(drop-1); rest > half || rest == half && h&1 == 1 {
-		h++ // into the exponent where the fraction overflows
-	}
-	return sign | uint16(h)
-}

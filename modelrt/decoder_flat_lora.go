@@ -23,7 +23,7 @@ func (f *flat) dress(b *Bundle, form *Form, loras []*lora) (names []string, err 
 			x, y := l.sideBySide(products[name], f.shape)
 			all = append(all, newTensor(&f.tensors, x, int64(len(x))), newTensor(&f.tensors, y, int64(len(y))))
 		}
-		f.loras, l.matrices = append(f.loras, all), nil // they are in memory once
+		f.loras = append(f.loras, all)
 	}
 	return names, f.tensors.err
 }

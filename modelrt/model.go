@@ -223,6 +223,9 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 		m.decoders = append(m.decoders, d)
 	}
 	m.decoder = m.decoders[0]
+	for _, l := range m.loras {
+		l.matrices = nil // the decoders have them
+	}
 	if err := m.allocate(); err != nil {
 		return err
 	}
@@ -291,7 +294,7 @@ func (m *Model) warm(c *call, d decoder, texts int, decoys [][]float32) error {
 		}
 		n := len(said.places.ids)
 		last = said.embeds[(n-1)*hidden:]
-		m.decoder.wear(slot, worn)
+		d.wear(slot, worn)
 		b.clear()
 		b.add(slot, 0, said.embeds, n, said.places)
 		b.want()

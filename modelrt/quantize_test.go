@@ -42,24 +42,6 @@ func TestQuantizeBlocks(t *testing.T) {
 	}
 }
 
-// Every half comes back from the number that it is, and numbers between two go to the nearer.
-func TestToHalf(t *testing.T) {
-	for h := range 1 << 16 {
-		f := half(uint16(h))
-		if f != f {
-			continue
-		}
-		if got := toHalf(f); got != uint16(h) {
-			t.Fatalf("%04x is %g, which becomes %04x", h, f, got)
-		}
-	}
-	for f, want := range map[float32]uint16{65519.99: 0x7bff, 65520: 0x7c00, 1 + 1.0/2048: 0x3c00, 1 + 3.0/2048: 0x3c02, 1e-10: 0, -1e-10: 0x8000, 2.9802322e-08: 0, 2.9802326e-08: 1, 8.940697e-08: 2} {
-		if got := toHalf(f); got != want {
-			t.Errorf("%g becomes %04x, want %04x", f, got, want)
-		}
-	}
-}
-
 func quantized(t *testing.T, source, form, to string) (string, *Quantization) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out")
