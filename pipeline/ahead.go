@@ -11,6 +11,9 @@ import (
 // than needed, because the image is in memory from then on.
 const maxLead = 5 * time.Second
 
+// maxAhead is how long what was done ahead is kept for a reader of this process.
+const maxAhead = 2 * time.Minute
+
 // look finds the image of a study that is to be read.
 type look func(context.Context) (*Sight, error)
 
@@ -25,6 +28,7 @@ type ahead struct {
 // early is what was done for a study ahead of its time.
 type early struct {
 	begin time.Time
+	due   time.Time     // when its quiet time ends
 	done  chan struct{} // nil until the work begins, closed at its end
 	study *Study        // nil where nothing came of it
 	seen  *Sight
@@ -37,7 +41,7 @@ func (a *ahead) note(studyUID string, now time.Time, quiet time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if lead := min(quiet/2, maxLead); a.early != nil && lead > 0 {
-		a.early[studyUID] = &early{begin: now.Add(quiet - lead)}
+		a.early[studyUID] = &early{begin: now.Add(quiet - lead), due: now.Add(quiet)}
 		a.poke()
 	}
 }
@@ -83,14 +87,16 @@ func (a *ahead) next(now time.Time, room int) (studyUID string, e *early, pause 
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for uid, x := range a.early {
-		if x.done != nil {
+		if now.Sub(x.due) > maxAhead { // another process has it
+			delete(a.early, uid)
+		} else if x.done != nil {
 			room--
 		} else if e == nil || x.begin.Before(e.begin) {
 			studyUID, e = uid, x
 		}
 	}
 	if e == nil || room <= 0 {
-		return "", nil, time.Hour
+		return "", nil, maxAhead
 	}
 	if pause = e.begin.Sub(now); pause > 0 {
 		return "", nil, pause
