@@ -117,6 +117,13 @@ var uriQuery = []parameter{
 	{name: "frameNumber", in: "query", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt32}},
 }
 
+// livesQuery are the parameters of the list of readings.
+var livesQuery = []parameter{
+	{name: "state", in: "query", about: "Only studies in this state.", schema: map[string]any{"type": "string", "enum": append([]pipeline.State{""}, pipeline.States...)}},
+	{name: "after", in: "query", about: "Behind this Study Instance UID: the answer's next.", schema: uidSchema("Study Instance UID")},
+	{name: "limit", in: "query", about: "At most so many.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": maxLives}},
+}
+
 // acceptQuery is the parameter that a link has in place of the header Accept.
 func acceptQuery(media []string) []parameter {
 	return []parameter{{name: "accept", in: "query", about: "Counts before the header Accept.", schema: map[string]any{"type": "string", "enum": slices.Concat([]string{""}, media)}}}
@@ -176,6 +183,9 @@ func (s *server) table() []route {
 	if s.Readings != nil {
 		t = append(t,
 			route{"GET", studyPath + "/reading", RoleRead, "How far a study has come, and its latest record", nil, nil, asJSON, nil, s.reading},
+			route{"GET", Root + "/readings", RoleRead, "Where studies stand, in the order of their UIDs", livesQuery, nil, asJSON, nil, s.readings},
+			route{"GET", studyPath + "/reading/timeline", RoleRead, "The steps of a study's life", nil, nil, asJSON, nil, s.timeline},
+			route{"POST", studyPath + "/reading/retry", RoleAdmin, "Read a study again that has failed or was refused", nil, nil, asJSON, []int{http.StatusAccepted}, s.retry},
 			route{"GET", studyPath + "/reading/image", RoleRead, "The picture that the model saw", nil, nil, []string{"image/png"}, nil, s.readingImage})
 	}
 	return append(t, s.chatRoutes()...)

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -55,7 +56,14 @@ func (l *Line) Again(studyUID string) {
 
 // Retry takes a study up again that has failed, was refused or is held, and says why.
 func (l *Line) Retry(ctx context.Context, studyUID, reason string) error {
-	if err := l.Archive.Move(ctx, Life{StudyInstanceUID: studyUID}, Change{At: l.Now(), State: StateReceiving, Reason: reason, Worker: l.Worker}); err != nil {
+	life, err := l.Archive.Life(ctx, studyUID)
+	if err != nil {
+		return err
+	}
+	if life.State != StateFailed && life.State != StateRefused && life.State != StateHeld {
+		return fmt.Errorf("%w: study %s is %s; only one that has failed, was refused or is held is taken up again", ErrConflict, studyUID, life.State)
+	}
+	if err := l.Archive.Move(ctx, life, Change{At: l.Now(), State: StateReceiving, Reason: reason, Worker: l.Worker}); err != nil {
 		return err
 	}
 	l.Stored(studyUID)

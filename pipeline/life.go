@@ -14,6 +14,9 @@ const (
 	StateHeld      State = "held"      // waits for a person; Reason says for what
 )
 
+// States lists every state of a study's life.
+var States = []State{StateReceiving, StateQueued, StateReading, StateReported, StateDelivered, StateRefused, StateWithdrawn, StateHeld, StateFailed}
+
 // ErrLost says that the work on a study has been given to another worker meanwhile: nothing was written.
 var ErrLost = errors.New("the work was taken over by another worker")
 

@@ -75,13 +75,14 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	defer claims.Close()
 
-	line := &pipeline.Line{Config: cfg.Line, Steps: eng.steps, Archive: arch, Claims: claims, Log: s.log, Now: time.Now}
+	line := &pipeline.Line{Config: cfg.Line, Steps: eng.steps, Archive: arch, Studies: claims.Queue("studies", nil), Claims: claims, Worker: claims.Worker(),
+		Log: s.log, Now: time.Now}
 	for _, d := range cfg.Destinations {
 		to, err := deliver.Open(d)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errConfig, err)
 		}
-		line.Destinations = append(line.Destinations, pipeline.Destination{Name: d.Name, Parallel: d.Parallel, Wanted: d.Wanted, Deliver: to.Deliver,
+		line.Destinations = append(line.Destinations, pipeline.Destination{Name: d.Name, Queue: claims.Queue("to:"+d.Name, nil), Parallel: d.Parallel, Wanted: d.Wanted, Deliver: to.Deliver,
 			Permanent: func(err error) bool { return errors.Is(err, deliver.Permanent) }})
 	}
 	arch.OnStored(func(study string, news bool) {
@@ -219,6 +220,21 @@ func (r readings) Status(ctx context.Context, studyUID string) (pipeline.Status,
 	return r.line.Status(ctx, studyUID)
 }
 
+// Lives implements dicomweb.Readings.
+func (r readings) Lives(ctx context.Context, state pipeline.State, after string, most int) ([]pipeline.Life, error) {
+	return r.arch.Lives(ctx, state, after, most)
+}
+
+// Changes implements dicomweb.Readings.
+func (r readings) Changes(ctx context.Context, studyUID string) ([]pipeline.Change, error) {
+	return r.arch.Changes(ctx, studyUID)
+}
+
+// Retry implements dicomweb.Readings.
+func (r readings) Retry(ctx context.Context, studyUID string) error {
+	return r.line.Retry(ctx, studyUID, "asked for by a person")
+}
+
 // Preview implements dicomweb.Readings.
 func (r readings) Preview(ctx context.Context, studyUID string) ([]byte, error) {
 	st, err := r.line.Status(ctx, studyUID)
@@ -266,11 +282,28 @@ func countLine(r *prometheus.Registry, line *pipeline.Line) {
 		name, help string
 		value      func() float64
 	}{
-		{"studies_waiting", "Studies whose quiet time has not ended, or that wait for a reader or another attempt.", func() float64 { return float64(line.Waiting()) }},
+		{"studies_waiting", "Studies whose quiet time has not ended, or that wait for a reader or another attempt.", waiting(line.Studies)},
 		{"studies_reading", "Studies that are being read.", func() float64 { return float64(st.Reading.Load()) }},
 		{"last_study_seconds", "From complete to documents stored, of the last study.", st.LastSeconds.Load},
 		{"last_study_onnxruntime_seconds", "Inside ONNX Runtime, of the last study.", st.LastRunSeconds.Load},
 	} {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "chatxray", Name: g.name, Help: g.help}, g.value))
+	}
+}
+
+// waiting asks a queue how much waits in it; -1 where it does not answer.
+func waiting(q pipeline.Queue) func() float64 {
+	return func() float64 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		lanes, _, err := q.Size(ctx)
+		if err != nil {
+			return -1
+		}
+		n := 0
+		for _, k := range lanes {
+			n += k
+		}
+		return float64(n)
 	}
 }
