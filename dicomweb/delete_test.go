@@ -21,6 +21,13 @@ func (nobody) Status(context.Context, string) (pipeline.Status, error) {
 	return pipeline.Status{}, pipeline.ErrNotFound
 }
 func (nobody) Preview(context.Context, string) ([]byte, error) { return nil, pipeline.ErrNotFound }
+func (nobody) Lives(context.Context, pipeline.State, string, int) ([]pipeline.Life, error) {
+	return nil, nil
+}
+func (nobody) Changes(context.Context, string) ([]pipeline.Change, error) {
+	return nil, pipeline.ErrNotFound
+}
+func (nobody) Retry(context.Context, string) error { return pipeline.ErrNotFound }
 
 // late deletes from the archive that the service will have.
 type late struct{ s **service }
