@@ -76,8 +76,12 @@ func (m *Model) Opinion(ctx context.Context, draft, language string) (*pipeline.
 // CanOpine says why Opinion would be refused in a language, whatever the draft.
 func (m *Manifest) CanOpine(language string) error {
 	language, err := m.Language(language)
-	if err == nil && m.Kind != KindRemote { // an endpoint is asked in words
+	switch {
+	case err != nil:
+	case m.Kind != KindRemote:
 		_, _, err = m.opinionTemplate(language)
+	case m.Remote.Prompt == "": // an endpoint is asked in words
+		err = fmt.Errorf("%w: bundle %s has no words to ask for an opinion (remote.prompt)", pipeline.ErrUnsupported, m.Name)
 	}
 	return err
 }

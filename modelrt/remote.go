@@ -37,7 +37,8 @@ type Remote struct {
 // maxDecoyFile bounds the bytes of one decoy of a remote bundle.
 const maxDecoyFile = 16 << 20
 
-// OpenRemote verifies the bundle in dir and opens it. It asks nothing of the endpoint; Identify does. Of the options Language, Label, Knows and Now are used.
+// OpenRemote verifies the bundle in dir and opens it. It asks nothing of the endpoint; Identify does. Of the options Language, Label, Knows and Now are used;
+// Structured is refused.
 func OpenRemote(dir string, o Options) (*Remote, error) {
 	if o.Label == nil || o.Now == nil {
 		return nil, fmt.Errorf("%w options: Label and Now must be set", pipeline.ErrInvalid)
@@ -48,6 +49,9 @@ func OpenRemote(dir string, o Options) (*Remote, error) {
 	}
 	if b.Manifest.Kind != KindRemote {
 		return nil, fmt.Errorf("bundle %s: %w: it is not of the kind %s", b.Manifest.Name, pipeline.ErrUnsupported, KindRemote)
+	}
+	if o.Structured {
+		return nil, fmt.Errorf("bundle %s: %w: forms; what a model elsewhere writes is not held to one", b.Manifest.Name, pipeline.ErrUnsupported)
 	}
 	r := &Remote{bundle: b, client: remote.New(*b.Manifest.Remote), scripts: map[string]guard.Scripts{}, label: o.Label, knows: o.Knows, now: o.Now}
 	if r.language, err = b.Manifest.Language(o.Language); err != nil {

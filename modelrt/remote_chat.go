@@ -32,9 +32,9 @@ func (r *Remote) Chat(ctx context.Context, q pipeline.ChatRequest, emit func(pip
 	if err := checkMessages(q.Messages, 0, f.Remote.Images); err != nil {
 		return nil, &pipeline.ChatError{Param: "messages", Err: err}
 	}
-	language := cmp.Or(q.Language, f.Languages[0])
-	if _, ok := r.scripts[language]; !ok {
-		return nil, &pipeline.ChatError{Param: "language", Err: fmt.Errorf("%w: this model does not write %.40q; it writes %v", pipeline.ErrUnsupported, language, f.Languages)}
+	language, err := f.Language(cmp.Or(q.Language, r.language))
+	if err != nil {
+		return nil, &pipeline.ChatError{Param: "language", Err: err}
 	}
 	if q.Evidence {
 		return nil, &pipeline.ChatError{Param: "evidence", Err: fmt.Errorf("%w: evidence of answers; the model is at another endpoint", pipeline.ErrUnsupported)}
@@ -77,15 +77,15 @@ func (r *Remote) Chat(ctx context.Context, q pipeline.ChatRequest, emit func(pip
 	return a, nil
 }
 
-// Opinion writes what the model thinks of the wording of a draft, in one of its languages (empty is its first): it is asked what remote.prompt says, and the
+// Opinion writes what the model thinks of the wording of a draft, in one of its languages (empty is that of the reports): it is asked what remote.prompt says, and the
 // draft. It sees no image. Errors are those of Chat.
 func (r *Remote) Opinion(ctx context.Context, draft, language string) (*pipeline.ChatAnswer, error) {
-	asked := r.bundle.Manifest.Remote.Prompt
-	if asked == "" {
-		return nil, fmt.Errorf("%w: bundle %s has no words to ask for an opinion (remote.prompt)", pipeline.ErrUnsupported, r.bundle.Manifest.Name)
+	f := r.bundle.Manifest
+	if err := f.CanOpine(cmp.Or(language, r.language)); err != nil {
+		return nil, err
 	}
-	return r.Chat(ctx, pipeline.ChatRequest{Language: language, Sampling: pipeline.DefaultSampling(), Stop: r.bundle.Manifest.Generation.StopStrings,
-		Messages: []pipeline.ChatMessage{{Role: pipeline.RoleUser, Parts: []pipeline.ChatPart{{Text: asked}, {Text: draft}}}}}, nil)
+	return r.Chat(ctx, pipeline.ChatRequest{Language: language, Sampling: pipeline.DefaultSampling(), Stop: f.Generation.StopStrings,
+		Messages: []pipeline.ChatMessage{{Role: pipeline.RoleUser, Parts: []pipeline.ChatPart{{Text: f.Remote.Prompt}, {Text: draft}}}}}, nil)
 }
 
 // pictureOf returns what is sent of an image, or what is remembered of one with the same content.

@@ -150,6 +150,9 @@ func TestRemoteRefuses(t *testing.T) {
 	if _, err := r.Read(t.Context(), img); !errors.As(err, &pipeline.Refusal{}) || asked != 0 {
 		t.Errorf("%v, asked %d times", err, asked)
 	}
+	if _, err := OpenRemote(r.bundle.Dir, Options{Structured: true, Label: r.label, Now: r.now}); !errors.Is(err, pipeline.ErrUnsupported) {
+		t.Errorf("a form: %v", err)
+	}
 	empty := elsewhere(t, func(w http.ResponseWriter, _ map[string]any) { says(w, " \n") }, nil, nil)
 	if _, err := empty.Read(t.Context(), film()); !errors.Is(err, pipeline.ErrModel) {
 		t.Error(err)
@@ -208,6 +211,13 @@ func TestRemoteChat(t *testing.T) {
 		}
 	}
 	answer = []string{"Unclear."}
+	for language, want := range map[string]string{"": "de", "DE": "de", "EN": "en"} { // that of the reports, unless another is asked for
+		q := ask
+		q.Language, r.language = language, "de"
+		if a, err := r.Chat(t.Context(), q, nil); err != nil || a.Language != want {
+			t.Errorf("%q: %+v %v", language, a, err)
+		}
+	}
 	if a, err := r.Opinion(t.Context(), "The draft.", ""); err != nil || a.Text != "Unclear." || fmt.Sprint(body["messages"]) != "[map[content:Write.\nThe draft. role:user]]" {
 		t.Errorf("%v %v", err, body["messages"])
 	}
