@@ -106,12 +106,15 @@ func (s *server) chat(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeoutCause(c.Request.Context(), call.timeout,
+		fmt.Errorf("%w: the answer was not finished after %v", context.DeadlineExceeded, call.timeout))
+	defer cancel()
 	out := answering{id: "chatcmpl-" + randomID(), created: time.Now().Unix(), model: call.model, card: s.Chat.Card(), seed: call.request.Sampling.Seed}
 	if call.stream {
-		s.chatStream(c, call, &out)
+		s.chatStream(ctx, c, call, &out)
 		return nil
 	}
-	a, err := s.Chat.Chat(c.Request.Context(), call.request, nil)
+	a, err := s.Chat.Chat(ctx, call.request, nil)
 	if err != nil {
 		return err
 	}
@@ -129,7 +132,7 @@ func (s *server) draft(c *gin.Context) {
 
 // chatStream answers in pieces (Server-Sent Events, WHATWG HTML section 9.2). The status goes out with the first piece, so that what is wrong before
 // has one of its own.
-func (s *server) chatStream(c *gin.Context, call *chatCall, out *answering) {
+func (s *server) chatStream(ctx context.Context, c *gin.Context, call *chatCall, out *answering) {
 	begun := false
 	send := func(v any) error {
 		if !begun {
@@ -144,7 +147,7 @@ func (s *server) chatStream(c *gin.Context, call *chatCall, out *answering) {
 		}
 		return event(c, v)
 	}
-	a, err := s.Chat.Chat(c.Request.Context(), call.request, func(p pipeline.ChatPiece) error { return send(out.piece(p, nil, call.usage)) })
+	a, err := s.Chat.Chat(ctx, call.request, func(p pipeline.ChatPiece) error { return send(out.piece(p, nil, call.usage)) })
 	switch {
 	case err != nil && !begun:
 		s.refuse(c, err)

@@ -86,7 +86,7 @@ func (k *talker) Chat(ctx context.Context, r pipeline.ChatRequest, emit func(pip
 }
 
 // talks starts a service that answers, with one study.
-func talks(t *testing.T, k *talker, more ...option) *service {
+func talks(t *testing.T, k dicomweb.Chat, more ...option) *service {
 	var kept lazily
 	s := start(t, append([]option{func(c *dicomweb.Config, d *dicomweb.Deps, o *archive.Options) {
 		d.Talking = dicomweb.Talking{Chat: k, Conversations: &kept, Reference: func(_ context.Context, study, series, sop string) (*pipeline.ChatImage, error) {
@@ -323,8 +323,17 @@ func hugePNG(width, height uint32) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b[12:]))
 }
 
+// hugeJPEG claims a size, in a progressive frame of three components; its pixels are missing.
+func hugeJPEG(width, height uint16) []byte {
+	b := append([]byte{0xff, 0xd8, 0xff, 0xe0, 0, 16}, "JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"...)
+	b = append(b, 0xff, 0xc2, 0, 17, 8)
+	b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, height), width)
+	return append(b, 3, 1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0)
+}
+
 func TestChatRefuses(t *testing.T) {
-	s := talks(t, &talker{})
+	k := &talker{}
+	s := talks(t, k)
 	good := dataURL("image/png", pngOf(t, grayPicture(64)))
 	image := func(url string) string { return askedWith(url, "") }
 	messages := func(m string) string { return `{"model":"talker","messages":` + m + `}` }
@@ -350,6 +359,7 @@ func TestChatRefuses(t *testing.T) {
 		"temperature":          {askedWith(good, `,"temperature":3`), 400, "invalid_value", "temperature", "from 0 to 2"},
 		"temperature a string": {askedWith(good, `,"temperature":"1"`), 400, "invalid_value", "temperature", "not a number"},
 		"half a token":         {askedWith(good, `,"max_tokens":1.5`), 400, "invalid_value", "max_tokens", "integer"},
+		"no time":              {askedWith(good, `,"timeout":0`), 400, "invalid_value", "timeout", "from 0.001 to 600"},
 		"no token":             {askedWith(good, `,"max_tokens":0`), 400, "invalid_value", "max_tokens", "from 1"},
 		"seed too large":       {askedWith(good, `,"seed":1e30`), 400, "invalid_value", "seed", "integer"},
 		"stop":                 {askedWith(good, `,"stop":[1]`), 400, "invalid_value", "stop", "list of strings"},
@@ -370,7 +380,7 @@ func TestChatRefuses(t *testing.T) {
 		"text no string":       {messages(`[{"role":"user","content":[{"type":"text","text":5}]}]`), 400, "invalid_value", "messages[0].content[0].text", "string"},
 		"image of the system":  {messages(`[{"role":"system","content":[{"type":"image_url","image_url":{"url":"dicom:1.2"}}]}]`), 400, "invalid_value", "messages[0].content[0].type", "user's"},
 		"no URL":               {messages(`[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]`), 400, "invalid_value", "messages[0].content[0].image_url.url", "missing"},
-		"50 images":            {messages("[" + strings.Repeat(user+",", 49) + user + "]"), 400, "too_many_images", "messages", "more images than this model takes (1)"},
+		"50 images":            {messages("[" + strings.Repeat(user+",", 49) + user + "]"), 400, "too_many_images", "messages", "more than 1 images"},
 		"from elsewhere":       {image("https://example.org/a.png"), 400, "invalid_value", "messages[0].content[0].image_url.url", "fetches nothing"},
 		"file":                 {image("file:///etc/passwd"), 400, "invalid_value", "messages[0].content[0].image_url.url", "fetches nothing"},
 		"no UID":               {image("dicom:../../etc"), 400, "invalid_value", "messages[0].content[0].image_url.url", "UIDs"},
@@ -381,6 +391,9 @@ func TestChatRefuses(t *testing.T) {
 		"no picture":           {image("data:image/png;base64,AAAA"), 400, "invalid_value", "messages[0].content[0].image_url.url", "neither a PNG nor a JPEG"},
 		"1×1":                  {image(dataURL("image/png", pngOf(t, grayPicture(1)))), 400, "invalid_value", "messages[0].content[0].image_url.url", "1×1"},
 		"20,000²":              {image(dataURL("image/png", hugePNG(20_000, 20_000))), 400, "invalid_value", "messages[0].content[0].image_url.url", "20000×20000"},
+		"20,000² JPEG":         {image(dataURL("image/jpeg", hugeJPEG(20_000, 20_000))), 400, "invalid_value", "messages[0].content[0].image_url.url", "20000×20000"},
+		"1×1 JPEG":             {image(dataURL("image/jpeg", hugeJPEG(1, 1))), 400, "invalid_value", "messages[0].content[0].image_url.url", "1×1"},
+		"progressive JPEG":     {image(dataURL("image/jpeg", hugeJPEG(16_000, 16_000))), 400, "invalid_value", "messages[0].content[0].image_url.url", "32 million"},
 		"too many pixels":      {image(dataURL("image/png", hugePNG(16_000, 16_000))), 400, "invalid_value", "messages[0].content[0].image_url.url", "32 million"},
 		"pixels missing":       {image(dataURL("image/png", hugePNG(640, 640))), 400, "invalid_image", "messages[0].content[0].image_url.url", "damaged"},
 		"too large":            {image("data:image/png;base64," + strings.Repeat("A", 33<<20)), 413, "request_too_large", "", "32 MiB"},
@@ -392,6 +405,9 @@ func TestChatRefuses(t *testing.T) {
 				t.Errorf("%d %s", r.StatusCode, r.body)
 			}
 		})
+	}
+	if n := len(k.images); n > 0 {
+		t.Errorf("%d pictures were decoded", n)
 	}
 	if r := s.v1("POST", "/v1/chat/completions", askedWith(good, ""), "Content-Type", "text/plain"); r.StatusCode != 415 {
 		t.Errorf("%d %s", r.StatusCode, r.body)

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"mime"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
@@ -22,6 +23,7 @@ type chatCall struct {
 	model         string
 	request       pipeline.ChatRequest
 	stream, usage bool
+	timeout       time.Duration   // of the answer
 	said          []pipeline.Said // the messages, as they are kept
 	studies       []string        // that they are about
 }
@@ -75,6 +77,9 @@ func (m *room) release() { m.taken.Add(-m.own) }
 func tooLargeCall(limit int64) error {
 	return fmt.Errorf("%w: a request has at most %d MiB", errTooLarge, limit>>20)
 }
+
+// mostSeconds is how long an answer may take, from when the request was read.
+const mostSeconds = 600.0
 
 // maxAsked is more tokens than an answer of any model has.
 const maxAsked = 1 << 16
@@ -188,6 +193,11 @@ func (call *chatCall) readAnswerForm(g given) error {
 	if err := g.take("language", "a string", &r.Language); err != nil {
 		return err
 	}
+	seconds := mostSeconds
+	if err := g.number("timeout", &seconds, 0.001, mostSeconds); err != nil {
+		return err
+	}
+	call.timeout = time.Duration(seconds * float64(time.Second))
 	return call.readFormat(g.raw("response_format"))
 }
 

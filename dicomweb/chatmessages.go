@@ -49,7 +49,7 @@ func (s *server) readMessages(ctx context.Context, call *chatCall, raw json.RawM
 			}
 			if images++; images > most {
 				return &pipeline.ChatError{Param: "messages", Code: "too_many_images",
-					Err: fmt.Errorf("%w: the messages have more images than this model takes (%d)", pipeline.ErrInvalid, most)}
+					Err: fmt.Errorf("%w: the messages have more than %d images; that is the most that this model answers about", pipeline.ErrInvalid, most)}
 			}
 			at := fmt.Sprintf("%s.content[%d].image_url.url", path, k)
 			img, name, study, err := s.imageOf(ctx, at, p.url)

@@ -108,6 +108,7 @@ func (s *server) chatSchema() object {
 		"top_logprobs":      integer(0, 20),
 		"evidence":          flag,
 		"language":          {"enum": s.Chat.Card().Languages},
+		"timeout":           {"type": "number", "minimum": 0.001, "maximum": mostSeconds},
 		"response_format":   format,
 		"user":              text,
 		"safety_identifier": text,

@@ -6,3 +6,6 @@ func SetChatBytes(n int64) (restore func()) {
 	maxChatBytes = n
 	return func() { maxChatBytes = was }
 }
+
+// MaxChats is how many conversations are under way at most.
+const MaxChats = maxChats

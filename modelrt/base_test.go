@@ -25,6 +25,11 @@ func openBase(t testing.TB) *Model {
 
 func openBaseForm(t testing.TB, form string, spin bool) *Model {
 	t.Helper()
+	return openBaseWith(t, func(o *Options) { o.Form, o.Spin = form, spin })
+}
+
+func openBaseWith(t testing.TB, set func(*Options)) *Model {
+	t.Helper()
 	r := runtimeFor(t)
 	dir := os.Getenv("CHATXRAY_BUNDLE")
 	if dir == "" {
@@ -38,7 +43,8 @@ func openBaseForm(t testing.TB, form string, spin bool) *Model {
 		t.Fatal(err)
 	}
 	o := tinyOptions(t)
-	o.Threads, o.Form, o.Spin, o.Texts = 0, form, spin, 8
+	o.Threads, o.Texts = 0, 8
+	set(&o)
 	o.Cache = filepath.Join(cache, "chatxray", "weights")
 	o.Base = func(_ context.Context, part string) (string, error) {
 		if p := os.Getenv("CHATXRAY_BASE"); p != "" {
@@ -99,7 +105,7 @@ func baseParity(t *testing.T, m *Model) {
 	if before, after := around(m.prompt.template); !slices.Equal(before, want.Before) || !slices.Equal(after, want.After) {
 		t.Errorf("prompt %v, %v; want %v, %v", before, after, want.Before, want.After)
 	}
-	seen := must(m.see(context.Background(), shades(m.bundle.Manifest.Preprocess.Width)))
+	seen := must(m.see(context.Background(), shades(m.bundle.Manifest.Preprocess.Width), classRoutine))
 	logits := firstLogits(t, m, seen.image)
 	worst := 0.0
 	for _, l := range want.TopLogits {
@@ -114,7 +120,7 @@ func baseParity(t *testing.T, m *Model) {
 		t.Errorf("first logits differ by %g", worst)
 	}
 	m.limit = len(want.Greedy)
-	a := must(m.write(context.Background(), seen))
+	a := must(m.write(context.Background(), seen, classRoutine))
 	// A report that ended sooner is compared as far as it goes; the token that ended it is not part of the answer.
 	if n := len(a.tokens); !slices.Equal(a.tokens, want.Greedy[:n]) || n < len(want.Greedy) && !m.prompt.stops[want.Greedy[n]] {
 		t.Errorf("greedy tokens %v, want %v", a.tokens, want.Greedy)
@@ -158,19 +164,19 @@ func TestBaseCancel(t *testing.T) {
 	m := openBase(t)
 	m.limit = min(m.limit, 40)
 	ids := m.prompt.tokenizer.Encode("The lungs are clear. There is no pleural effusion. The heart is of normal size. No rib is broken. Impression: no finding.")
-	seen := must(m.see(context.Background(), shades(400)))
+	seen := must(m.see(context.Background(), shades(400), classRoutine))
 	stages := []struct {
 		name string
 		run  func(ctx context.Context) error
 	}{
-		{"vision", func(ctx context.Context) error { _, err := m.see(ctx, shades(400)); return err }},
+		{"vision", func(ctx context.Context) error { _, err := m.see(ctx, shades(400), classRoutine); return err }},
 		{"prefill", func(ctx context.Context) error { // a long prompt, and another each time
 			keys := make([]uint64, 400)
 			keys[0] = uint64(time.Now().UnixNano())
 			return m.engine.write(&text{ctx: ctx, keys: keys, prompt: make([]float32, len(keys)*m.bundle.Manifest.Decoder.Hidden), choose: greedy,
 				take: func(int32, float64) bool { return false }})
 		}},
-		{"decode", func(ctx context.Context) error { _, err := m.write(ctx, seen); return err }},
+		{"decode", func(ctx context.Context) error { _, err := m.write(ctx, seen, classRoutine); return err }},
 		{"evidence", func(ctx context.Context) error { _, _, err := m.scoreOthers(ctx, ids); return err }},
 	}
 	for _, s := range stages {

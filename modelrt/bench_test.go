@@ -31,7 +31,7 @@ func BenchmarkDecode(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer c.end()
-	seen, err := m.see(context.Background(), shades(400))
+	seen, err := m.see(context.Background(), shades(400), classRoutine)
 	if err != nil {
 		b.Fatal(err)
 	}

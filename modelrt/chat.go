@@ -19,11 +19,15 @@ type talks struct {
 	guards     map[string]*guard.Guard // by language
 	forms      recent[string, *guard.Grammar]
 	sights     recent[pipeline.Digest, *chatSight]
+	settling   sync.WaitGroup
+	ended      bool // nothing more is done later
 }
 
 // chatSight is what is remembered of an image: its embeddings, and what they were made of.
 type chatSight struct {
 	image []float32
+	grid  raster
+	keys  []uint64           // of the places of the embeddings
 	input *pipeline.InputRef // nil for a picture that is no DICOM object
 }
 
@@ -36,12 +40,9 @@ const (
 // Card tells who answers.
 func (m *Model) Card() pipeline.ModelCard {
 	f := m.bundle.Manifest
-	return pipeline.ModelCard{Ref: m.Ref(), Languages: f.Languages, Context: f.Decoder.MaxLength, Images: chatImages, ImageTokens: f.Vision.ImageTokens,
+	return pipeline.ModelCard{Ref: m.Ref(), Languages: f.Languages, Context: f.Decoder.MaxLength, Images: m.prompt.images, ImageTokens: f.Vision.ImageTokens,
 		IntendedUse: f.IntendedUse, License: f.License}
 }
-
-// chatImages is how many images a conversation has: the bundles of this format know one image.
-const chatImages = 1
 
 // Chat writes the next message of a conversation and hands it to emit, when that is not nil, as it comes: whole characters, never the
 // beginning of a stop string. Emit may be slow; an error from it ends the answer and comes back. What the answer's language and form do not
@@ -54,34 +55,50 @@ const chatImages = 1
 // what is wrong in the request, those of ChatImage.Load, a pipeline.Refusal, or wrap ErrModel, ErrBusy (too many wait) or ErrNotFound (the
 // model is closed).
 func (m *Model) Chat(ctx context.Context, r pipeline.ChatRequest, emit func(pipeline.ChatPiece) error) (*pipeline.ChatAnswer, error) {
-	p, err := m.chatPrompt(r)
+	said, images, err := m.conversation(r)
+	if err != nil {
+		return nil, err
+	}
+	l, err := m.chatPlaces(r, said, m.leastImages(len(images)))
 	if err != nil {
 		return nil, err
 	}
 	if r.Evidence {
-		if err := m.asksReport(p); err != nil {
+		if err := m.asksReport(l); err != nil {
 			return nil, err
 		}
 	}
-	w, err := m.newWriter(r, p)
+	w, err := m.newWriter(r)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a := &pipeline.ChatAnswer{Prompt: len(p.ids), Model: m.Ref(), Language: w.language}
-	t := &text{ctx: ctx, class: classChat, ids: p.ids, choose: w.choose, take: w.take}
-	for _, i := range p.images {
-		s, err := m.sightOf(ctx, i.image)
+	a := &pipeline.ChatAnswer{Model: m.Ref(), Language: w.language}
+	var seen []*chatSight
+	for _, i := range images {
+		s, err := m.sightOf(ctx, i)
 		if err != nil {
 			return nil, err
 		}
 		if s.input != nil {
 			a.Inputs = append(a.Inputs, *s.input)
 		}
-		t.pictures = append(t.pictures, placed{i.at, s.image})
+		seen = append(seen, s)
 	}
-	t.keys = p.keys(t.pictures, m.bundle.Manifest.Vision.ImageTokens)
+	if m.bundle.Manifest.bySize() {
+		grids := make([]raster, len(seen))
+		for i, s := range seen {
+			grids[i] = s.grid
+		}
+		if l, err = m.chatPlaces(r, said, grids); err != nil {
+			return nil, err
+		}
+	}
+	a.Prompt = len(l.ids)
+	t := m.chatText(l, seen)
+	w.begin(t.ids, m.bundle.Manifest.Decoder.MaxLength)
+	t.ctx, t.class, t.choose, t.take = ctx, classChat, w.choose, w.take
 	written := make(chan error, 1)
 	go func() {
 		written <- m.engine.write(t)
@@ -107,6 +124,7 @@ func (m *Model) Chat(ctx context.Context, r pipeline.ChatRequest, emit func(pipe
 		return nil, fmt.Errorf("answering with %s: %w", m.bundle.Manifest.Name, w.err)
 	}
 	a.Text, a.End, a.Written, a.Reused, a.Spent = all.String(), w.end, w.count, t.reused, t.spent
+	m.talks.later(func() { m.settle(r, a.Text, seen) })
 	if r.Evidence {
 		a.Evidence, err = m.chatEvidence(ctx, w.ids[:len(a.Tokens)])
 	}
@@ -114,12 +132,12 @@ func (m *Model) Chat(ctx context.Context, r pipeline.ChatRequest, emit func(pipe
 }
 
 // asksReport tells whether a prompt is that of a report. The decoys' places are after that prompt, so that nothing else can be weighed.
-func (m *Model) asksReport(p *chatPrompt) error {
-	if slices.EqualFunc(p.ids, m.prompt.template.ids, func(a, b int32) bool { return a == b || a < 0 }) {
+func (m *Model) asksReport(l *placing) error {
+	if slices.Equal(l.ids, m.prompt.template.ids) {
 		return nil
 	}
 	return &pipeline.ChatError{Param: "evidence", Code: "unsupported_value", Err: fmt.Errorf("%w: evidence of another answer than a report: "+
-		"the messages must be one, of the image and of the words that the bundle's prompt.template has behind it", pipeline.ErrUnsupported)}
+		"the messages must be one, of the image and of the words that the bundle asks with (prompt.instruction)", pipeline.ErrUnsupported)}
 }
 
 // chatEvidence weighs the tokens of a report under other images.
@@ -132,69 +150,59 @@ func (m *Model) chatEvidence(ctx context.Context, ids []int32) (*pipeline.ChatEv
 	return &pipeline.ChatEvidence{Decoys: rows[:last], Blank: rows[last]}, nil
 }
 
-// chatPrompt is the tokens of a conversation; those of images are -1.
-type chatPrompt struct {
-	ids    []int32
-	images []chatPlace
+// leastImages are the grids of n images before they are seen: the only ones there are, or, where they follow from an image's size, the smallest.
+func (m *Model) leastImages(n int) []raster {
+	grid := raster{1, 1}
+	if m.bundle.Manifest.sighted() && !m.bundle.Manifest.bySize() {
+		grid = m.bundle.Manifest.usualImage()[0]
+	}
+	return slices.Repeat([]raster{grid}, n)
 }
 
-type chatPlace struct {
-	at    int
-	image *pipeline.ChatImage
-}
-
-// keys names the places of a prompt.
-func (p *chatPrompt) keys(pictures []placed, places int) []uint64 {
-	keys := make([]uint64, len(p.ids))
-	for i, id := range p.ids {
-		keys[i] = uint64(uint32(id))
-	}
-	for _, s := range pictures {
-		copy(keys[s.at:], imageKeys(s.rows, places))
-	}
-	return keys
-}
-
-// chatPrompt checks and tokenises the messages.
-func (m *Model) chatPrompt(r pipeline.ChatRequest) (*chatPrompt, error) {
-	if f := or(m.bundle.Manifest.Family, defaultFamily); f != defaultFamily {
-		return nil, &pipeline.ChatError{Param: "model", Err: fmt.Errorf("%w: conversations with models of the family %s; it writes reports only", pipeline.ErrUnsupported, f)}
-	}
-	if err := checkMessages(r.Messages, chatImages, chatImages); err != nil {
+// chatPlaces lays a conversation and says where it does not fit.
+func (m *Model) chatPlaces(r pipeline.ChatRequest, said string, images []raster) (*placing, error) {
+	l, err := m.prompt.place(said, images)
+	if err != nil {
 		return nil, &pipeline.ChatError{Param: "messages", Err: err}
 	}
-	stretches, err := m.chatTemplate(r.Messages)
-	if err != nil {
-		return nil, err
-	}
-	bytes, context := 0, m.bundle.Manifest.Decoder.MaxLength
-	for _, s := range stretches {
-		bytes += len(s.text)
-	}
-	if bytes > longestToken*context { // not worth counting
-		return nil, overflow("the messages have %d bytes, which cannot be %d tokens, the context of this model", bytes, context)
-	}
-	p := &chatPrompt{}
-	for _, s := range stretches {
-		switch {
-		case s.image != nil:
-			p.images = append(p.images, chatPlace{len(p.ids), s.image})
-			for range m.bundle.Manifest.Vision.ImageTokens {
-				p.ids = append(p.ids, -1)
-			}
-		case s.ours:
-			p.ids = append(p.ids, m.prompt.tokenizer.EncodeTemplate(s.text)...)
-		default:
-			p.ids = append(p.ids, m.prompt.tokenizer.Encode(s.text)...)
+	ofImages, n, context := 0, len(l.ids), m.bundle.Manifest.Decoder.MaxLength
+	for _, e := range l.image {
+		if e >= 0 {
+			ofImages++
 		}
 	}
-	switch n := len(p.ids); {
+	switch {
 	case n >= context:
-		return nil, overflow("the messages have %d tokens, %d of them for the image; the context of this model is %d tokens with the answer", n, m.bundle.Manifest.Vision.ImageTokens*len(p.images), context)
+		return nil, overflow("the messages have %d tokens, %d of them for the image; the context of this model is %d tokens with the answer", n, ofImages, context)
 	case n+r.MaxTokens > context:
 		return nil, overflow("the messages have %d tokens and the answer may have %d; the context of this model is %d tokens, which leaves %d", n, r.MaxTokens, context, context-n)
 	}
-	return p, nil
+	return l, l.check(context)
+}
+
+// chatText makes what the engine is given of a prompt and of what was seen of its images.
+func (m *Model) chatText(l *placing, seen []*chatSight) *text {
+	var keys []uint64
+	var rows []float32
+	for _, s := range seen {
+		keys, rows = append(keys, s.keys...), append(rows, s.image...)
+	}
+	if len(seen) == 1 {
+		rows = seen[0].image // not copied
+	}
+	t, hidden := &text{places: l, keys: l.keys(keys), ids: slices.Clone(l.ids)}, m.bundle.Manifest.Decoder.Hidden
+	for i := 0; i < len(l.ids); i++ {
+		from := i
+		for i < len(l.ids) && l.image[i] >= 0 {
+			t.ids[i] = -1
+			i++
+		}
+		if i > from {
+			first := int(l.image[from]) * hidden
+			t.pictures = append(t.pictures, placed{from, rows[first : first+(i-from)*hidden]})
+		}
+	}
+	return t
 }
 
 // longestToken is more bytes than a token spells.
@@ -236,47 +244,22 @@ func checkMessages(messages []pipeline.ChatMessage, least, most int) error {
 	switch {
 	case len(messages) == 0 || messages[len(messages)-1].Role != pipeline.RoleUser:
 		return fmt.Errorf("%w: the last message must be the user's", pipeline.ErrInvalid)
-	case images < least || images > most && least == most:
-		return fmt.Errorf("%w: the messages have %d images; this model answers about exactly %d", pipeline.ErrInvalid, images, least)
+	case most == 0 && images > 0:
+		return fmt.Errorf("%w: the messages have %d images; this model reads text and takes none", pipeline.ErrInvalid, images)
+	case images < least, images > most && least > 0:
+		return fmt.Errorf("%w: the messages have %d images; this model answers about %s", pipeline.ErrInvalid, images, howMany(most))
 	case images > most:
 		return fmt.Errorf("%w: the messages have %d images; this model takes up to %d", pipeline.ErrInvalid, images, most)
 	}
 	return nil
 }
 
-// stretch is a part of a prompt: text of ours, in which special tokens are recognised; text of others, in which they are not; or an image.
-type stretch struct {
-	text  string
-	ours  bool
-	image *pipeline.ChatImage
-}
-
-// chatTemplate renders a conversation up to where the answer begins. The template is ChatML, of which prompt.template must be one turn:
-// then a conversation of one image and the report's instruction is the report's prompt, token by token. Parts of a message are lines.
-func (m *Model) chatTemplate(messages []pipeline.ChatMessage) ([]stretch, error) {
-	const begin, end, answer = "<|im_start|>", "<|im_end|>", "assistant\n"
-	template := m.bundle.Manifest.Prompt.Template
-	if !strings.HasPrefix(template, begin+"user\n") || !strings.HasSuffix(template, end+"\n"+begin+answer) {
-		return nil, fmt.Errorf("%w: bundle %s has no template of conversations", pipeline.ErrUnsupported, m.bundle.Manifest.Name)
+// howMany images a conversation may have.
+func howMany(most int) string {
+	if most == 1 {
+		return "exactly 1"
 	}
-	var out []stretch
-	for _, s := range messages {
-		out = append(out, stretch{text: begin, ours: true})
-		text := string(s.Role) + "\n"
-		for i, p := range s.Parts {
-			if i > 0 {
-				text += "\n"
-			}
-			if p.Image != nil {
-				out = append(out, stretch{text: text}, stretch{image: p.Image})
-				text = ""
-				continue
-			}
-			text += p.Text
-		}
-		out = append(out, stretch{text: text}, stretch{text: end, ours: true}, stretch{text: "\n"})
-	}
-	return append(out, stretch{text: begin, ours: true}, stretch{text: answer}), nil
+	return fmt.Sprintf("1 to %d", most)
 }
 
 // sightOf returns what the eyes make of an image, or what is remembered of one with the same content.
@@ -291,11 +274,11 @@ func (m *Model) sightOf(ctx context.Context, i *pipeline.ChatImage) (*chatSight,
 	if err != nil {
 		return nil, err
 	}
-	seen, err := m.see(ctx, img)
+	seen, err := m.see(ctx, img, classChat)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", i.Name, err)
 	}
-	s = &chatSight{image: seen.image}
+	s = &chatSight{image: seen.image, grid: seen.grid, keys: imageKeys(seen.image, seen.grid.count())}
 	if img.Instance != nil {
 		ref := pipeline.InputOf(img.Instance, img.Frame)
 		ref.ViewByModel = img.ViewUnknown

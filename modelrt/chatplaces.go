@@ -1,16 +1,28 @@
 package modelrt
 
+import "chatxray/pipeline"
+
 // placed is embeddings at a place of a prompt.
 type placed struct {
 	at   int
 	rows []float32
 }
 
-// The classes of urgency: who is seated first, of those who wait.
+// The classes of urgency: who is encoded and seated first, of those who wait.
 const (
-	classChat    = 1 // somebody waits for it
-	classRoutine = 2 // reports that nobody called urgent
+	classUrgent  = iota // reports of studies that were ordered as urgent
+	classChat           // somebody waits for it
+	classRoutine        // other reports
+	classIdle           // what nobody waits for
 )
+
+// classOf is that of an image's report.
+func classOf(img *pipeline.Image) int {
+	if img.Instance != nil && img.Instance.Header.Urgent() {
+		return classUrgent
+	}
+	return classRoutine
+}
 
 // embed makes the prompt of a text that gave its tokens, from the place on that is fed first.
 func (e *engine) embed(t *text) error {

@@ -1,6 +1,7 @@
 package modelrt
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"math"
@@ -74,24 +75,28 @@ func checkAsked(r pipeline.ChatRequest) error {
 	return nil
 }
 
-// newWriter makes the writer of an answer.
-func (m *Model) newWriter(r pipeline.ChatRequest, p *chatPrompt) (*writer, error) {
+// newWriter makes the writer of an answer; begin comes next.
+func (m *Model) newWriter(r pipeline.ChatRequest) (*writer, error) {
 	if err := checkAsked(r); err != nil {
 		return nil, err
 	}
-	room := m.bundle.Manifest.Decoder.MaxLength - len(p.ids)
 	w := &writer{tokenizer: m.prompt.tokenizer, ends: m.prompt.stops, language: cmp.Or(r.Language, m.task.language),
 		sampler: newSampler(r.Sampling, m.bundle.Manifest.Decoder.Vocab), logprobs: r.Logprobs || r.Evidence, tops: r.Top,
-		limit: cmp.Or(r.MaxTokens, min(m.bundle.Manifest.Generation.MaxNewTokens, room))}
+		limit: cmp.Or(r.MaxTokens, m.bundle.Manifest.Generation.MaxNewTokens)}
 	for _, s := range r.Stop {
 		w.stops = append(w.stops, newStopString(s))
 	}
 	if r.Sampling.RepetitionPenalty != 1 {
 		w.raw = make([]float32, m.bundle.Manifest.Decoder.Vocab)
 	}
-	w.sampler.saw(p.ids...)
-	w.pieces = make(chan pipeline.ChatPiece, w.limit+1) // so that the engine never waits for who reads
 	return w, m.constrain(w, r)
+}
+
+// begin starts an answer behind a prompt in a context of so many tokens.
+func (w *writer) begin(ids []int32, context int) {
+	w.limit = min(w.limit, context-len(ids))
+	w.sampler.saw(ids...)
+	w.pieces = make(chan pipeline.ChatPiece, w.limit+1) // so that the engine never waits for who reads
 }
 
 // constrain sets what may be written.
@@ -204,8 +209,12 @@ func (w *writer) finish(end pipeline.ChatEnd, at int) bool {
 	return false
 }
 
-// send lets go the text up to a byte, with the tokens that begin before it.
+// send lets go the text up to a byte, with the tokens that begin before it. White space that an answer begins with is no part of it: templates
+// have their own there, and the next turn would have both.
 func (w *writer) send(to int) bool {
+	if w.sent == 0 {
+		w.sent = to - len(bytes.TrimLeft(w.text[:to], " \t\r\n"))
+	}
 	if to <= w.sent {
 		return true
 	}

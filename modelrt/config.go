@@ -12,8 +12,10 @@ type Config struct {
 	Bundle   string `yaml:"bundle"`   // folder of the model bundle; empty: the default bundle
 	Form     string `yaml:"form"`     // of the bundle's language model; empty: the first that the device runs
 	Language string `yaml:"language"` // of the reports, one of the bundle's; empty: its first
-	Texts    int    `yaml:"texts"`    // written side by side; 0: a few
-	Threads  int    `yaml:"threads"`  // of ONNX Runtime and of decoding; 0: one a core
+	// Activations are exact (float32), or int8: rounded to 8 bits where the form's matrices are of 4 or 8 bits.
+	Activations string `yaml:"activations"`
+	Texts       int    `yaml:"texts"`   // written side by side; 0: a few
+	Threads     int    `yaml:"threads"` // of ONNX Runtime and of decoding; 0: one a core
 	// Spin lets ONNX Runtime's threads wait actively: a little faster on a machine that does nothing else, several times slower beside
 	// other work. Forms of the kind flat decode without them.
 	Spin bool `yaml:"spin"`
@@ -27,7 +29,7 @@ type Config struct {
 }
 
 // DefaultConfig returns what suits any machine.
-func DefaultConfig() Config { return Config{Device: "auto"} }
+func DefaultConfig() Config { return Config{Activations: "exact", Device: "auto"} }
 
 // Check returns what is wrong with the configuration.
 func (c Config) Check() error {
@@ -53,6 +55,9 @@ func (c Config) Check() error {
 	}
 	if _, err := guard.ScriptsFor(c.Language); c.Language != "" && err != nil {
 		errs = append(errs, fmt.Errorf("model.language: %w", err))
+	}
+	if c.Activations != "exact" && c.Activations != "int8" {
+		errs = append(errs, fmt.Errorf("model.activations: %q is not exact or int8", c.Activations))
 	}
 	switch c.Device {
 	case "auto", string(CPU), string(CUDA):

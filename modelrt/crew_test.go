@@ -63,9 +63,9 @@ func TestCrew(t *testing.T) {
 			if _, next, err := answerOf(m, context.Background(), longer, 2); err != nil || next.reused != 20 {
 				t.Errorf("reused %d, %v", next.reused, err)
 			}
-			seen := must(m.see(context.Background(), tinyValues(t).image()))
-			report := must(m.write(context.Background(), seen))
-			want := rows(t, one, must(one.write(context.Background(), must(one.see(context.Background(), tinyValues(t).image())))))
+			seen := must(m.see(context.Background(), tinyValues(t).image(), classRoutine))
+			report := must(m.write(context.Background(), seen, classRoutine))
+			want := rows(t, one, must(one.write(context.Background(), must(one.see(context.Background(), tinyValues(t).image(), classRoutine)), classRoutine)))
 			var scored sync.WaitGroup
 			for range 6 {
 				scored.Go(func() {

@@ -73,9 +73,12 @@ func (b *batch) check(slots, capacity, hidden int) error {
 }
 
 // newDecoder loads a form whose graphs and weights are in dir, for slots texts of at most capacity tokens.
-func (r *Runtime) newDecoder(dir string, b *Bundle, form *Form, slots, capacity, threads int, spin bool) (decoder, error) {
+func (r *Runtime) newDecoder(dir string, b *Bundle, form *Form, slots, capacity, threads int, spin, eightBits bool) (decoder, error) {
 	if form.Kind == KindFlat {
-		return r.newFlat(dir, b, form, slots, capacity, threads)
+		return r.newFlat(dir, b, form, slots, capacity, threads, eightBits)
+	}
+	if eightBits {
+		return nil, fmt.Errorf("%w: activations of 8 bits need a form of the kind %s; %s of bundle %s is of the kind %s", pipeline.ErrUnsupported, KindFlat, form.Name, b.Manifest.Name, form.Kind)
 	}
 	return r.newGQA(dir, b.Manifest, form, slots, capacity, threads, spin)
 }

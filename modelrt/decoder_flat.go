@@ -2,6 +2,7 @@ package modelrt
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,11 +54,21 @@ const (
 	keptTokens = 16
 )
 
-func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, threads int) (f *flat, err error) {
+func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, threads int, eightBits bool) (f *flat, err error) {
 	if r.device != CPU {
 		return nil, fmt.Errorf("%w: the form %s of bundle %s runs on the CPU only; choose the device cpu", pipeline.ErrUnsupported, form.Name, b.Manifest.Name)
 	}
 	m := b.Manifest
+	if eightBits {
+		layout, _, err := b.weights(form)
+		if err != nil {
+			return nil, err
+		}
+		if layout != nil && !slices.ContainsFunc(layout, func(s slot) bool { return s.Op == "pack_q4_1" || s.Op == "pack_q8_0" }) {
+			return nil, fmt.Errorf("%w: the form %s of bundle %s has no matrices of 4 or 8 bits, so its activations stay float32; choose another form or model.activations: exact",
+				pipeline.ErrUnsupported, form.Name, m.Name)
+		}
+	}
 	capacity = (capacity + kernel.KeyBlock - 1) / kernel.KeyBlock * kernel.KeyBlock
 	f = &flat{shape: m.Decoder, slots: slots, capacity: capacity, feeds: map[[2]int]*flatFeed{}, lookups: map[int]*flatLookup{}}
 	made := f // a return of nil takes f away
@@ -99,7 +110,7 @@ func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, th
 		return nil, f.tensors.err
 	}
 	// ONNX Runtime's own threads would have nothing to do: the operators have theirs.
-	if f.graph, err = r.loadWithoutArena(dir+"/"+form.Decoder, append(in, names...), []string{"logits"}, 1, false); err != nil {
+	if f.graph, err = r.loadWithoutArena(dir+"/"+form.Decoder, append(in, names...), []string{"logits"}, 1, false, eightBits); err != nil {
 		return nil, err
 	}
 	return f, nil

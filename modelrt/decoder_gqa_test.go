@@ -214,7 +214,7 @@ func halfParity(t *testing.T, r *Runtime, name string, tolerance float64) {
 	}
 	defer m.Close()
 	g := tinyValues(t)
-	seen := must(m.see(context.Background(), g.image()))
+	seen := must(m.see(context.Background(), g.image(), classRoutine))
 	want := make([]float32, len(g.FirstLogits))
 	for i, v := range g.FirstLogits {
 		want[i] = float32(v)
@@ -224,7 +224,7 @@ func halfParity(t *testing.T, r *Runtime, name string, tolerance float64) {
 	if !(far < tolerance) {
 		t.Errorf("the first logits move by %g", far)
 	}
-	a := must(m.write(context.Background(), seen))
+	a := must(m.write(context.Background(), seen, classRoutine))
 	if string(a.text) != g.Text {
 		t.Errorf("%q, want %q", a.text, g.Text)
 	}
@@ -275,7 +275,7 @@ func TestGQAOwnWeights(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	a := must(m.write(context.Background(), must(m.see(context.Background(), tinyValues(t).image()))))
+	a := must(m.write(context.Background(), must(m.see(context.Background(), tinyValues(t).image(), classRoutine)), classRoutine))
 	if string(a.text) != tinyValues(t).Text {
 		t.Errorf("%q", a.text)
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	ort "github.com/yalue/onnxruntime_go"
 
@@ -101,7 +102,7 @@ func newEngine(d decoder, m *Manifest, texts, held, capacity, most int) *engine 
 // text is what one request wants written. The engine's goroutine has its lower part.
 type text struct {
 	ctx      context.Context
-	class    int       // of urgency, 0 before 1
+	class    int       // of urgency, classUrgent and so on
 	keys     []uint64  // what stands at each place of the prompt; places with the same key and the same ones before have the same cache
 	prompt   []float32 // len(keys)×hidden; nil where ids and pictures say what it is
 	places   *placing  // how places lie; nil for plain text
@@ -262,8 +263,7 @@ func (e *engine) admit() bool {
 	return !e.closing || len(e.active) > 0 || e.scored != nil
 }
 
-// rank orders the texts that wait: by when they came, a class later by aging.
-func (t *text) rank() time.Time { return t.since.Add(time.Duration(t.class) * aging) }
+func (t *text) rank() time.Time { return rankOf(t.since, t.class) }
 
 // seat gives t the free slot that holds most of its beginning, else the one that was free longest, and copies a longer beginning from
 // wherever one is.
@@ -425,7 +425,7 @@ func (e *engine) hand(spent time.Duration, scored int) {
 			if !t.began {
 				e.slots[s].keys = append(e.slots[s].keys, t.keys[t.past])
 			} else {
-				e.slots[s].keys = append(e.slots[s].keys, uint64(t.last))
+				e.slots[s].keys = append(e.slots[s].keys, t.places.key(t.past, uint64(t.last)))
 			}
 			t.past++
 		}
@@ -534,13 +534,7 @@ func (e *engine) relieve(err error) {
 
 // imageKeys are the keys of an image's places. Equal embeddings have equal keys, and none is that of a token.
 func imageKeys(embeds []float32, places int) []uint64 {
-	var h maphash.Hash
-	h.SetSeed(keySeed)
-	for _, v := range embeds {
-		bits := math.Float32bits(v)
-		h.Write([]byte{byte(bits), byte(bits >> 8), byte(bits >> 16), byte(bits >> 24)})
-	}
-	sum := h.Sum64()
+	sum := maphash.Bytes(keySeed, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(embeds))), 4*len(embeds)))
 	keys := make([]uint64, places)
 	for i := range keys {
 		keys[i] = (sum + uint64(i)*0x9e3779b97f4a7c15) | 1<<63

@@ -6,11 +6,17 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"chatxray/phantom"
+	"chatxray/pipeline"
+	"chatxray/pipeline/dicom"
 )
 
 // BenchmarkEngine measures the engine over the default bundle in one form: reports side by side, waiting under load, the second turn of
@@ -26,8 +32,8 @@ func BenchmarkEngine(b *testing.B) {
 	var share []float64
 	var tokens int
 	for i := range 7 {
-		seen := must(m.see(ctx, shades(400+i)))
-		a := must(m.write(ctx, seen))
+		seen := must(m.see(ctx, shades(400+i), classRoutine))
+		a := must(m.write(ctx, seen, classRoutine))
 		_, scoring, err := m.scoreOthers(ctx, a.tokens)
 		if err != nil {
 			b.Fatal(err)
@@ -65,8 +71,8 @@ func BenchmarkEngine(b *testing.B) {
 	first := func(seed int) float64 {
 		began := time.Now()
 		var at time.Duration
-		seen := must(m.see(ctx, shades(500+seed)))
-		said := must(m.composeFor(ctx, m.bundle.Manifest.Prompt.Template, []*sight{seen}))
+		seen := must(m.see(ctx, shades(500+seed), classRoutine))
+		said := must(m.composeFor(ctx, m.prompt.report, []*sight{seen}))
 		t := &text{ctx: ctx, prompt: said.embeds, keys: said.keys, places: said.places, choose: greedy, take: func(int32, float64) bool {
 			at = time.Since(began)
 			return false
@@ -102,48 +108,7 @@ func BenchmarkEngine(b *testing.B) {
 	fmt.Printf("time to the first token, image included: %.0f ms alone, %.0f ms at 70 %% load: %.1f times (medians of 15 and 40)\n",
 		1e3*middle(idle), 1e3*middle(busy), middle(busy)/middle(idle))
 
-	// A conversation: the second turn brings the first one's prompt and answer again.
-	question := m.prompt.tokenizer.Encode(" Is there fluid in the pleural space, and on which side?")
-	hidden := m.bundle.Manifest.Decoder.Hidden
-	turn := func(keys []uint64, prompt []float32) (float64, []int32) {
-		began, at, answer := time.Now(), time.Duration(0), []int32(nil)
-		t := &text{ctx: ctx, keys: keys, prompt: prompt, choose: greedy, take: func(id int32, _ float64) bool {
-			if at == 0 {
-				at = time.Since(began)
-			}
-			answer = append(answer, id)
-			return len(answer) < 30
-		}}
-		if err := m.engine.write(t); err != nil {
-			b.Fatal(err)
-		}
-		return at.Seconds(), answer
-	}
-	more := func(keys []uint64, prompt []float32, ids []int32) ([]uint64, []float32) {
-		rows := make([]float32, len(ids)*hidden)
-		c := must(begin(ctx))
-		defer c.end()
-		if err := m.decoder.lookup(c, ids, rows); err != nil {
-			b.Fatal(err)
-		}
-		for _, id := range ids {
-			keys = append(keys, uint64(id))
-		}
-		return keys, append(prompt, rows...)
-	}
-	var turns []float64
-	for i := range 9 {
-		began := time.Now()
-		seen := must(m.see(ctx, shades(700+i)))
-		encoding := time.Since(began).Seconds()
-		said := must(m.composeFor(ctx, m.bundle.Manifest.Prompt.Template, []*sight{seen}))
-		keys, prompt := more(said.keys, said.embeds, question)
-		one, answer := turn(keys, prompt)
-		keys, prompt = more(keys, prompt, append(answer, question...))
-		two, _ := turn(keys, prompt)
-		turns = append(turns, two/(one+encoding))
-	}
-	fmt.Printf("conversation: the second turn's first token takes %.2f of the first turn's (median of 9)\n", middle(turns))
+	benchmarkTurns(b, m)
 
 	// From cancelling to the slot being free.
 	var late []float64
@@ -171,4 +136,100 @@ func BenchmarkEngine(b *testing.B) {
 func middle(v []float64) float64 {
 	v = slices.Sorted(slices.Values(v))
 	return v[len(v)/2]
+}
+
+// benchmarkTurns measures how soon the first piece of an answer comes, in the first turn of a conversation and in the second, and what a run of so
+// many tokens takes: the least that a turn can.
+func benchmarkTurns(b *testing.B, m *Model) {
+	ctx := context.Background()
+	const rounds = 5
+	var files []string
+	for i := range rounds {
+		files = append(files, drawnFile(b, uint64(i)))
+	}
+	for _, c := range []struct {
+		of   string
+		load func(i int) (*pipeline.Image, error)
+	}{
+		{"of an image in memory", func(i int) (*pipeline.Image, error) { return shades(700 + i), nil }},
+		{"of a DICOM file of 2,048×2,500 pixels", func(i int) (*pipeline.Image, error) {
+			in, err := dicom.OpenFile(files[i])
+			if err != nil {
+				return nil, err
+			}
+			return dicom.Decode(ctx, in, 0)
+		}},
+	} {
+		var first, second, ratio, worked, workFirst, workSecond []float64
+		var fed, prompt int
+		for i := range rounds {
+			a := &pipeline.ChatImage{Name: "it", Content: pipeline.Digest{7, byte(i), byte(len(c.of))}, Load: func(context.Context) (*pipeline.Image, error) { return c.load(i) }}
+			ask := pipeline.ChatMessage{Role: pipeline.RoleUser, Parts: []pipeline.ChatPart{{Image: a}, {Text: "Is there fluid in the pleural space, and on which side?"}}}
+			turn := func(messages ...pipeline.ChatMessage) (answer *pipeline.ChatAnswer, took, work float64) {
+				r, began, worked := question(messages...), time.Now(), processorSeconds(b)
+				r.MaxTokens = 30
+				answer = must(m.Chat(ctx, r, func(pipeline.ChatPiece) error {
+					if took == 0 {
+						took, work = time.Since(began).Seconds(), processorSeconds(b)-worked
+					}
+					return nil
+				}))
+				return answer, took, work
+			}
+			one, before, workBefore := turn(ask)
+			m.talks.settling.Wait() // somebody reads the answer
+			two, after, workAfter := turn(ask, assistant(one.Text), user("And the heart: is it larger than it should be?"))
+			first, second, ratio, worked = append(first, before), append(second, after), append(ratio, after/before), append(worked, workAfter/workBefore)
+			workFirst, workSecond = append(workFirst, workBefore), append(workSecond, workAfter)
+			prompt, fed = one.Prompt-one.Reused, two.Prompt-two.Reused
+		}
+		fmt.Printf("conversation %s: first piece after %.0f ms (%d places), in the second turn after %.1f ms (%d places): %.2f; processor time %.0f and %.1f ms: %.2f (medians of %d)\n",
+			c.of, 1e3*middle(first), prompt, 1e3*middle(second), fed, middle(ratio), 1e3*middle(workFirst), 1e3*middle(workSecond), middle(worked), rounds)
+	}
+	call := must(begin(ctx))
+	defer call.end()
+	fmt.Print("a run of")
+	for _, n := range []int{1, 4, 8, 16, 24, 32, 48, 64} {
+		var took []float64
+		rows := make([]float32, n*m.bundle.Manifest.Decoder.Hidden)
+		for range 15 {
+			var batch batch
+			batch.add(0, 64, rows, n, nil)
+			batch.want()
+			began := time.Now()
+			if err := m.decoder.run(call, &batch); err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, time.Since(began).Seconds())
+		}
+		fmt.Printf(" %d tokens %.1f ms,", n, 1e3*middle(took))
+	}
+	fmt.Println(" behind 64 others (medians of 15)")
+}
+
+// processorSeconds is what this process has had of the processors.
+func processorSeconds(b *testing.B) float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}
+
+// drawnFile is a radiograph's file.
+func drawnFile(b *testing.B, seed uint64) string {
+	drawn, err := phantom.Draw(phantom.Options{Seed: seed, Rows: 2500, Columns: 2048})
+	if err != nil {
+		b.Fatal(err)
+	}
+	path := filepath.Join(b.TempDir(), "drawn.dcm")
+	if err := os.WriteFile(path, must(dicom.Encode(drawn.Dataset())), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return path
+}
+
+// BenchmarkTurns is the part of BenchmarkEngine about conversations.
+func BenchmarkTurns(b *testing.B) {
+	benchmarkTurns(b, openBaseForm(b, cmp.Or(os.Getenv("CHATXRAY_FORM"), "q4"), false))
 }

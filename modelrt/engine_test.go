@@ -57,8 +57,8 @@ func TestTextsTogether(t *testing.T) {
 			}
 			want[i] = ids
 		}
-		seen := must(m.see(context.Background(), tinyValues(t).image()))
-		report := must(m.write(context.Background(), seen))
+		seen := must(m.see(context.Background(), tinyValues(t).image(), classRoutine))
+		report := must(m.write(context.Background(), seen, classRoutine))
 		alone := rows(t, m, report)
 		var wait sync.WaitGroup
 		for round := range 3 {
@@ -210,7 +210,7 @@ func TestEngineChaos(t *testing.T) {
 		}
 		want[i] = ids
 	}
-	report := must(m.write(context.Background(), must(m.see(context.Background(), tinyValues(t).image()))))
+	report := must(m.write(context.Background(), must(m.see(context.Background(), tinyValues(t).image(), classRoutine)), classRoutine))
 	var wait sync.WaitGroup
 	turns := make(chan struct{}, 40)
 	for i := range requests {

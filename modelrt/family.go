@@ -116,6 +116,14 @@ func (m *Manifest) familyFaults() (faults []error) {
 	case strings.TrimSpace(p.Sentinel) == "":
 		fault(pipeline.ErrInvalid, "prompt.sentinel", "is empty")
 	}
+	switch p := m.Prompt; {
+	case p.Template != "" && p.Instruction != "":
+		fault(pipeline.ErrInvalid, "prompt.instruction", "stands beside prompt.template: a report has one prompt")
+	case p.Instruction != "" && p.ChatTemplate == "":
+		fault(pipeline.ErrInvalid, "prompt.instruction", "needs prompt.chat_template around it")
+	case p.Images < 0 || p.Images > maxImages || p.Images > 0 && f.input == inputNone || p.Images > 1 && p.Splice == splicePrepend:
+		fault(pipeline.ErrInvalid, "prompt.images", "%d is not from 0 to %d, or more than this family can tell apart", p.Images, maxImages)
+	}
 	if p := m.Prompt; (p.Splice == splicePads || p.Splice == spliceRows) && p.ImageToken == "" {
 		fault(pipeline.ErrInvalid, "prompt.image_token", "is empty")
 	}
@@ -160,58 +168,4 @@ func (m *Manifest) familyFaults() (faults []error) {
 		fault(pipeline.ErrUnsupported, "preprocess.fit", "%q makes tensors of any size; the vision graph of the family %s takes one size", p.Fit, name)
 	}
 	return faults
-}
-
-// lay places the tokens of a prompt. text holds the sentinel once for each image; where images are prepended, it holds none.
-func (p *prompt) lay(text string, images []raster) (*placing, error) {
-	if len(images) > maxImages {
-		return nil, fmt.Errorf("%w: %d images in one prompt; %d are taken", pipeline.ErrInvalid, len(images), maxImages)
-	}
-	total := 0
-	for _, r := range images {
-		total += r.count()
-	}
-	if total >= p.longest {
-		return nil, fmt.Errorf("%w: the images have %d tokens, which leaves none of decoder.max_length %d for an answer", pipeline.ErrInvalid, total, p.longest)
-	}
-	l, first := &placing{step: [3]int32{1, 1, 1}}, make([]int32, len(images))
-	var parts []string // of text; images stand between them
-	switch {
-	case p.sentinel != "":
-		parts = strings.Split(text, p.sentinel)
-	case len(images) > 0:
-		parts = append(make([]string, len(images)), text)
-	default:
-		parts = []string{text}
-	}
-	if n := len(parts) - 1; n != len(images) {
-		return nil, fmt.Errorf("%w: the prompt has places for %d images, there are %d", pipeline.ErrInvalid, n, len(images))
-	}
-	next := int32(0)
-	for i, part := range parts {
-		if i > 0 {
-			part = p.imageEnd + part
-		}
-		if i < len(images) {
-			part += p.imageStart
-		}
-		l.text(p.tokenizer.EncodeTemplate(part)...)
-		if i == len(images) {
-			break
-		}
-		first[i] = next
-		for range images[i].rows {
-			for range images[i].columns {
-				l.put(p.imageToken, next)
-				next++
-			}
-			if p.rowEnd >= 0 {
-				l.text(p.rowEnd)
-			}
-		}
-	}
-	if p.family.lay != nil {
-		p.family.lay(l, images, first)
-	}
-	return l, l.check(p.longest)
 }

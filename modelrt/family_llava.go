@@ -4,6 +4,6 @@ package modelrt
 // Reference of testdata/families/llava: transformers' LlavaForConditionalGeneration.
 func init() {
 	registerFamily("llava", family{
-		splices: []string{spliceSentinel}, positions: positionsRope, mask: maskCausal, input: inputImage,
+		splices: []string{spliceSentinel, splicePads}, positions: positionsRope, mask: maskCausal, input: inputImage,
 	})
 }

@@ -81,19 +81,21 @@ func runFamily(ctx context.Context, m *Model, g familyGolden, i int) (*familyRun
 	r, e := &familyRun{}, g.Images[i]
 	var seen []*sight
 	for _, p := range e.Pictures {
-		s, err := m.see(ctx, picture(p.Gray, p.Rows, p.Columns))
+		s, err := m.see(ctx, picture(p.Gray, p.Rows, p.Columns), classRoutine)
 		if err != nil {
 			return nil, err
 		}
 		if seen = append(seen, s); s.features != nil {
 			r.features = append(r.features, s.features...)
 		} else {
-			m.eyes <- struct{}{}
+			if err := m.eyes.enter(ctx, classRoutine); err != nil {
+				return nil, err
+			}
 			r.features = append(r.features, m.features.GetData()...)
-			<-m.eyes
+			m.eyes.leave()
 		}
 	}
-	said, err := m.composeFor(ctx, or(e.Prompt, m.bundle.Manifest.Prompt.Template), seen)
+	said, err := m.composeFor(ctx, or(e.Prompt, m.prompt.report), seen)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +210,7 @@ func familyBeginning(t *testing.T, m *Model, g familyGolden, name string) {
 	other := g
 	other.Images = slices.Clone(g.Images)
 	e := &other.Images[0]
-	e.Prompt = strings.Replace(or(e.Prompt, m.bundle.Manifest.Prompt.Template), ".", " now.", 1)
+	e.Prompt = strings.Replace(or(e.Prompt, m.prompt.report), ".", " now.", 1)
 	want := must(runFamily(context.Background(), openFamily(t, name), other, 0))
 	must(runFamily(context.Background(), m, g, 0))
 	got := must(runFamily(context.Background(), m, other, 0))
@@ -236,7 +238,7 @@ func familyLong(t *testing.T, m *Model, g familyGolden, name string) {
 		other.Images = slices.Clone(g.Images)
 		for i := range other.Images {
 			e := &other.Images[i]
-			e.Prompt = strconv.Itoa(n) + strings.Repeat(" lungs, heart", 4+n) + or(e.Prompt, m.bundle.Manifest.Prompt.Template)
+			e.Prompt = strconv.Itoa(n) + strings.Repeat(" lungs, heart", 4+n) + or(e.Prompt, m.prompt.report)
 		}
 		long = append(long, other)
 	}
@@ -277,7 +279,7 @@ func familyReads(t *testing.T, m *Model, g familyGolden) {
 		return
 	}
 	if errors.Is(err, pipeline.ErrModel) { // random weights write no sentence
-		a, err := m.write(context.Background(), must(m.see(context.Background(), img)))
+		a, err := m.write(context.Background(), must(m.see(context.Background(), img, classRoutine)), classRoutine)
 		if err != nil {
 			t.Fatal(err)
 		}

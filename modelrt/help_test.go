@@ -143,7 +143,7 @@ func firstLogits(t testing.TB, m *Model, image []float32) []float32 {
 	c := must(begin(context.Background()))
 	defer c.end()
 	var b batch
-	said, err := m.compose(c, m.bundle.Manifest.Prompt.Template, []*sight{m.usualSight(image)})
+	said, err := m.compose(c, m.prompt.report, []*sight{m.usualSight(image)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,9 @@ func (m *Manifest) languageFaults() (faults []error) {
 		}
 		key, own := "prompts."+l, m.Prompts[l]
 		if i == 0 {
-			once("prompt.template", m.Prompt.Template)
+			if m.Prompt.Instruction == "" {
+				once("prompt.template", m.Prompt.Template)
+			}
 			if own.Template != "" || own.ImpressionPrefix != "" {
 				fault(key, "its template and impression_prefix are those of prompt and report")
 			}
@@ -126,6 +128,9 @@ func (m *Model) Language() string { return m.task.language }
 // prepareTask lays the task's prompt and makes what keeps the answer in its language and form.
 func (m *Model) prepareTask() (err error) {
 	f, k := m.bundle.Manifest, m.task
+	if k.template == "" { // the chat template has it
+		k.template = m.prompt.report
+	}
 	if m.prompt.template, err = m.prompt.lay(k.template, f.usualImage()); err != nil {
 		return err
 	}

@@ -80,8 +80,8 @@ func TestReportLanguage(t *testing.T) {
 				}
 			}
 			m.limit = 40
-			seen := must(m.see(context.Background(), tinyValues(t).image()))
-			a := must(m.write(context.Background(), seen))
+			seen := must(m.see(context.Background(), tinyValues(t).image(), classRoutine))
+			a := must(m.write(context.Background(), seen, classRoutine))
 			if len(a.tokens) < 3 {
 				t.Fatalf("it writes %q", a.text)
 			}
@@ -106,10 +106,12 @@ func checkBlankRow(t *testing.T, m *Model, a *answer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.eyes <- struct{}{}
+	if err := m.eyes.enter(context.Background(), classRoutine); err != nil {
+		t.Fatal(err)
+	}
 	c := must(begin(context.Background()))
 	image := must(m.blank(c))
-	<-m.eyes
+	m.eyes.leave()
 	s := m.usualSight(image)
 	said := must(m.compose(c, m.task.template, []*sight{s}))
 	c.end()
@@ -231,7 +233,8 @@ func TestRiggedAnswers(t *testing.T) {
 				steps, rnd := []int{5000, 100_000, 5000, 100_000}[i], rand.New(rand.NewPCG(5, 6))
 				r := question()
 				r.Language, r.Logprobs = language, false
-				w := must(m.newWriter(r, &chatPrompt{}))
+				w := must(m.newWriter(r))
+				w.begin(nil, k.Size())
 				logits := make([]float32, k.Size())
 				var text []byte
 				for range steps {

@@ -160,7 +160,13 @@ type TokenizerFile struct {
 type Prompt struct {
 	Splice   string `json:"splice"` // "replace_sentinel", "overwrite_pads", "prepend" or "rows_with_newline"
 	Sentinel string `json:"sentinel"`
-	Template string `json:"template"` // holds Sentinel once
+	Template string `json:"template"` // the report's prompt, which holds Sentinel once; empty where there is an Instruction
+
+	ChatTemplate string `json:"chat_template"` // a file, Hugging Face's chat_template.jinja; empty for a model without conversations
+	Instruction  string `json:"instruction"`   // the report's prompt is the chat template around one message of the user: an image, and this
+	BOS          string `json:"bos_token"`     // the chat template's variables of these names, as spelled in the vocabulary
+	EOS          string `json:"eos_token"`
+	Images       int    `json:"images"` // the most that a conversation may have; 0 for 1
 
 	ImageToken string `json:"image_token"` // stands at every place of an image in the ids; may be empty
 	ImageStart string `json:"image_start"` // text before an image

@@ -186,6 +186,9 @@ func (m *Manifest) faults() (faults []error) {
 	if m.sighted() {
 		listed("evidence.decoys", m.Evidence.Decoys)
 	}
+	if m.Prompt.ChatTemplate != "" {
+		listed("prompt.chat_template", m.Prompt.ChatTemplate)
+	}
 	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return faults
 }

@@ -36,6 +36,8 @@ type Options struct {
 	Language string
 	// Structured lets Read write a report as a form of findings, held to a JSON Schema.
 	Structured bool
+	// EightBits rounds the activations of the language model to 8 bits where its matrices are of 4 or 8 bits: faster, and the text may differ.
+	EightBits bool
 	// Spin lets ONNX Runtime's waiting threads spin: quicker on a machine of its own, several times slower beside other work.
 	Spin bool
 	// Label finds what sentences say about each of pipeline.Labels, in their order.
@@ -51,6 +53,7 @@ type Options struct {
 type Model struct {
 	bundle *Bundle
 	form   *Form
+	eight  bool // Options.EightBits
 	label  func([]string) []pipeline.Finding
 	now    func() time.Time
 	prompt *prompt
@@ -68,7 +71,7 @@ type Model struct {
 	decoder  decoder // the first, which looks up words
 	decoders []decoder
 
-	eyes     chan struct{} // held by who uses what follows
+	eyes     gate // held by who uses what follows
 	closed   bool
 	vision   *graph
 	adapter  *graph
@@ -131,7 +134,7 @@ func loadModel(ctx context.Context, r *Runtime, b *Bundle, base BaseModel, o Opt
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{bundle: b, task: task, form: form, label: o.Label, knows: o.Knows, now: o.Now, eyes: make(chan struct{}, 1), device: r.device, fallback: r.Fallback()}
+	m := &Model{bundle: b, task: task, form: form, eight: o.EightBits, label: o.Label, knows: o.Knows, now: o.Now, device: r.device, fallback: r.Fallback()}
 	if err := m.load(ctx, r, prepared, o); err != nil {
 		m.free()
 		return nil, err
@@ -151,15 +154,19 @@ func (m *Model) Form() string { return m.form.Name }
 // Bundle is what the model was opened from.
 func (m *Model) Bundle() *Bundle { return m.bundle }
 
-// Ref names the model in readings and documents.
+// Ref names the model in readings and documents. A model whose activations are rounded is another version, since its texts may differ.
 func (m *Model) Ref() pipeline.ModelRef {
-	return pipeline.ModelRef{Name: m.bundle.Manifest.Name, Version: m.bundle.Manifest.Revision, Digest: m.bundle.Digest}
+	version := m.bundle.Manifest.Revision
+	if m.eight {
+		version += "+int8"
+	}
+	return pipeline.ModelRef{Name: m.bundle.Manifest.Name, Version: version, Digest: m.bundle.Digest}
 }
 
 // Close waits for the readings that run and frees the graphs. Later calls of Read fail; Close may be called twice.
 func (m *Model) Close() error {
-	m.eyes <- struct{}{}
-	defer func() { <-m.eyes }()
+	_ = m.eyes.enter(context.Background(), classUrgent) // never fails
+	defer m.eyes.leave()
 	if !m.closed {
 		m.closed = true
 		m.free()
@@ -170,6 +177,7 @@ func (m *Model) Close() error {
 func (m *Model) free() {
 	if m.engine != nil {
 		m.engine.close()
+		m.talks.end()
 	}
 	m.vision.close()
 	m.adapter.close()
@@ -215,7 +223,7 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 		texts = defaultTexts
 	}
 	for _, n := range devices {
-		d, err := r.on(n, o.Memory).newDecoder(prepared, m.bundle, m.form, texts+held, f.Decoder.MaxLength, threads, o.Spin)
+		d, err := r.on(n, o.Memory).newDecoder(prepared, m.bundle, m.form, texts+held, f.Decoder.MaxLength, threads, o.Spin, o.EightBits)
 		if err != nil {
 			return err
 		}

@@ -50,7 +50,7 @@ func readParity(t *testing.T, m *Model) {
 	if diff := cmp.Diff(g.After, after); diff != "" {
 		t.Errorf("tokens after the image: %s", diff)
 	}
-	seen := must(m.see(context.Background(), g.image()))
+	seen := must(m.see(context.Background(), g.image(), classRoutine))
 	logits := firstLogits(t, m, seen.image)
 	for _, p := range []struct {
 		name      string
@@ -69,7 +69,7 @@ func readParity(t *testing.T, m *Model) {
 			t.Errorf("%s differs by %g", p.name, worst)
 		}
 	}
-	a := must(m.write(context.Background(), seen))
+	a := must(m.write(context.Background(), seen, classRoutine))
 	if diff := cmp.Diff(g.Greedy, a.tokens); diff != "" {
 		t.Errorf("greedy tokens: %s", diff)
 	}

@@ -8,7 +8,7 @@ import (
 	"chatxray/pipeline"
 )
 
-// opinionAsked is what bundles of ChatML are asked that have no words of their own for it. It stands before the draft.
+// opinionAsked is what bundles with a chat template are asked that have no words of their own for it. It stands before the draft.
 const opinionAsked = "Read this draft of a radiology report. Say in a few sentences what of its wording is unclear, contradicts itself, or is missing. You do not see the image.\n\n"
 
 // Opinion writes what the model thinks of the wording of a draft, in one of its languages (empty is the task's). It sees no image. The draft
@@ -25,37 +25,20 @@ func (m *Model) Opinion(ctx context.Context, draft, language string) (*pipeline.
 	if err != nil {
 		return nil, err
 	}
-	before, after, err := f.opinionTemplate(language)
+	l, err := m.opinionPlaces(draft, language)
 	if err != nil {
 		return nil, err
-	}
-	k := m.prompt.tokenizer
-	l := &placing{step: [3]int32{1, 1, 1}}
-	l.text(k.EncodeTemplate(before)...)
-	l.text(k.Encode(draft)...)
-	l.text(k.EncodeTemplate(after)...)
-	if m.prompt.family.lay != nil {
-		m.prompt.family.lay(l, nil, nil)
 	}
 	if n := len(l.ids); n >= f.Decoder.MaxLength {
 		return nil, overflow("the draft and the question about it have %d tokens; the context of %s is %d tokens with the answer", n, f.Name, f.Decoder.MaxLength)
 	}
-	p := &chatPrompt{ids: l.ids}
-	w, err := m.newWriter(pipeline.ChatRequest{Language: language, Sampling: pipeline.DefaultSampling(), Stop: f.Generation.StopStrings}, p)
+	w, err := m.newWriter(pipeline.ChatRequest{Language: language, Sampling: pipeline.DefaultSampling(), Stop: f.Generation.StopStrings})
 	if err != nil {
 		return nil, err
 	}
-	c, err := begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	embeds := make([]float32, len(l.ids)*f.Decoder.Hidden)
-	err = m.decoder.lookup(c, l.ids, embeds)
-	c.end()
-	if err != nil {
-		return nil, err
-	}
-	t := &text{ctx: ctx, class: classRoutine, prompt: embeds, keys: l.keys(nil, f.Decoder.Hidden), places: l, choose: w.choose, take: w.take}
+	t := m.chatText(l, nil)
+	w.begin(t.ids, f.Decoder.MaxLength)
+	t.ctx, t.class, t.choose, t.take = ctx, classRoutine, w.choose, w.take
 	err = m.engine.write(t)
 	close(w.pieces)
 	if err == nil {
@@ -76,14 +59,17 @@ func (m *Model) Opinion(ctx context.Context, draft, language string) (*pipeline.
 // CanOpine says why Opinion would be refused in a language, whatever the draft.
 func (m *Manifest) CanOpine(language string) error {
 	language, err := m.Language(language)
-	switch {
+	switch w := m.Wording(language); {
 	case err != nil:
-	case m.Kind != KindRemote:
-		_, _, err = m.opinionTemplate(language)
-	case m.Remote.Prompt == "": // an endpoint is asked in words
-		err = fmt.Errorf("%w: bundle %s has no words to ask for an opinion (remote.prompt)", pipeline.ErrUnsupported, m.Name)
+		return err
+	case m.Kind == KindRemote: // an endpoint is asked in words
+		if m.Remote.Prompt == "" {
+			return fmt.Errorf("%w: bundle %s has no words to ask for an opinion (remote.prompt)", pipeline.ErrUnsupported, m.Name)
+		}
+	case w.Opinion == "" && (m.Prompt.ChatTemplate == "" || !isEnglish(language)):
+		return fmt.Errorf("%w: bundle %s has no prompt for an opinion in %q (prompts.%s.opinion)", pipeline.ErrUnsupported, m.Name, language, language)
 	}
-	return err
+	return nil
 }
 
 // WeightsBytes is how much memory the weights of the preferred form take here.
@@ -101,17 +87,30 @@ func (b *Bundle) WeightsBytes() int64 {
 	return b.Manifest.Base.Forms[0].WeightsBytes
 }
 
-// opinionTemplate is the text before and behind a draft: the bundle's own, or of ChatML ours, where the language is English.
-func (m *Manifest) opinionTemplate(language string) (before, after string, err error) {
-	if own := m.Wording(language).Opinion; own != "" {
-		before, after, _ = strings.Cut(own, draftMark)
-		return before, after, nil
+// opinionPlaces lays the question about a draft: in the bundle's own words, or, in English, in ours through its chat template.
+func (m *Model) opinionPlaces(draft, language string) (*placing, error) {
+	f := m.bundle.Manifest
+	if err := f.CanOpine(language); err != nil {
+		return nil, err
 	}
-	const turn, answer = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
-	if t := m.Wording(language).Template; strings.HasPrefix(t, turn) && strings.HasSuffix(t, answer) && isEnglish(language) {
-		return turn + opinionAsked, answer, nil
+	own := f.Wording(language).Opinion
+	if own == "" {
+		said, err := m.prompt.render([]pipeline.ChatMessage{{Role: pipeline.RoleUser, Parts: []pipeline.ChatPart{{Text: opinionAsked + draft}}}})
+		if err != nil {
+			return nil, err
+		}
+		return m.prompt.place(said, nil)
 	}
-	return "", "", fmt.Errorf("%w: bundle %s has no prompt for an opinion in %q (prompts.%s.opinion)", pipeline.ErrUnsupported, m.Name, language, language)
+	before, after, _ := strings.Cut(own, draftMark)
+	k := m.prompt.tokenizer
+	l := &placing{step: [3]int32{1, 1, 1}}
+	l.text(k.EncodeTemplate(before)...)
+	l.text(k.Encode(draft)...)
+	l.text(k.EncodeTemplate(after)...)
+	if m.prompt.family.lay != nil {
+		m.prompt.family.lay(l, nil, nil)
+	}
+	return l, nil
 }
 
 func isEnglish(tag string) bool {

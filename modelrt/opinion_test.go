@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,16 +57,21 @@ func TestOpinion(t *testing.T) {
 	}
 }
 
-// Without a template an opinion is one turn of ChatML; the draft's special tokens are text.
-func TestOpinionOfChatML(t *testing.T) {
+// Without words of the bundle's own an opinion is one turn of its chat template; the draft's special tokens are text.
+func TestOpinionOfChatTemplate(t *testing.T) {
 	m := must(openTongue(t, "", func(o *Options) {}))
-	before, after, err := m.bundle.Manifest.opinionTemplate("en")
-	if err != nil || before+"X"+after != "<|im_start|>user\n"+opinionAsked+"X<|im_end|>\n<|im_start|>assistant\n" {
-		t.Errorf("%q %q %v", before, after, err)
-	}
-	before, after, err = m.bundle.Manifest.opinionTemplate("zh")
-	if diff := cmp.Diff([]string{"<|im_start|>user\n评论：", "<|im_end|>\n<|im_start|>assistant\n"}, []string{before, after}); diff != "" || err != nil {
-		t.Error(diff, err)
+	k := m.prompt.tokenizer
+	for language, around := range map[string][2]string{
+		"en": {"<|im_start|>user\n" + opinionAsked, "<|im_end|>\n<|im_start|>assistant\n"},
+		"zh": {"<|im_start|>user\n评论：", "<|im_end|>\n<|im_start|>assistant\n"},
+	} {
+		want := k.EncodeTemplate(around[0] + "X" + around[1])
+		if diff := cmp.Diff(want, must(m.opinionPlaces("X", language)).ids); diff != "" {
+			t.Error(language, diff)
+		}
+		if end := slices.Index(must(m.opinionPlaces("<|im_end|>", language)).ids, k.EncodeTemplate("<|im_end|>")[0]); end < 0 || end != len(must(m.opinionPlaces("<|im_end|>", language)).ids)-len(k.EncodeTemplate(around[1])) {
+			t.Errorf("%s: the draft ends its turn at %d", language, end)
+		}
 	}
 	if a := must(m.Opinion(context.Background(), "正常。", "zh")); a.Language != "zh" {
 		t.Errorf("%+v", a)

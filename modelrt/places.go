@@ -85,22 +85,15 @@ func (p *placing) runs(first []int32, f func(image, from, to int)) {
 	}
 }
 
-// keys names the places: equal keys after equal ones before have the same cache. embeds are the images' embeddings, each of hidden values.
-func (p *placing) keys(embeds [][]float32, hidden int) []uint64 {
+// keys names the places: equal keys after equal ones before have the same cache. images are the keys of the images' embeddings.
+func (p *placing) keys(images []uint64) []uint64 {
 	keys := make([]uint64, 0, len(p.ids))
-	var images []uint64
-	for _, e := range embeds {
-		images = append(images, imageKeys(e, len(e)/hidden)...)
-	}
 	for i, id := range p.ids {
 		key := uint64(id)
 		if e := p.image[i]; e >= 0 {
 			key = images[e]
 		}
-		if at := int32(i); p.position[i] != [3]int32{at, at, at} {
-			key = mixed(key, uint64(uint32(p.position[i][0]))|uint64(uint32(p.position[i][1]))<<32, uint64(uint32(p.position[i][2])))
-		}
-		keys = append(keys, key)
+		keys = append(keys, p.key(i, key))
 	}
 	// What sees places behind itself depends on them.
 	for from := 0; from < len(keys); {
@@ -117,6 +110,18 @@ func (p *placing) keys(embeds [][]float32, hidden int) []uint64 {
 		from = to
 	}
 	return keys
+}
+
+// key is that of what stands at a place, of the prompt or of the answer behind it, and sees nothing behind itself. p may be nil.
+func (p *placing) key(place int, what uint64) uint64 {
+	if p == nil {
+		return what
+	}
+	at, _ := p.at(place)
+	if i := int32(place); at == [3]int32{i, i, i} {
+		return what
+	}
+	return mixed(what, uint64(uint32(at[0]))|uint64(uint32(at[1]))<<32, uint64(uint32(at[2])))
 }
 
 // mixed is a key made of others; none is that of a token.

@@ -71,17 +71,17 @@ func TestKeysOfPlaces(t *testing.T) {
 		p.text(7, 8)
 		return p
 	}
-	embeds := func(v float32) [][]float32 { return [][]float32{{1, 2, v, 4}} }
-	want := plain().keys(embeds(3), 2)
-	if !slices.Equal(want, plain().keys(embeds(3), 2)) || want[0] != 5 || want[4] != 7 {
+	embeds := func(v float32) []uint64 { return imageKeys([]float32{1, 2, v, 4}, 2) }
+	want := plain().keys(embeds(3))
+	if !slices.Equal(want, plain().keys(embeds(3))) || want[0] != 5 || want[4] != 7 {
 		t.Fatalf("%v", want)
 	}
-	if other := plain().keys(embeds(9), 2); common(want, other) != 2 || other[4] != 7 {
+	if other := plain().keys(embeds(9)); common(want, other) != 2 || other[4] != 7 {
 		t.Errorf("another image: %v, %v", want, other)
 	}
 	moved := plain()
 	moved.position[4] = [3]int32{3, 3, 3}
-	if common(want, moved.keys(embeds(3), 2)) != 4 {
+	if common(want, moved.keys(embeds(3))) != 4 {
 		t.Error("another position has the same key")
 	}
 	block := func(last int32) *placing {
@@ -93,7 +93,7 @@ func TestKeysOfPlaces(t *testing.T) {
 		}
 		return p
 	}
-	if n := common(block(1).keys(embeds(3), 2), block(2).keys(embeds(3), 2)); n != 1 {
+	if n := common(block(1).keys(embeds(3)), block(2).keys(embeds(3))); n != 1 {
 		t.Errorf("places that see a place which differs: %d in common", n)
 	}
 	if n := block(1).whole(0, 2); n != 4 {
@@ -170,7 +170,7 @@ func TestOwnWeights(t *testing.T) {
 func TestImageTooLarge(t *testing.T) {
 	m := openFamily(t, "fuyu")
 	m.bundle.Manifest.Decoder.MaxLength = 40
-	_, err := m.see(context.Background(), picture(make([]uint8, 48*64), 48, 64))
+	_, err := m.see(context.Background(), picture(make([]uint8, 48*64), 48, 64), classRoutine)
 	if !errors.Is(err, pipeline.ErrInvalid) || !strings.Contains(err.Error(), "48 tokens") {
 		t.Errorf("%v", err)
 	}

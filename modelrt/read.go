@@ -28,11 +28,12 @@ func (m *Model) Read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 }
 
 func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Reading, error) {
-	seen, err := m.see(ctx, img)
+	class := classOf(img)
+	seen, err := m.see(ctx, img, class)
 	if err != nil {
 		return nil, err
 	}
-	a, err := m.write(ctx, seen)
+	a, err := m.write(ctx, seen, class)
 	if err != nil {
 		return nil, err
 	}
@@ -70,14 +71,12 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 	return r, err
 }
 
-// see encodes an image, after those that came before it.
-func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
-	select {
-	case m.eyes <- struct{}{}:
-		defer func() { <-m.eyes }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+// see encodes an image, after those that are more urgent or came before it.
+func (m *Model) see(ctx context.Context, img *pipeline.Image, class int) (*sight, error) {
+	if err := m.eyes.enter(ctx, class); err != nil {
+		return nil, err
 	}
+	defer m.eyes.leave()
 	if !m.bundle.Manifest.sighted() {
 		return nil, fmt.Errorf("%w: this model reads text and takes no images", pipeline.ErrUnsupported)
 	}
@@ -114,14 +113,14 @@ func (m *Model) see(ctx context.Context, img *pipeline.Image) (*sight, error) {
 }
 
 // write decodes greedily after the prompt around the image, to a stop token, a stop string or the limit.
-func (m *Model) write(ctx context.Context, s *sight) (*answer, error) {
+func (m *Model) write(ctx context.Context, s *sight, class int) (*answer, error) {
 	p, stops, a := m.prompt, m.task.stops, &answer{}
 	said, err := m.composeFor(ctx, m.task.template, []*sight{s})
 	if err != nil {
 		return nil, err
 	}
 	limit := min(m.limit, p.longest-len(said.keys))
-	t := &text{ctx: ctx, class: classRoutine, prompt: said.embeds, keys: said.keys, places: said.places, choose: m.choice(), take: func(id int32, logprob float64) bool {
+	t := &text{ctx: ctx, class: class, prompt: said.embeds, keys: said.keys, places: said.places, choose: m.choice(), take: func(id int32, logprob float64) bool {
 		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
 			return false
 		}

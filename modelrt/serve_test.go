@@ -62,11 +62,13 @@ func TestReadRefuses(t *testing.T) {
 	if _, err := m.Read(ctx, g.image()); !errors.Is(err, stop) {
 		t.Errorf("a context that has ended: %v", err)
 	}
-	m.eyes <- struct{}{}
+	if err := m.eyes.enter(context.Background(), classRoutine); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := m.Read(ctx, g.image()); !errors.Is(err, stop) {
 		t.Errorf("waiting for its turn: %v", err)
 	}
-	<-m.eyes
+	m.eyes.leave()
 	m.limit = 1
 	if _, err := m.Read(context.Background(), g.image()); !errors.Is(err, pipeline.ErrModel) {
 		t.Errorf("a report of one token: %v", err)

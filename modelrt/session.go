@@ -22,16 +22,16 @@ type graph struct {
 }
 
 func (r *Runtime) load(path string, inputs, outputs []string, threads int, spin bool) (*graph, error) {
-	return r.loadAs(path, inputs, outputs, threads, spin, true)
+	return r.loadAs(path, inputs, outputs, threads, spin, true, false)
 }
 
 // loadWithoutArena is load for a graph whose runs have many sizes: an arena takes a larger piece whenever one does not fit what it has, and
-// gives none back.
-func (r *Runtime) loadWithoutArena(path string, inputs, outputs []string, threads int, spin bool) (*graph, error) {
-	return r.loadAs(path, inputs, outputs, threads, spin, false)
+// gives none back. eightBits is kernel.Register's.
+func (r *Runtime) loadWithoutArena(path string, inputs, outputs []string, threads int, spin, eightBits bool) (*graph, error) {
+	return r.loadAs(path, inputs, outputs, threads, spin, false, eightBits)
 }
 
-func (r *Runtime) loadAs(path string, inputs, outputs []string, threads int, spin, arena bool) (*graph, error) {
+func (r *Runtime) loadAs(path string, inputs, outputs []string, threads int, spin, arena, eightBits bool) (*graph, error) {
 	o, err := r.sessionOptions(threads, spin)
 	if err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func (r *Runtime) loadAs(path string, inputs, outputs []string, threads int, spi
 	}
 	name := filepath.Base(path)
 	if r.device == CPU {
-		if err := kernel.Register(o, r.library); err != nil {
+		if err := kernel.Register(o, r.library, eightBits); err != nil {
 			return nil, fmt.Errorf("%w: %v", pipeline.ErrUnsupported, err)
 		}
 	}

@@ -73,7 +73,7 @@ func TestStructuredReport(t *testing.T) {
 				m.task.schema = must(m.bundle.structuredSchema(func(string) ([]string, bool) { return []string{"心影正常。", `未见 "积液"。`}, true }))
 				m.task.form = must(m.grammarOf("zh", m.guard.Scripts(), m.task.schema))
 			}
-			a := must(m.write(context.Background(), must(m.see(context.Background(), tinyValues(t).image()))))
+			a := must(m.write(context.Background(), must(m.see(context.Background(), tinyValues(t).image(), classRoutine)), classRoutine))
 			if a.truncated != tt.truncate {
 				t.Fatalf("truncated: %v: %q", a.truncated, a.text)
 			}

@@ -8,8 +8,14 @@ type Tokenizer interface {
 	// Encode returns the ids of text. Added tokens are never recognised, whatever the text spells: safe for untrusted text.
 	// Bytes that are not UTF-8 count as U+FFFD, one for each. Bytes that the vocabulary lacks are left out.
 	Encode(text string) []int32
-	// EncodeTemplate is Encode, but added tokens spelled in text become their ids. Only for text that we wrote.
+	// EncodeTemplate is Encode, but added tokens spelled in text become their ids. Only for text that we wrote and for guarded text within it.
 	EncodeTemplate(text string) []int32
+	// Guard makes untrusted text fit for a place in a template; what more spells is broken as added tokens are.
+	Guard(text string, more ...string) string
+	// GuardParts is Guard for texts that a template may set side by side.
+	GuardParts(texts []string, more ...string) []string
+	// Around puts what the file's post-processor adds around the ids of a text.
+	Around(ids []int32) []int32
 	// Decode joins the TokenBytes of ids; bytes that are not UTF-8 in the end become U+FFFD, one for each.
 	Decode(ids []int32) string
 	// TokenBytes returns the text of one token, which may begin or end within a UTF-8 sequence. It is nil for special tokens and for

@@ -48,14 +48,15 @@ func (m *Model) compose(c *call, text string, seen []*sight) (*composed, error) 
 	hidden := m.bundle.Manifest.Decoder.Hidden
 	var grids []raster
 	var images [][]float32
+	var keys []uint64
 	for _, s := range seen {
-		grids, images = append(grids, s.grid), append(images, s.image)
+		grids, images, keys = append(grids, s.grid), append(images, s.image), append(keys, imageKeys(s.image, s.grid.count())...)
 	}
 	l, err := m.prompt.lay(text, grids)
 	if err != nil {
 		return nil, err
 	}
-	said := &composed{places: l, embeds: make([]float32, len(l.ids)*hidden), keys: l.keys(images, hidden)}
+	said := &composed{places: l, embeds: make([]float32, len(l.ids)*hidden), keys: l.keys(keys)}
 	if err := m.decoder.lookup(c, l.ids, said.embeds); err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ type ahead struct {
 // early is what was done for a study ahead of its time.
 type early struct {
 	begin time.Time
+	asked bool          // whether it is urgent
 	done  chan struct{} // nil until the work begins, closed at its end
 	study *Study        // nil where nothing came of it
 	seen  *Sight
@@ -78,24 +79,30 @@ func (a *ahead) take(ctx context.Context, studyUID string) *early {
 	return e
 }
 
-// next begins with the study whose time came first, if there is room for its image. Otherwise it says when to look again.
+// next begins with the study whose time came first, if there is room for its image. Otherwise it names one of which nobody has asked yet whether
+// it is urgent, without done, or says when to look again.
 func (a *ahead) next(now time.Time, room int) (studyUID string, e *early, pause time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for uid, x := range a.early {
+	for _, x := range a.early {
 		if x.done != nil {
 			room--
-		} else if e == nil || x.begin.Before(e.begin) {
+		}
+	}
+	for uid, x := range a.early {
+		if x.done == nil && (room > 0 || !x.asked) && (e == nil || x.begin.Before(e.begin)) {
 			studyUID, e = uid, x
 		}
 	}
-	if e == nil || room <= 0 {
+	if e == nil {
 		return "", nil, time.Hour
 	}
 	if pause = e.begin.Sub(now); pause > 0 {
 		return "", nil, pause
 	}
-	e.done = make(chan struct{})
+	if e.asked = true; room > 0 {
+		e.done = make(chan struct{})
+	}
 	return studyUID, e, 0
 }
 
@@ -107,6 +114,12 @@ func (l *Line) lookAhead(ctx context.Context) {
 	a.mu.Unlock()
 	for ctx.Err() == nil {
 		uid, e, pause := a.next(l.Now(), l.Config.Readers)
+		if e != nil && e.done == nil {
+			if st, err := l.Archive.Study(ctx, uid); err == nil && st.Urgent() {
+				l.studies.hurry(uid)
+			}
+			continue
+		}
 		if e != nil {
 			l.lookAt(ctx, uid, e)
 			close(e.done)
@@ -130,6 +143,9 @@ func (l *Line) lookAt(ctx context.Context, uid string, e *early) {
 	took("load ahead")
 	if err != nil {
 		return
+	}
+	if st.Urgent() {
+		l.studies.hurry(uid)
 	}
 	seen, err := l.Steps.Look(ctx, st)
 	took("decode ahead")

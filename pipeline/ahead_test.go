@@ -134,6 +134,39 @@ func TestLookAheadUnderWay(t *testing.T) {
 	})
 }
 
+// A study that was ordered as urgent is read before those that have waited longer.
+func TestUrgentStudies(t *testing.T) {
+	for _, within := range []bool{false, true} { // its request
+		watch(t, func(t *testing.T, w *watched) {
+			w.model.block = make(chan struct{})
+			for i := range 4 {
+				study := fmt.Sprintf("1.%d", i)
+				w.archive.store(study, fmt.Sprintf("frontal%d", i))
+				if priority := map[int]string{1: "ROUTINE", 2: "LOW", 3: "STAT"}[i]; priority != "" {
+					h := &w.archive.studies[study].Instances[0].Header
+					h.SetText(TagRequestedProcedurePriority, "SH", priority)
+					if within {
+						*h = Dataset{{Tag: TagRequestAttributesSequence, VR: "SQ", Items: []Dataset{*h}}}
+					}
+				}
+				w.Stored(study)
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			w.state(t, "1.0", StateReading)
+			w.model.block <- struct{}{}
+			synctest.Wait()
+			w.state(t, "1.3", StateReading)
+			w.model.block <- struct{}{}
+			synctest.Wait()
+			w.state(t, "1.1", StateReading)
+			close(w.model.block)
+			synctest.Wait()
+		})
+	}
+}
+
 // However many studies wait, only one image lies ahead for each reader.
 func TestLookAheadIsBounded(t *testing.T) {
 	watch(t, func(t *testing.T, w *watched) {
@@ -142,8 +175,8 @@ func TestLookAheadIsBounded(t *testing.T) {
 			w.arrive(fmt.Sprintf("1.%d", i), fmt.Sprintf("frontal%d", i))
 			time.Sleep(time.Millisecond)
 		}
-		w.after(t, 3*time.Second, "load 1.0 2, decode frontal0 2")
-		w.after(t, 3*time.Second, "load 1.1 4, decode frontal1 4") // the first is being read
+		w.after(t, 3*time.Second, "load 1.0 2, decode frontal0 2, load 1.1 2.001, load 1.2 2.002, load 1.3 2.003, load 1.4 2.004") // is one of them urgent?
+		w.after(t, 3*time.Second, "load 1.1 4, decode frontal1 4")                                                                 // the first is being read
 		w.model.block <- struct{}{}
 		w.after(t, 0, "load 1.2 6.005, decode frontal2 6.005")
 		close(w.model.block)

@@ -98,7 +98,7 @@ type ModelCard struct {
 	Ref         ModelRef
 	Languages   []string // that it can answer in
 	Context     int      // tokens of prompt and answer
-	Images      int      // that a conversation must have
+	Images      int      // that a conversation may have, and at least one; 0 for a model of text
 	ImageTokens int      // places of the context that an image takes
 	IntendedUse string
 	License     string

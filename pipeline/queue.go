@@ -13,6 +13,7 @@ type queue struct {
 	mu      sync.Mutex
 	due     map[string]time.Time
 	busy    map[string]bool
+	urgent  map[string]bool
 	failing map[string]failing
 	wake    chan struct{}
 }
@@ -26,7 +27,7 @@ type failing struct {
 func (q *queue) lock() {
 	q.mu.Lock()
 	if q.due == nil {
-		q.due, q.busy, q.failing, q.wake = map[string]time.Time{}, map[string]bool{}, map[string]failing{}, make(chan struct{}, 1)
+		q.due, q.busy, q.urgent, q.failing, q.wake = map[string]time.Time{}, map[string]bool{}, map[string]bool{}, map[string]failing{}, make(chan struct{}, 1)
 	}
 }
 
@@ -47,21 +48,33 @@ func (q *queue) put(key string, at time.Time) {
 	q.poke()
 }
 
+// hurry lets a key that waits be taken before all others that are due.
+func (q *queue) hurry(key string) {
+	q.lock()
+	defer q.mu.Unlock()
+	if _, waits := q.due[key]; waits {
+		q.urgent[key] = true
+		q.poke()
+	}
+}
+
 // next blocks until a key is due and takes it; false when ctx has ended. A key that a worker has is left until done.
 func (q *queue) next(ctx context.Context, now func() time.Time) (key string, ok bool) {
 	for {
 		q.lock()
 		var first time.Time
-		found := false
-		for k, at := range q.due {
-			if !q.busy[k] && (!found || at.Before(first)) {
-				key, first, found = k, at, true
+		found, hurry, at := false, false, now()
+		for k, due := range q.due {
+			urgent := q.urgent[k] && !due.After(at)
+			if !q.busy[k] && (!found || urgent && !hurry || urgent == hurry && due.Before(first)) {
+				key, first, found, hurry = k, due, true, urgent
 			}
 		}
 		pause := time.Hour
 		if found {
-			if pause = first.Sub(now()); pause <= 0 {
+			if pause = first.Sub(at); pause <= 0 {
 				delete(q.due, key)
+				delete(q.urgent, key)
 				q.busy[key] = true
 				q.poke() // another idle worker may take the next one
 				q.mu.Unlock()

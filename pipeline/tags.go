@@ -228,6 +228,7 @@ const (
 	TagMeasurementUnitsCodeSequence              Tag = 0x004008EA
 	TagRequestedProcedureID                      Tag = 0x00401001
 	TagReasonForTheRequestedProcedure            Tag = 0x00401002
+	TagRequestedProcedurePriority                Tag = 0x00401003
 	TagPersonIdentificationCodeSequence          Tag = 0x00401101
 	TagPlacerOrderNumberImagingServiceRequest    Tag = 0x00402016
 	TagFillerOrderNumberImagingServiceRequest    Tag = 0x00402017

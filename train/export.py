@@ -16,7 +16,7 @@ from .encoder import Encoder
 from .graphs import Layout, decoder_graph, embed_graph, flat_graphs, traced_graph, vision_graph
 from .language import ADAPTED
 from .reader import IMAGE_TOKENS, Adapter
-from .settings import FEATURE_TOKENS, FINDINGS, IMPRESSION, PREPROCESS, SENTINEL, TEMPLATE, WIDTH, Places
+from .settings import FEATURE_TOKENS, FINDINGS, IMPRESSION, INSTRUCTION, PREPROCESS, SENTINEL, WIDTH, Places
 
 REVISION = "0.1.2"
 MAX_LENGTH = 512
@@ -96,6 +96,7 @@ def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: di
     save_file(halves, str(folder / "lora.safetensors"))
     save_file({"image_features": decoys.astype(np.float16)}, str(folder / "decoys.safetensors"))
     write_tokenizer(base, folder / "tokenizer.json")
+    (folder / "chat_template.jinja").write_text((Path(__file__).parent / "chatml.jinja").read_text())
     manifest = {
         "version": 1, "name": "chatxray-base", "revision": REVISION, "license": LICENSE,
         "intended_use": INTENDED_USE, "training_data": data, "languages": ["en"],
@@ -109,7 +110,8 @@ def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: di
         "base": {"part": "smollm2-135m-instruct-gguf", "lora": "lora.safetensors",
                  "forms": language_forms(folder, base, halves, MAX_LENGTH, ADAPTED)},
         "tokenizer": {"type": "byte_level_bpe", "file": "tokenizer.json"},
-        "prompt": {"splice": "replace_sentinel", "sentinel": SENTINEL, "template": TEMPLATE},
+        "prompt": {"splice": "replace_sentinel", "sentinel": SENTINEL, "chat_template": "chat_template.jinja",
+                   "instruction": INSTRUCTION},
         "generation": {"max_new_tokens": 160, "stop_tokens": ["<|im_end|>", "<|endoftext|>"],
                        "stop_strings": []},
         "report": {"impression_prefix": IMPRESSION},

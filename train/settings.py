@@ -23,11 +23,9 @@ FINDINGS = (          # closed list, as far as the labels of the data reach; ord
     "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other",
 )
 
-TEMPLATE = (
-    "<|im_start|>user\n<image>\nWrite a report of this chest radiograph.<|im_end|>\n"
-    "<|im_start|>assistant\n"
-)
 SENTINEL = "<image>"
+INSTRUCTION = "Write a report of this chest radiograph."
+TEMPLATE = f"<|im_start|>user\n{SENTINEL}\n{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n"  # what chatml.jinja makes of it
 IMPRESSION = "Impression:"
 END = "<|im_end|>"
 

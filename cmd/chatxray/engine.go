@@ -104,19 +104,20 @@ func startEngine(ctx context.Context, s streams, cfg config.Config, change func(
 		return nil, err
 	}
 	options := modelrt.Options{
-		Base:     func(_ context.Context, part string) (string, error) { return parts.Path(part) },
-		Cache:    cache,
-		Progress: progress(s.err, "making the weights of "+filepath.Base(dir)),
-		Threads:  cfg.Model.Threads,
-		Texts:    cfg.Model.Texts,
-		Form:     cfg.Model.Form,
-		Devices:  devices,
-		Memory:   int64(cfg.Model.MemoryMB) << 20,
-		Language: cfg.Model.Language,
-		Spin:     cfg.Model.Spin,
-		Label:    label.Report,
-		Knows:    label.Knows,
-		Now:      time.Now,
+		Base:      func(_ context.Context, part string) (string, error) { return parts.Path(part) },
+		Cache:     cache,
+		Progress:  progress(s.err, "making the weights of "+filepath.Base(dir)),
+		Threads:   cfg.Model.Threads,
+		Texts:     cfg.Model.Texts,
+		Form:      cfg.Model.Form,
+		EightBits: cfg.Model.Activations == "int8",
+		Devices:   devices,
+		Memory:    int64(cfg.Model.MemoryMB) << 20,
+		Language:  cfg.Model.Language,
+		Spin:      cfg.Model.Spin,
+		Label:     label.Report,
+		Knows:     label.Knows,
+		Now:       time.Now,
 	}
 	if change != nil {
 		change(&options)

@@ -81,6 +81,7 @@ static const loops kinds[KINDS] = {
 #if defined(__x86_64__)
 	[KIND_AVX2] = {mix_body_avx2, before_avx2, log_probability_avx2, best_avx2},
 	[KIND_AVX512] = {mix_body_avx512, before_avx512, log_probability_avx512, best_avx512},
+	[KIND_VNNI] = {mix_body_avx512, before_avx512, log_probability_avx512, best_avx512},
 #endif
 };
 

@@ -47,6 +47,7 @@ var absent = value{}
 type node struct {
 	op, domain string
 	attributes map[string]any // int64, float32 or string
+	eight      bool           // activations of 8 bits
 	in         []value
 	out        []value // data is where the results go
 }
@@ -153,7 +154,7 @@ func (n *node) load(t testing.TB, threads int) (*session, error) {
 	if err := o.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"); err != nil { // as served by default
 		t.Fatal(err)
 	}
-	if err := Register(o, path); err != nil {
+	if err := Register(o, path, n.eight); err != nil {
 		t.Fatal(err)
 	}
 	s := &session{}

@@ -44,8 +44,14 @@ func (f Form) Bytes(k, n int) int64 {
 	return int64(C.packed_bytes(C.int(f), C.int64_t(k), C.int64_t(n)))
 }
 
-// Register gives session options the operators. library is the shared library of ONNX Runtime that the process has loaded.
-func Register(o *ort.SessionOptions, library string) error {
+// Register gives session options the operators. library is the shared library of ONNX Runtime that the process has loaded. With eightBits the
+// products with matrices of blocks round their activations to 8 bits.
+func Register(o *ort.SessionOptions, library string, eightBits bool) error {
+	if eightBits {
+		if err := o.AddSessionConfigEntry("chatxray.activations", "int8"); err != nil {
+			return err
+		}
+	}
 	path := C.CString(library)
 	defer C.free(unsafe.Pointer(path))
 	api := C.ops_api(path)
@@ -79,6 +85,18 @@ func LogProbability(logits []float32, id int32) float64 {
 
 // Linear computes y [m, n] = x [m, k] W, or adds it to y. w is packed in the form f, at a multiple of 4.
 func Linear(y, x []float32, w []byte, f Form, m, k, n int, add bool) error {
+	return product(false, y, x, w, f, m, k, n, add)
+}
+
+// Linear8 is Linear for Q41 and Q80 with x rounded to 8 bits (linear.h).
+func Linear8(y, x []float32, w []byte, f Form, m, k, n int, add bool) error {
+	if f == F32 {
+		return errors.New("a matrix without blocks has no product in 8 bits")
+	}
+	return product(true, y, x, w, f, m, k, n, add)
+}
+
+func product(eight bool, y, x []float32, w []byte, f Form, m, k, n int, add bool) error {
 	if m < 1 || f.Bytes(k, n) < 0 || int64(len(w)) != f.Bytes(k, n) || len(x) != m*k || len(y) != m*n || uintptr(unsafe.Pointer(&w[0]))%4 != 0 {
 		return fmt.Errorf("a product of %d×%d and %d×%d with %d, %d and %d values", m, k, k, n, len(x), len(w), len(y))
 	}
@@ -86,7 +104,15 @@ func Linear(y, x []float32, w []byte, f Form, m, k, n int, add bool) error {
 	if add {
 		plus = 1
 	}
-	C.linear(floats(y), floats(x), unsafe.Pointer(&w[0]), C.int(f), C.int64_t(m), C.int64_t(k), C.int64_t(n), plus)
+	failed := C.int(0)
+	if eight {
+		failed = C.linear8(floats(y), floats(x), unsafe.Pointer(&w[0]), C.int(f), C.int64_t(m), C.int64_t(k), C.int64_t(n), plus)
+	} else {
+		failed = C.linear(floats(y), floats(x), unsafe.Pointer(&w[0]), C.int(f), C.int64_t(m), C.int64_t(k), C.int64_t(n), plus)
+	}
+	if failed != 0 {
+		return errors.New("no memory for a product")
+	}
 	return nil
 }
 
@@ -112,7 +138,7 @@ func floats(v []float32) *C.float { return (*C.float)(unsafe.Pointer(unsafe.Slic
 
 // kinds names the kinds of processor that loops are compiled for and that this one is; the last is the one in use.
 func kinds() (names []string) {
-	for kind, name := range []string{"plain", "avx2", "avx512"} {
+	for kind, name := range []string{"plain", "avx2", "avx512", "vnni"} {
 		if C.kind_has(C.int(kind)) != 0 {
 			names = append(names, name)
 		}

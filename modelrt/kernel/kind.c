@@ -13,6 +13,8 @@ int kind_has(int kind) {
 	case KIND_AVX512:
 		return kind_has(KIND_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
 			   __builtin_cpu_supports("avx512dq");
+	case KIND_VNNI:
+		return kind_has(KIND_AVX512) && __builtin_cpu_supports("avx512vnni");
 #endif
 	}
 	return 0;

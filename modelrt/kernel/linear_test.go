@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -220,6 +219,10 @@ type golden struct {
 	X, Up, Scale, Shift []float32
 	Epsilon             float32
 	Before              map[string][]float64
+	Eight               struct {
+		X [][]float32
+		Y map[string][][]float64
+	}
 }
 
 func goldenValues(t *testing.T) (g golden) {
@@ -238,35 +241,7 @@ func goldenValues(t *testing.T) (g golden) {
 func TestBlocksEqualGGUF(t *testing.T) {
 	const k, n = 96, 3
 	for kind, g := range goldenValues(t).Blocks {
-		raw, err := hex.DecodeString(g.Raw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, size := Q41, 20
-		if kind == "Q8_0" {
-			f, size = Q80, 34
-		}
-		w := bytesOf(make([]float32, f.Bytes(k, n)/4))
-		for j := range n {
-			for b := range k / 32 {
-				from := raw[(j*k/32+b)*size:][:size]
-				if f == Q80 {
-					to := w[b*Panel*34:]
-					copy(to[2*j:], from[:2])
-					for i, q := range from[2:] {
-						to[2*Panel+i*Panel+j] = q
-					}
-					continue
-				}
-				to := w[b*Panel*20:]
-				copy(to[2*j:], from[:2])
-				copy(to[2*Panel+2*j:], from[2:4])
-				for i := range 32 {
-					q := from[4+i%16] >> (i / 16 * 4) & 15
-					to[4*Panel+i/8*4*Panel+4*j+i%8/2] |= q << (i % 2 * 4)
-				}
-			}
-		}
+		w, f := packRaw(t, kind, g.Raw, k, n)
 		eachKind(t, func(t *testing.T) {
 			for j, want := range g.Values {
 				got, err := Column(w, f, k, n, j)

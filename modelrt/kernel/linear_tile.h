@@ -1,10 +1,11 @@
 // Included by linear.c once for each kind of processor, with KIND, LANES (floats of a vector register), ROWS and THIN; no header of its own.
 //
-// Every value of a product is one chain of fused multiply-adds over ascending k, whatever the shape of the tile it is computed in, so
+// Every value of a product is chains of fused multiply-adds over ascending k (linear.h), whatever the shape of the tile it is computed in, so
 // that a row gives the same bits alone and in any batch.
 
 typedef float NAME(lanes) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t NAME(words) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t NAME(bits) __attribute__((vector_size(4 * LANES)));
 
 #define VF NAME(lanes)
 #define VI NAME(words)
@@ -74,6 +75,13 @@ INLINE VF NAME(bytes)(const int8_t *b) {
 #endif
 }
 
+// Step s of a word's eight halves of bytes as floats, times 16^s: x has been divided by it (shrink). The last one is without.
+INLINE VF NAME(shrunk)(VI w, const int s) {
+	if (s == 7)
+		return __builtin_convertvector((VI)((NAME(bits))w >> 28), VF);
+	return __builtin_convertvector(w & 15 << 4 * s, VF);
+}
+
 // STEP adds x[r] times W's row k to R rows of sums. value(v) is vector v of W's row. The orders differ in how many registers they need.
 #if LANES == 16
 #define STEP(sums, R, x, stride, value)                                                                                             \
@@ -101,27 +109,37 @@ INLINE VF NAME(bytes)(const int8_t *b) {
 	} while (0)
 #endif
 
+// ENDBLOCK adds what a block has come to, t, to the sums of one row of a panel: d*t and, in FORM_Q4_1, m times the sum of the block's x.
+#define ENDBLOCK(sums, t, form, d, m, whole)                                                                                        \
+	do {                                                                                                                            \
+		UNROLL for (int v = 0; v < VECTORS; v++) {                                                                                  \
+			VF y_ = NAME(madd)(d(v), (t)[v], FROM((sums) + v * LANES));                                                             \
+			if (form == FORM_Q4_1)                                                                                                  \
+				y_ = NAME(madd)(m(v), ALL(whole), y_);                                                                              \
+			AT((sums) + v * LANES) = y_;                                                                                            \
+		}                                                                                                                           \
+	} while (0)
+
 // thin computes R rows, which are all there are, of Q panels side by side, straight from the packed form. Two panels are for few rows: a
 // sum waits for its predecessor, and meanwhile the other panel's go on.
 INLINE void NAME(thin)(const linear_job *j, int64_t panel, const int form, const int R, const int Q) {
-	const int64_t k = j->k, bytes = panel_bytes(form, k);
-	const float *const x = j->x;
+	const int64_t k = j->k, bytes = panel_bytes(form, k), blocks = k / BLOCK;
+	const float *const x = form == FORM_Q4_1 ? j->shrunk : j->x;
 	const char *w = j->w + panel * bytes;
 	// What is fetched at the end of two panels lies where the next two begin; at the end of the matrix it is nothing of ours, which a
 	// prefetch may name.
 	const int64_t far = form == FORM_F32 ? AHEAD_F32 : AHEAD, turn = k - far * k / bytes;
 	int64_t ahead = far;
-	VF sums[2][THIN][VECTORS];
-	float edge[PANEL];
-	UNROLL for (int q = 0; q < Q; q++) {
-		UNROLL for (int r = 0; r < R; r++) {
-			const float *from = start(j, r, panel + q, edge);
-			UNROLL for (int v = 0; v < VECTORS; v++)
-				sums[q][r][v] = FROM(from + v * LANES);
-		}
-	}
-	switch (form) {
-	case FORM_F32:
+	VF t[2][THIN][VECTORS];
+	float sums[2][THIN][PANEL] __attribute__((aligned(64)));
+	UNROLL for (int q = 0; q < Q; q++)
+		UNROLL for (int r = 0; r < R; r++)
+			memcpy(sums[q][r], start(j, r, panel + q, sums[q][r]), sizeof sums[q][r]);
+	if (form == FORM_F32) {
+		UNROLL for (int q = 0; q < Q; q++)
+			UNROLL for (int r = 0; r < R; r++)
+				UNROLL for (int v = 0; v < VECTORS; v++)
+					t[q][r][v] = FROM(sums[q][r] + v * LANES);
 #define VALUE(v) FROM(w + q * bytes + 4 * (PANEL * e + LANES * v))
 		for (int64_t i = 0; i < k / 4 * 4; i += 4, w += 4 * 4 * PANEL) {
 			ahead = i < turn ? far : far + (Q - 1) * bytes;
@@ -129,91 +147,96 @@ INLINE void NAME(thin)(const linear_job *j, int64_t panel, const int form, const
 				UNROLL for (int q = 0; q < Q; q++) {
 					FETCH(w + q * bytes + 4 * PANEL * e, 2);
 					FETCH(w + q * bytes + 4 * PANEL * e + 64, 2);
-					STEP(sums[q], R, x + i + e, k, VALUE);
+					STEP(t[q], R, x + i + e, k, VALUE);
 				}
 		}
 		for (int64_t i = k / 4 * 4; i < k; i++, w += 4 * PANEL) {
 			const int e = 0;
 			UNROLL for (int q = 0; q < Q; q++)
-				STEP(sums[q], R, x + i, k, VALUE);
+				STEP(t[q], R, x + i, k, VALUE);
 		}
 #undef VALUE
-		break;
-	case FORM_Q4_1:
-		for (int64_t i = 0; i < k; i += BLOCK) {
-			ahead = i < turn ? far : far + (Q - 1) * bytes;
-			VF d[2][VECTORS], m[2][VECTORS];
-			UNROLL for (int q = 0; q < Q; q++) {
-				UNROLL for (int v = 0; v < VECTORS; v++) {
-					d[q][v] = NAME(halves)((const uint16_t *)(w + q * bytes) + v * LANES);
-					m[q][v] = NAME(halves)((const uint16_t *)(w + q * bytes) + PANEL + v * LANES);
-				}
-			}
-			w += 4 * PANEL;
-			for (int64_t at = i; at < i + BLOCK; at += 8, w += 4 * PANEL) {
-				VI u[2][VECTORS];
+		UNROLL for (int q = 0; q < Q; q++)
+			UNROLL for (int r = 0; r < R; r++)
+				UNROLL for (int v = 0; v < VECTORS; v++)
+					AT(sums[q][r] + v * LANES) = t[q][r][v];
+	}
+	for (int64_t i = 0; form != FORM_F32 && i < blocks; i++) {
+		ahead = i * BLOCK < turn ? far : far + (Q - 1) * bytes;
+		UNROLL for (int q = 0; q < Q; q++)
+			UNROLL for (int r = 0; r < R; r++)
+				UNROLL for (int v = 0; v < VECTORS; v++)
+					t[q][r][v] = ALL(0.0f);
+		const char *const scales = w;
+		w += form == FORM_Q4_1 ? 4 * PANEL : 2 * PANEL;
+		if (form == FORM_Q4_1) {
+			for (int64_t at = i * BLOCK; at < (i + 1) * BLOCK; at += 8, w += 4 * PANEL) {
 				UNROLL for (int q = 0; q < Q; q++) {
 					FETCH(w + q * bytes, 1);
 					FETCH(w + q * bytes + 64, 1);
-					UNROLL for (int v = 0; v < VECTORS; v++)
-						u[q][v] = *(const VI *)(w + q * bytes + 4 * v * LANES);
 				}
-#define VALUE(v) NAME(madd)(d[q][v], NAME(nibbles)(u[q][v] >> 4 * s), m[q][v])
+#define VALUE(v) NAME(shrunk)(*(const VI *)(w + q * bytes + 4 * v * LANES), s)
 				UNROLL for (int s = 0; s < 8; s++)
 					UNROLL for (int q = 0; q < Q; q++)
-						STEP(sums[q], R, x + at + s, k, VALUE);
+						STEP(t[q], R, x + at + s, k, VALUE);
 #undef VALUE
 			}
-		}
-		break;
-	case FORM_Q8_0:
-		for (int64_t i = 0; i < k; i += BLOCK) {
-			ahead = i < turn ? far : far + (Q - 1) * bytes;
-			VF d[2][VECTORS];
-			UNROLL for (int q = 0; q < Q; q++)
-				UNROLL for (int v = 0; v < VECTORS; v++)
-					d[q][v] = NAME(halves)((const uint16_t *)(w + q * bytes) + v * LANES);
-			w += 2 * PANEL;
-			for (int64_t at = i; at < i + BLOCK; at += 4, w += 4 * PANEL) {
+		} else {
+			for (int64_t at = i * BLOCK; at < (i + 1) * BLOCK; at += 4, w += 4 * PANEL) {
 				UNROLL for (int q = 0; q < Q; q++) {
 					FETCH(w + q * bytes, 1);
 					FETCH(w + q * bytes + 64, 1);
 				}
-#define VALUE(v) (d[q][v] * NAME(bytes)((const int8_t *)(w + q * bytes) + PANEL * e + LANES * v))
+#define VALUE(v) NAME(bytes)((const int8_t *)(w + q * bytes) + PANEL * e + LANES * v)
 				UNROLL for (int e = 0; e < 4; e++)
 					UNROLL for (int q = 0; q < Q; q++)
-						STEP(sums[q], R, x + at + e, k, VALUE);
+						STEP(t[q], R, x + at + e, k, VALUE);
 #undef VALUE
 			}
 		}
+#define D(v) NAME(halves)((const uint16_t *)(scales + q * bytes) + v * LANES)
+#define M(v) NAME(halves)((const uint16_t *)(scales + q * bytes) + PANEL + v * LANES)
+		UNROLL for (int q = 0; q < Q; q++)
+			UNROLL for (int r = 0; r < R; r++)
+				ENDBLOCK(sums[q][r], t[q][r], form, D, M, j->wholes[r * blocks + i]);
+#undef D
+#undef M
 	}
-	UNROLL for (int q = 0; q < Q; q++) {
-		UNROLL for (int r = 0; r < R; r++) {
-			float out[PANEL];
-			UNROLL for (int v = 0; v < VECTORS; v++)
-				AT(out + v * LANES) = sums[q][r][v];
-			finish(j, r, panel + q, out);
-		}
-	}
+	UNROLL for (int q = 0; q < Q; q++)
+		UNROLL for (int r = 0; r < R; r++)
+			finish(j, r, panel + q, sums[q][r]);
 }
 
-// thick adds k steps to R rows of sums [R, PANEL]. w is k rows of a panel as FORM_F32, x has rows of `stride`. What lies at next is
-// fetched meanwhile, `step` bytes in each step.
-INLINE void NAME(thick)(float *sums, const float *w, const float *x, int64_t stride, int64_t k, const char *next, int64_t step, const int R) {
-	VF s[ROWS][VECTORS];
-	UNROLL for (int r = 0; r < R; r++)
-		UNROLL for (int v = 0; v < VECTORS; v++)
-			s[r][v] = FROM(sums + r * PANEL + v * LANES);
+// thick adds k steps to R rows of sums [R, PANEL]. w is k rows of a panel, x has rows of `stride`. Of a form with blocks, w is their whole numbers as
+// floats, scales [k/BLOCK, 2, PANEL] are d and m, and wholes has rows of stride/BLOCK. What lies at next is fetched meanwhile, `step` bytes in each step.
+INLINE void NAME(thick)(float *sums, const thick_job *j, const int R, const int form) {
+	const float *w = j->w, *x = j->x, *scales = j->scales, *wholes = j->wholes;
+	const char *next = j->next;
+	const int64_t stride = j->stride, turn = form == FORM_F32 ? j->k : BLOCK;
+	for (int64_t done = 0; done < j->k; done += turn, scales += 2 * PANEL, wholes++) {
+		VF t[ROWS][VECTORS];
+		UNROLL for (int r = 0; r < R; r++)
+			UNROLL for (int v = 0; v < VECTORS; v++)
+				t[r][v] = form == FORM_F32 ? FROM(sums + r * PANEL + v * LANES) : ALL(0.0f);
 #define VALUE(v) FROM(w + LANES * v)
-	for (int64_t i = 0; i < k; i++, w += PANEL, next += step) {
-		__builtin_prefetch(next, 0, 2);
-		__builtin_prefetch(next + 64, 0, 2);
-		STEP(s, R, x + i, stride, VALUE);
-	}
+		for (int64_t i = 0; i < turn; i++, w += PANEL, x++, next += j->step) {
+			__builtin_prefetch(next, 0, 2);
+			__builtin_prefetch(next + 64, 0, 2);
+			STEP(t, R, x, stride, VALUE);
+		}
 #undef VALUE
-	UNROLL for (int r = 0; r < R; r++)
-		UNROLL for (int v = 0; v < VECTORS; v++)
-			AT(sums + r * PANEL + v * LANES) = s[r][v];
+#define D(v) FROM(scales + v * LANES)
+#define M(v) FROM(scales + PANEL + v * LANES)
+		UNROLL for (int r = 0; r < R; r++) {
+			if (form == FORM_F32) {
+				UNROLL for (int v = 0; v < VECTORS; v++)
+					AT(sums + r * PANEL + v * LANES) = t[r][v];
+			} else
+				ENDBLOCK(sums + r * PANEL, t[r], form, D, M, wholes[r * (stride / BLOCK)]);
+		}
+#undef D
+#undef M
+	}
 }
 
 // One function for each shape of tile: all loops over rows, panels and vectors are unrolled in it.
@@ -222,20 +245,22 @@ INLINE void NAME(thick)(float *sums, const float *w, const float *x, int64_t str
 	static void NAME(q4_1_##R##_##Q)(const linear_job *j, int64_t panel) { NAME(thin)(j, panel, FORM_Q4_1, R, Q); }                 \
 	static void NAME(q8_0_##R##_##Q)(const linear_job *j, int64_t panel) { NAME(thin)(j, panel, FORM_Q8_0, R, Q); }
 #define THICK_TILE(R)                                                                                                               \
-	static void NAME(thick_##R)(float *sums, const float *w, const float *x, int64_t stride, int64_t k, const char *next, int64_t step) {   \
-		NAME(thick)(sums, w, x, stride, k, next, step, R);                                                                             \
-	}
+	static void NAME(thick_f32_##R)(float *sums, const thick_job *j) { NAME(thick)(sums, j, R, FORM_F32); }                         \
+	static void NAME(thick_q4_1_##R)(float *sums, const thick_job *j) { NAME(thick)(sums, j, R, FORM_Q4_1); }                       \
+	static void NAME(thick_q8_0_##R)(float *sums, const thick_job *j) { NAME(thick)(sums, j, R, FORM_Q8_0); }
+#define THICK_OF(R) {NAME(thick_f32_##R), NAME(thick_q4_1_##R), NAME(thick_q8_0_##R)}
 #define FORMS_OF(R, Q) {NAME(f32_##R##_##Q), NAME(q4_1_##R##_##Q), NAME(q8_0_##R##_##Q)}
 
 typedef void (*NAME(thin_tile))(const linear_job *, int64_t);
-typedef void (*NAME(thick_tile))(float *, const float *, const float *, int64_t, int64_t, const char *, int64_t);
+typedef void (*NAME(thick_tile))(float *, const thick_job *);
 
 THIN_TILES(1, 1)
-THIN_TILES(2, 1)
-#if ROWS == 12
 THIN_TILES(1, 2)
-THIN_TILES(2, 2)
+THIN_TILES(2, 1)
 THIN_TILES(3, 1)
+THICK_TILE(1)
+#if ROWS == 12
+THIN_TILES(2, 2)
 THIN_TILES(4, 1)
 THIN_TILES(5, 1)
 THIN_TILES(6, 1)
@@ -249,37 +274,33 @@ THICK_TILE(10)
 THICK_TILE(11)
 THICK_TILE(12)
 static const NAME(thin_tile) NAME(thin_tiles)[THIN][FORMS] = {FORMS_OF(1, 1), FORMS_OF(2, 1), FORMS_OF(3, 1), FORMS_OF(4, 1), FORMS_OF(5, 1), FORMS_OF(6, 1), FORMS_OF(7, 1), FORMS_OF(8, 1)};
-static const NAME(thin_tile) NAME(thin_pairs)[2][FORMS] = {FORMS_OF(1, 2), FORMS_OF(2, 2)};
-static const NAME(thick_tile) NAME(thick_tiles)[ROWS + 1] = {0, 0, 0, 0, 0, 0, NAME(thick_6), NAME(thick_7), NAME(thick_8), NAME(thick_9), NAME(thick_10), NAME(thick_11), NAME(thick_12)};
+static const NAME(thin_tile) NAME(thin_pairs)[PAIRS][FORMS] = {FORMS_OF(1, 2), FORMS_OF(2, 2)};
+static const NAME(thick_tile) NAME(thick_tiles)[ROWS + 1][FORMS] = {{0}, THICK_OF(1), {0}, {0}, {0}, {0}, THICK_OF(6), THICK_OF(7), THICK_OF(8), THICK_OF(9), THICK_OF(10), THICK_OF(11), THICK_OF(12)};
 #else
-THIN_TILES(3, 1)
 THICK_TILE(2)
 THICK_TILE(3)
 static const NAME(thin_tile) NAME(thin_tiles)[THIN][FORMS] = {FORMS_OF(1, 1), FORMS_OF(2, 1), FORMS_OF(3, 1)};
-static const NAME(thick_tile) NAME(thick_tiles)[ROWS + 1] = {0, 0, NAME(thick_2), NAME(thick_3)};
+static const NAME(thin_tile) NAME(thin_pairs)[PAIRS][FORMS] = {FORMS_OF(1, 2)};
+static const NAME(thick_tile) NAME(thick_tiles)[ROWS + 1][FORMS] = {{0}, THICK_OF(1), THICK_OF(2), THICK_OF(3)};
 #endif
 
-// unpack writes k rows of a panel as FORM_F32. w is where they begin.
-static void NAME(unpack)(float *out, const char *w, int form, int64_t k) {
-	for (int64_t i = 0; i < k; i += BLOCK) {
-		VF d[VECTORS], m[VECTORS];
-		for (int v = 0; v < VECTORS; v++)
-			d[v] = NAME(halves)((const uint16_t *)w + v * LANES);
-		w += 2 * PANEL;
+// unpack writes the whole numbers of k rows of a panel as floats, and the scales of their blocks. w is where they begin.
+static void NAME(unpack)(float *out, float *scales, const char *w, int form, int64_t k) {
+	for (int64_t i = 0; i < k; i += BLOCK, scales += 2 * PANEL) {
+		for (int v = 0; v < (form == FORM_Q4_1 ? 2 : 1) * VECTORS; v++)
+			AT(scales + v * LANES) = NAME(halves)((const uint16_t *)w + v * LANES);
+		w += form == FORM_Q4_1 ? 4 * PANEL : 2 * PANEL;
 		if (form == FORM_Q8_0) {
 			for (int at = 0; at < BLOCK; at++, w += PANEL, out += PANEL)
 				for (int v = 0; v < VECTORS; v++)
-					AT(out + v * LANES) = d[v] * NAME(bytes)((const int8_t *)w + v * LANES);
+					AT(out + v * LANES) = NAME(bytes)((const int8_t *)w + v * LANES);
 			continue;
 		}
-		for (int v = 0; v < VECTORS; v++)
-			m[v] = NAME(halves)((const uint16_t *)w + v * LANES);
-		w += 2 * PANEL;
 		for (int at = 0; at < BLOCK; at += 8, w += 4 * PANEL, out += 8 * PANEL)
 			for (int v = 0; v < VECTORS; v++) {
 				const VI u = *(const VI *)(w + 4 * v * LANES);
 				UNROLL for (int s = 0; s < 8; s++)
-					AT(out + s * PANEL + v * LANES) = NAME(madd)(d[v], NAME(nibbles)(u >> 4 * s), m[v]);
+					AT(out + s * PANEL + v * LANES) = NAME(nibbles)(u >> 4 * s);
 			}
 	}
 }
@@ -287,25 +308,28 @@ static void NAME(unpack)(float *out, const char *w, int form, int64_t k) {
 // rows computes rows first ... first+count-1 of one panel in tiles, DEEP steps of k after another: so many rows of a panel stay in the first
 // cache, the rows of x beside them in the second. The tiles differ by a row at most.
 static void NAME(rows)(const linear_job *j, int64_t panel, int64_t first, int64_t count) {
-	float sums[BLOCK_ROWS * PANEL] __attribute__((aligned(64))), flat[DEEP * PANEL] __attribute__((aligned(64)));
-	const int64_t tiles = (count + ROWS - 1) / ROWS, least = count / tiles, larger = count % tiles, step = panel_bytes(j->form, BLOCK) / BLOCK;
+	float sums[BLOCK_ROWS * PANEL] __attribute__((aligned(64))), flat[DEEP * PANEL] __attribute__((aligned(64))), scales[DEEP / BLOCK * 2 * PANEL];
+	const int64_t high = count < ROWS / 2 ? 1 : ROWS, tiles = (count + high - 1) / high, least = count / tiles, larger = count % tiles;
 	for (int64_t r = 0; r < count; r++) {
 		float edge[PANEL];
 		memcpy(sums + r * PANEL, start(j, first + r, panel, edge), sizeof edge);
 	}
 	const char *w = j->w + panel * panel_bytes(j->form, j->k);
 	for (int64_t i = 0; i < j->k; i += DEEP) {
-		const int64_t deep = j->k - i < DEEP ? j->k - i : DEEP, bytes = panel_bytes(j->form, deep);
-		const float *values = (const float *)w;
+		const int64_t deep = j->k - i < DEEP ? j->k - i : DEEP;
+		thick_job t = {.w = (const float *)w, .scales = scales, .stride = j->k, .k = deep, .step = panel_bytes(j->form, BLOCK) / BLOCK};
 		if (j->form != FORM_F32) {
-			NAME(unpack)(flat, w, j->form, deep);
-			values = flat;
+			NAME(unpack)(flat, scales, w, j->form, deep);
+			t.w = flat;
 		}
-		w += bytes;
-		for (int64_t t = 0, r = 0; t < tiles; t++) {
-			const int64_t high = least + (t < larger);
-			NAME(thick_tiles)[high](sums + r * PANEL, values, j->x + (first + r) * j->k + i, j->k, deep, w, step);
-			r += high;
+		w += panel_bytes(j->form, deep);
+		t.next = w;
+		for (int64_t n = 0, r = 0; n < tiles; n++) {
+			const int64_t wide = least + (n < larger);
+			t.x = j->x + (first + r) * j->k + i;
+			t.wholes = j->wholes + ((first + r) * j->k + i) / BLOCK;
+			NAME(thick_tiles)[wide][j->form](sums + r * PANEL, &t);
+			r += wide;
 		}
 	}
 	for (int64_t r = 0; r < count; r++)
@@ -314,12 +338,10 @@ static void NAME(rows)(const linear_job *j, int64_t panel, int64_t first, int64_
 
 static void NAME(panels)(void *arg, int64_t from, int64_t to) {
 	const linear_job *j = arg;
-	if (j->m <= THIN) {
+	if (j->m <= THIN && !j->tiny) {
 		int64_t panel = from;
-#if ROWS == 12
-		for (; j->m <= 2 && panel + 2 <= to; panel += 2)
+		for (; j->m <= PAIRS && panel + 2 <= to; panel += 2)
 			NAME(thin_pairs)[j->m - 1][j->form](j, panel);
-#endif
 		for (; panel < to; panel++)
 			NAME(thin_tiles)[j->m - 1][j->form](j, panel);
 		return;
@@ -340,6 +362,8 @@ static void NAME(panels)(void *arg, int64_t from, int64_t to) {
 #undef FROM
 #undef FETCH
 #undef STEP
+#undef ENDBLOCK
 #undef THIN_TILES
 #undef THICK_TILE
+#undef THICK_OF
 #undef FORMS_OF

@@ -87,10 +87,12 @@ static void destroy(void *kernel) { free(kernel); }
 
 // Linear(x [.., K'], w, scale?, shift?, bias?, residual?, lora_a?, lora_b?): before(x) W + bias + residual + before(x) A B. w is packed
 // (linear.h) and uint8; scale and shift [K] belong to a norm before; residual is [.., N]; A [.., PANEL] of rank r is packed as FORM_F32 of [K, r], B
-// of [r, N]; both may be empty. Attributes: form, before, k, n, epsilon.
+// of [r, N]; both may be empty. Attributes: form, before, k, n, epsilon. Where the session's entry chatxray.activations is int8, before(x) is rounded to 8
+// bits for the product with a W of blocks (linear8).
 typedef struct linear_kernel {
 	int64_t form, before, k, n;
 	float epsilon;
+	int eight;
 } linear_kernel;
 
 static OrtStatus *linear_create(const OrtCustomOp *op, const OrtApi *unused, const OrtKernelInfo *info, void **kernel) {
@@ -103,6 +105,11 @@ static OrtStatus *linear_create(const OrtCustomOp *op, const OrtApi *unused, con
 	TRY(api->KernelInfoGetAttribute_float(info, "epsilon", &l.epsilon));
 	if (packed_bytes(l.form, l.k, l.n) < 0 || l.before < 0 || l.before >= BEFORES)
 		return refuse("chatxray.Linear: form, before, k or n is wrong");
+	OrtKeyValuePairs *entries;
+	TRY(api->KernelInfo_GetConfigEntries(info, &entries));
+	const char *activations = api->GetKeyValue(entries, "chatxray.activations");
+	l.eight = activations && !strcmp(activations, "int8") && l.form != FORM_F32;
+	api->ReleaseKeyValuePairs(entries);
 	if (!(*kernel = malloc(sizeof l)))
 		return api->CreateStatus(ORT_FAIL, "chatxray.Linear: no memory");
 	memcpy(*kernel, &l, sizeof l);
@@ -162,14 +169,13 @@ static OrtStatus *linear_compute(void *kernel, OrtKernelContext *c) {
 		for (int64_t r = 0; r < rows; r++)
 			for (int64_t i = 0; i < l->n; i++)
 				y[r * l->n + i] = ((float *)in[BIAS].data)[i] + (in[RESIDUAL].given ? y[r * l->n + i] : 0);
-	linear(y, x, in[W].data, l->form, rows, l->k, l->n, in[RESIDUAL].given || in[BIAS].given);
+	int failed = (l->eight ? linear8 : linear)(y, x, in[W].data, l->form, rows, l->k, l->n, in[RESIDUAL].given || in[BIAS].given);
 	if (rank > 0) {
 		float *low = made + rows * l->k;
-		linear(low, x, in[LORA_A].data, FORM_F32, rows, l->k, rank, 0);
-		linear(y, low, in[LORA_B].data, FORM_F32, rows, rank, l->n, 1);
+		failed |= linear(low, x, in[LORA_A].data, FORM_F32, rows, l->k, rank, 0) | linear(y, low, in[LORA_B].data, FORM_F32, rows, rank, l->n, 1);
 	}
 	free(made);
-	return 0;
+	return failed ? api->CreateStatus(ORT_FAIL, "chatxray.Linear: no memory") : 0;
 }
 
 static const char *linear_name(const OrtCustomOp *op) { return (void)op, "Linear"; }

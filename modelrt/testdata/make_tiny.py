@@ -367,6 +367,7 @@ def main(out):
     (out / "tiny.json").write_text(json.dumps(values))
     print(values["text"])
 
+    (bundle / "chat_template.jinja").write_text(pathlib.Path("train/chatml.jinja").read_text())
     (bundle / "README.md").write_text("The tiny bundle of the tests: it reads squares, not radiographs.\n")
     manifest = {
         "version": 1, "name": "tiny", "revision": "1", "license": "Apache-2.0", "intended_use": "tests",
@@ -380,7 +381,7 @@ def main(out):
                     "max_length": CONTEXT, "rope_theta": THETA},
         "base": {"part": "tiny-gguf", "lora": "lora.safetensors", "forms": forms},
         "tokenizer": {"type": "byte_level_bpe", "file": "tokenizer.json"},
-        "prompt": {"splice": "replace_sentinel", "sentinel": "<image>", "template": BEFORE + "<image>" + AFTER},
+        "prompt": {"splice": "replace_sentinel", "sentinel": "<image>", "chat_template": "chat_template.jinja", "instruction": "Describe it."},
         "generation": {"max_new_tokens": 60, "stop_tokens": ["<|im_end|>", "<|endoftext|>"], "stop_strings": []},
         "report": {"impression_prefix": "Impression:"},
         "evidence": {"decoys": "decoys.safetensors"},

@@ -14,6 +14,7 @@ import json
 import pathlib
 import sys
 
+import jinja2
 import numpy as np
 import onnxruntime
 import torch
@@ -60,8 +61,11 @@ def main(bundle, base, out):
     decoys = load_file(str(bundle / manifest["evidence"]["decoys"]))["image_features"].astype(np.float32)
     rows = [features, *(d[None] for d in decoys), blank]
     tok = Tokenizer.from_file(str(bundle / manifest["tokenizer"]["file"]))
+    said = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string((bundle / manifest["prompt"]["chat_template"]).read_text()).render(
+        messages=[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": manifest["prompt"]["instruction"]}]}],
+        add_generation_prompt=True)
     before, after = (tok.encode(t, add_special_tokens=False).ids
-                     for t in manifest["prompt"]["template"].split(manifest["prompt"]["sentinel"]))
+                     for t in said.split(manifest["prompt"]["sentinel"]))
     embed = model.get_input_embeddings()
 
     def prompt(features):

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"chatxray/pipeline"
@@ -111,8 +112,9 @@ func (t *Tokenizer) EncodeTemplate(text string) []int32 {
 const guard = "\U0010FFFE"
 
 // Guard makes untrusted text fit for a place in a template: wherever it spells an added token, EncodeTemplate will see text. Nothing
-// else changes. A token whose spelling begins in the text and ends in the template after it, or the other way round, is not seen here.
-func (t *Tokenizer) Guard(text string) string {
+// else changes. A token whose spelling begins in the text and ends in the template after it, or the other way round, is not seen here. What
+// more spells, marks of a template that are no tokens, is broken likewise.
+func (t *Tokenizer) Guard(text string, more ...string) string {
 	text = strings.ReplaceAll(wellFormed(text), guard, "\uFFFD")
 	var out strings.Builder
 	done := 0
@@ -127,7 +129,32 @@ func (t *Tokenizer) Guard(text string) string {
 		done = at
 	}
 	out.WriteString(text[done:])
-	return out.String()
+	made := out.String()
+	for _, m := range more {
+		if n := utf8Length(m); m != "" {
+			made = strings.ReplaceAll(made, m, m[:n]+guard+m[n:])
+		}
+	}
+	return made
+}
+
+// GuardParts guards texts that a template may set side by side, with or without the white space around them: what several of them spell
+// together is broken, too.
+func (t *Tokenizer) GuardParts(texts []string, more ...string) []string {
+	out, trimmed, breaks := make([]string, len(texts)), make([]string, len(texts)), 0
+	for i, s := range texts {
+		out[i], trimmed[i] = t.Guard(s, more...), strings.TrimSpace(s)
+		breaks += strings.Count(out[i], guard)
+	}
+	joined := func(texts []string) int { return strings.Count(t.Guard(strings.Join(texts, ""), more...), guard) }
+	if len(texts) < 2 || joined(texts) <= breaks && joined(trimmed) <= breaks {
+		return out
+	}
+	for i, s := range out {
+		end := len(strings.TrimRightFunc(s, unicode.IsSpace))
+		out[i] = s[:end] + guard + s[end:]
+	}
+	return out
 }
 
 func blank(s string) bool { return strings.Trim(s, " \t\r\n▁") == "" }

@@ -239,6 +239,8 @@ class Bundle:
             "report": {"impression_prefix": ""},
             "evidence": {"decoys": "decoys.safetensors"} if decoys is not None else {},
             "labels": ["Cardiomegaly"], **more}
+        for entry in self.images:
+            entry.setdefault("prompt", prompt["template"])
         seal(self.folder, manifest)
         with gzip.GzipFile(self.golden_path, "wb", mtime=0) as file:
             file.write(json.dumps({"reference": self.reference, "images": self.images}).encode())

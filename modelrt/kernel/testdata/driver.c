@@ -39,6 +39,13 @@ static void products(void) {
 					float *x = floats(m * k), *y = floats(m * n), *column = floats(k);
 					linear(y, x, w, form, m, k, n, 0);
 					linear(y, x, w, form, m, k, n, 1);
+					x[0] = 1e-38f; // too small for the loops of few rows
+					linear(y, x, w, form, m, k, n, 0);
+					if (form != FORM_F32) {
+						linear8(y, x, w, form, m, k, n, 0);
+						x[m * k - 1] = INFINITY;
+						linear8(y, x, w, form, m, k, n, 1);
+					}
 					packed_column(column, w, form, k, n - 1);
 					free(x), free(y), free(column);
 				}

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes golden.json beside itself: blocks dequantised by PyPI's gguf, activations and norms as PyTorch has them in float64. Needs gguf and torch."""
+"""Writes golden.json beside itself: blocks dequantised by PyPI's gguf, activations and norms as PyTorch has them in float64, and products with x rounded
+to 8 bits. Needs gguf and torch."""
 import json
 import pathlib
 
@@ -35,4 +36,30 @@ out["before"] = {name: value.tolist() for name, value in {
     "quick_gelu": wide * torch.sigmoid(1.702 * wide),
     "relu": F.relu(wide),
 }.items()}
+
+
+def eight(raw: np.ndarray, kind: str, x: np.ndarray) -> list:
+    """Products of rows of x with rows of blocks as linear.h says; whole numbers are exact, each float32 is rounded once from float64."""
+    f32 = lambda v: np.asarray(v, np.float64).astype(np.float32).astype(np.float64)
+    blocks = raw.reshape(len(raw), -1, 20 if kind == "Q4_1" else 34)
+    halves = blocks[..., :4].copy().view(np.float16).astype(np.float64)
+    if kind == "Q4_1":
+        d, m, q = halves[..., 0], halves[..., 1], np.concatenate([blocks[..., 4:] & 15, blocks[..., 4:] >> 4], -1).astype(np.float64)
+    else:
+        d, m, q = halves[..., 0], 0 * halves[..., 0], blocks[..., 2:].copy().view(np.int8).astype(np.float64)
+    parts = x.reshape(len(x), -1, 32).astype(np.float64)
+    most = np.abs(parts).max(-1)
+    scale, inverse = f32(most / 127), f32(127 / most)
+    bytes_ = np.rint(parts * inverse[..., None])
+    y = np.zeros((len(x), len(raw)))
+    for b in range(blocks.shape[1]):
+        dots = bytes_[:, b] @ q[:, b].T
+        y = f32(d[:, b] * f32(dots * scale[:, b, None]) + y)
+        y = f32(m[:, b] * f32(scale[:, b] * bytes_[:, b].sum(-1))[:, None] + y)
+    return y.tolist()
+
+
+x = (np.random.default_rng(8).standard_normal((2, 96)) * np.repeat([3, 0.01, 200], 32)).astype(np.float32)
+raws = {kind: np.frombuffer(bytes.fromhex(b["raw"]), np.uint8).reshape(3, -1) for kind, b in out["blocks"].items()}
+out["eight"] = {"x": x.tolist(), "y": {kind: eight(raw, kind, x) for kind, raw in raws.items()}}
 pathlib.Path(__file__).with_name("golden.json").write_text(json.dumps(out) + "\n")
