@@ -150,7 +150,7 @@ func TestReportLanguageRefused(t *testing.T) {
 	if _, errs := chatxray(t, 3, "report", "--bundle", bundle, "--language", "fr", file); !strings.Contains(errs, `does not write "fr"; it writes en, zh`) {
 		t.Error(errs)
 	}
-	if _, errs := chatxray(t, 3, "report", "--second-opinion", bundle, file); !strings.Contains(errs, "prompts.en.opinion") {
+	if _, errs := chatxray(t, 3, "report", "--bundle", bundle, "--language", "zh", "--second-opinion", bundle, file); !strings.Contains(errs, "prompts.zh.opinion") {
 		t.Error(errs)
 	}
 	if _, errs := chatxray(t, 3, "report", "--language", "de", file); !strings.Contains(errs, "it writes en") {

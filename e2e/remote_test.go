@@ -171,7 +171,7 @@ func TestRemoteChatxray(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 400 || !strings.Contains(string(b), "prompt.template") {
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 400 || !strings.Contains(string(b), "prompt.instruction") {
 		t.Errorf("%s %s", resp.Status, b)
 	}
 }

@@ -130,6 +130,9 @@ func (e *engine) write(t *text) error {
 	if len(t.keys) == 0 || len(t.prompt) != len(t.keys)*e.hidden && len(t.ids) != len(t.keys) || len(t.keys) >= e.capacity {
 		return fmt.Errorf("%w: a prompt of %d tokens; this model takes up to %d with the answer", pipeline.ErrInvalid, len(t.keys), e.capacity)
 	}
+	if err := t.ctx.Err(); err != nil {
+		return err // it takes nobody's place in the queue
+	}
 	t.done, t.since, t.slot = make(chan struct{}), time.Now(), -1
 	t.forget = context.AfterFunc(t.ctx, func() {
 		t.cancelled.Store(true)

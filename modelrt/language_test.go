@@ -162,7 +162,7 @@ func TestLanguagesRefused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, manifestName), edited(t, long), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Verify(dir); !errors.Is(err, pipeline.ErrInvalid) || !strings.Contains(err.Error(), "the template of the language de") {
+	if _, err := Verify(dir); !errors.Is(err, pipeline.ErrInvalid) || !strings.Contains(err.Error(), "the report's prompt in the language de") {
 		t.Error(err)
 	}
 }

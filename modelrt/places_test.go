@@ -52,7 +52,7 @@ func TestLay(t *testing.T) {
 		{two + "a" + two + "b", []raster{one}, "places for 2 images, there are 1"},
 		{strings.Repeat("too long ", 200), nil, "decoder.max_length 256"},
 		{strings.Repeat(two, 16) + "a", slices.Repeat([]raster{one}, 16), "the images have 256 tokens"},
-		{strings.Repeat(two, 65) + "a", slices.Repeat([]raster{one}, 65), "65 images"},
+		{strings.Repeat(two, 65) + "a", slices.Repeat([]raster{one}, 65), "the images have 1040 tokens"},
 		{"", nil, "must end in text"},
 	} {
 		if _, err := p.lay(c.text, c.images); !errors.Is(err, pipeline.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
