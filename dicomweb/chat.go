@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -35,7 +37,8 @@ type Conversations interface {
 
 // Talking is what conversations need; main hands it in.
 type Talking struct {
-	Chat Chat // nil where nothing is answered
+	Chat     Chat   // nil where nothing is answered
+	Adapters []Chat // the same model with other adapters, asked for by their names
 	// Reference finds the image of a study, a series of it ("" for any) or one instance ("" for any), as it would be read. The error wraps
 	// pipeline.ErrNotFound when there is nothing of it.
 	Reference     func(ctx context.Context, study, series, sop string) (*pipeline.ChatImage, error)
@@ -109,12 +112,12 @@ func (s *server) chat(c *gin.Context) error {
 	ctx, cancel := context.WithTimeoutCause(c.Request.Context(), call.timeout,
 		fmt.Errorf("%w: the answer was not finished after %v", context.DeadlineExceeded, call.timeout))
 	defer cancel()
-	out := answering{id: "chatcmpl-" + randomID(), created: time.Now().Unix(), model: call.model, card: s.Chat.Card(), seed: call.request.Sampling.Seed}
+	out := answering{id: "chatcmpl-" + randomID(), created: time.Now().Unix(), model: call.model, card: call.chat.Card(), seed: call.request.Sampling.Seed}
 	if call.stream {
 		s.chatStream(ctx, c, call, &out)
 		return nil
 	}
-	a, err := s.Chat.Chat(ctx, call.request, nil)
+	a, err := call.chat.Chat(ctx, call.request, nil)
 	if err != nil {
 		return err
 	}
@@ -147,7 +150,7 @@ func (s *server) chatStream(ctx context.Context, c *gin.Context, call *chatCall,
 		}
 		return event(c, v)
 	}
-	a, err := s.Chat.Chat(ctx, call.request, func(p pipeline.ChatPiece) error { return send(out.piece(p, nil, call.usage)) })
+	a, err := call.chat.Chat(ctx, call.request, func(p pipeline.ChatPiece) error { return send(out.piece(p, nil, call.usage)) })
 	switch {
 	case err != nil && !begun:
 		s.refuse(c, err)
@@ -212,26 +215,53 @@ func (s *server) keep(c *gin.Context, call *chatCall, a *pipeline.ChatAnswer) ma
 
 // models answers GET /v1/models.
 func (s *server) models(c *gin.Context) error {
-	c.JSON(http.StatusOK, object{"object": "list", "data": []object{s.modelObject()}})
+	var all []object
+	for _, m := range s.chats() {
+		all = append(all, s.modelObject(m.Card()))
+	}
+	c.JSON(http.StatusOK, object{"object": "list", "data": all})
 	return nil
+}
+
+// chats are all that answer.
+func (s *server) chats() []Chat { return append([]Chat{s.Chat}, s.Adapters...) }
+
+// chatNames are the names that they are asked for by.
+func (s *server) chatNames() (names []string) {
+	for _, m := range s.chats() {
+		names = append(names, m.Card().Ref.Name)
+	}
+	return names
+}
+
+// chatCalled finds who answers by the name.
+func (s *server) chatCalled(name string) (Chat, error) {
+	names := s.chatNames()
+	if i := slices.Index(names, name); i >= 0 {
+		return s.chats()[i], nil
+	}
+	return nil, &pipeline.ChatError{Param: "model", Code: "model_not_found",
+		Err: fmt.Errorf("%w: there is no model %.100q; this service has %s", pipeline.ErrNotFound, name, inQuotes(names))}
+}
+
+func inQuotes(names []string) string {
+	var all []string
+	for _, n := range names {
+		all = append(all, strconv.Quote(n))
+	}
+	return strings.Join(all, ", ")
 }
 
 // model answers GET /v1/models/{model}.
 func (s *server) model(c *gin.Context) error {
-	if name := c.Param("model"); name != s.Chat.Card().Ref.Name {
-		return noModel(name, s.Chat.Card().Ref.Name)
+	m, err := s.chatCalled(c.Param("model"))
+	if err == nil {
+		c.JSON(http.StatusOK, s.modelObject(m.Card()))
 	}
-	c.JSON(http.StatusOK, s.modelObject())
-	return nil
+	return err
 }
 
-func noModel(name, there string) error {
-	return &pipeline.ChatError{Param: "model", Code: "model_not_found",
-		Err: fmt.Errorf("%w: there is no model %.100q; this service has %q", pipeline.ErrNotFound, name, there)}
-}
-
-func (s *server) modelObject() object {
-	card := s.Chat.Card()
+func (s *server) modelObject(card pipeline.ModelCard) object {
 	return object{
 		"id": card.Ref.Name, "object": "model", "created": s.talking.started.Unix(), "owned_by": "chatxray",
 		"chatxray": object{"notice": draftNotice, "version": card.Ref.Version, "digest": card.Ref.Digest, "languages": card.Languages, "context": card.Context,

@@ -21,6 +21,7 @@ import (
 // chatCall is a request of OpenAI's interface.
 type chatCall struct {
 	model         string
+	chat          Chat // that the model's name is of
 	request       pipeline.ChatRequest
 	stream, usage bool
 	timeout       time.Duration   // of the answer
@@ -97,10 +98,11 @@ func (s *server) parseCall(ctx context.Context, b []byte) (*chatCall, error) {
 	if err := g.take("model", "a string", &call.model); err != nil {
 		return nil, err
 	}
-	if there := s.Chat.Card().Ref.Name; call.model == "" {
-		return nil, wrong("model", "is missing; this service has %q", there)
-	} else if call.model != there {
-		return nil, noModel(call.model, there)
+	if call.model == "" {
+		return nil, wrong("model", "is missing; this service has %s", inQuotes(s.chatNames()))
+	}
+	if call.chat, err = s.chatCalled(call.model); err != nil {
+		return nil, err
 	}
 	for _, read := range []func(given) error{call.readAnswerForm, call.readSampling, ignored} {
 		if err := read(g); err != nil {

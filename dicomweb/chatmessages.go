@@ -26,7 +26,7 @@ func (s *server) readMessages(ctx context.Context, call *chatCall, raw json.RawM
 	if len(list) == 0 || len(list) > maxMessages {
 		return wrong("messages", "has %d messages; this service takes 1 to %d", len(list), maxMessages)
 	}
-	images, most := 0, s.Chat.Card().Images
+	images, most := 0, call.chat.Card().Images
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	for i, v := range list {
 		path := fmt.Sprintf("messages[%d]", i)

@@ -88,7 +88,7 @@ func (s *server) chatSchema() object {
 			"schema": object{"type": []string{"object", "boolean"}, "description": "JSON Schema, as far as docs/generation.md says"}, "name": orNull(text), "description": orNull(text), "strict": orNull(flag)})}),
 	}}
 	properties := object{
-		"model":    object{"const": s.Chat.Card().Ref.Name},
+		"model":    object{"enum": s.chatNames()},
 		"messages": object{"type": "array", "minItems": 1, "maxItems": maxMessages, "items": message, "description": "The last is the user's; system messages stand in front; exactly one image in all"},
 	}
 	for key, schema := range map[string]object{

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"chatxray/pipeline"
 )
@@ -26,6 +27,9 @@ type Bundle struct {
 // Errors: ErrNotFound where there is no manifest, else those of ParseManifest.
 func OpenBundle(dir string) (*Bundle, error) {
 	b, err := readBounded(filepath.Join(dir, manifestName), maxManifest)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil, fmt.Errorf("%w: %s is a file; a bundle is a folder, unpack archives yourself", pipeline.ErrInvalid, dir)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: no model bundle in %s: it has no %s", pipeline.ErrNotFound, dir, manifestName)
 	}
@@ -40,7 +44,7 @@ func OpenBundle(dir string) (*Bundle, error) {
 }
 
 // Verify opens the bundle in dir and checks all of it without running a model: every file's size and sha256, no graph that is
-// missing or not named, the inputs and outputs of every graph, the tensors' places in weights.bin, the shapes of LoRA and decoys,
+// missing or not named, the inputs and outputs of every graph, the tensors' places in weights.bin, the adapters, the shapes of the decoys,
 // and the tokenizer. All faults are in the error, a sentence each.
 func Verify(dir string) (*Bundle, error) {
 	b, err := OpenBundle(dir)
@@ -141,19 +145,19 @@ func (b *Bundle) contentFaults() (faults []error) {
 	for _, g := range m.imageContract() {
 		compare(g, 0)
 	}
+	loras, unread := b.loras("")
+	faults = append(faults, unread...)
 	for i := range m.Base.Forms {
 		form := &m.Base.Forms[i]
-		layout, weights, err := b.weights(form)
+		_, weights, err := b.weights(form)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", form.Layout, err))
 		}
-		for _, g := range m.languageContract(form, layout) {
+		for _, g := range m.languageContract(form) {
 			compare(g, weights)
 		}
-		if m.Base.LoRA != "" {
-			if _, err := readLoRA(b.path(m.Base.LoRA), layout); err != nil {
-				faults = append(faults, fmt.Errorf("%s, %s: %w", form.Name, m.Base.LoRA, err))
-			}
+		if err == nil && len(unread) == 0 {
+			faults = append(faults, b.unfit(loras, form)...)
 		}
 	}
 	if m.sighted() {

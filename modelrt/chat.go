@@ -190,7 +190,7 @@ func (m *Model) chatText(l *placing, seen []*chatSight) *text {
 	if len(seen) == 1 {
 		rows = seen[0].image // not copied
 	}
-	t, hidden := &text{places: l, keys: l.keys(keys), ids: slices.Clone(l.ids)}, m.bundle.Manifest.Decoder.Hidden
+	t, hidden := &text{adapter: m.worn, places: l, keys: l.keys(keys), ids: slices.Clone(l.ids)}, m.bundle.Manifest.Decoder.Hidden
 	for i := 0; i < len(l.ids); i++ {
 		from := i
 		for i < len(l.ids) && l.image[i] >= 0 {

@@ -9,8 +9,11 @@ import (
 
 // Config is the section "model" of the configuration file.
 type Config struct {
-	Bundle   string `yaml:"bundle"`   // folder of the model bundle; empty: the default bundle
-	Form     string `yaml:"form"`     // of the bundle's language model; empty: the first that the device runs
+	Bundle  string `yaml:"bundle"`  // folder of the model bundle; empty: the default bundle
+	Form    string `yaml:"form"`    // of the bundle's language model; empty: the first that the device runs
+	Adapter string `yaml:"adapter"` // that reports are written with; empty: the bundle's own
+	// Adapters is a folder with more adapters than the bundle has.
+	Adapters string `yaml:"adapters"`
 	Language string `yaml:"language"` // of the reports, one of the bundle's; empty: its first
 	// Activations are exact (float32), or int8: rounded to 8 bits where the form's matrices are of 4 or 8 bits.
 	Activations string `yaml:"activations"`

@@ -27,7 +27,7 @@ func newContract(file string, inputs, outputs map[string]port) graphContract {
 type graphContract struct {
 	file            string
 	inputs, outputs map[string]port
-	optional        []string // inputs that a graph may have, float32 [?]
+	places          bool // of LoRAs are inputs that the graph may have, float32 [?]
 }
 
 func size(n int) int64 { return int64(n) }
@@ -74,9 +74,9 @@ func (m *Manifest) patchContract() (graphs []graphContract) {
 }
 
 // languageContract gives the borders of the graphs of a form.
-func (m *Manifest) languageContract(form *Form, layout []slot) []graphContract {
+func (m *Manifest) languageContract(form *Form) []graphContract {
 	if form.Kind == KindFlat {
-		return m.flatContract(form, layout)
+		return m.flatContract(form)
 	}
 	d, floats := m.Decoder, floatPort
 	embed := newContract(form.Embed,
@@ -100,8 +100,8 @@ func (m *Manifest) languageContract(form *Form, layout []slot) []graphContract {
 	return []graphContract{embed, decoder}
 }
 
-// flatContract: tokens of any texts in one row. Products with a LoRA have two more inputs, named after the product's matrices.
-func (m *Manifest) flatContract(form *Form, layout []slot) []graphContract {
+// flatContract: tokens of any texts in one row. Products that take a LoRA have two more inputs, named after the product's matrices.
+func (m *Manifest) flatContract(form *Form) []graphContract {
 	d, floats := m.Decoder, floatPort
 	embed := newContract(form.Embed, map[string]port{"input_ids": {elementInt64, []int64{open}}},
 		map[string]port{"inputs_embeds": floats(open, size(d.Hidden))})
@@ -128,12 +128,7 @@ func (m *Manifest) flatContract(form *Form, layout []slot) []graphContract {
 			decoder.inputs[c+strconv.Itoa(l)] = floats(open, size(d.KVHeads), open, size(dim))
 		}
 	}
-	for _, s := range layout {
-		if operations[s.Op].joins {
-			name := strings.Join(s.Src, "+")
-			decoder.optional = append(decoder.optional, "lora_a:"+name, "lora_b:"+name)
-		}
-	}
+	decoder.places = true
 	return []graphContract{embed, decoder}
 }
 
@@ -152,7 +147,7 @@ func (c graphContract) faults(s *signature, weights int64) (faults []error) {
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(got)) {
-			if _, ok := want[name]; !ok && !(kind == "input" && slices.Contains(c.optional, name) && floatPort(open).admits(got[name])) {
+			if _, ok := want[name]; !ok && !(kind == "input" && c.places && s.placed(name) && floatPort(open).admits(got[name])) {
 				fault("%s %s is not of the bundle format", kind, name)
 			}
 		}
@@ -167,6 +162,17 @@ func (c graphContract) faults(s *signature, weights int64) (faults []error) {
 		}
 	}
 	return faults
+}
+
+// placed says whether an input belongs to the place of a LoRA.
+func (s *signature) placed(input string) bool {
+	for _, side := range []string{loraA, loraB} {
+		if name, ok := strings.CutPrefix(input, side); ok {
+			_, there := s.places[name]
+			return there
+		}
+	}
+	return false
 }
 
 // admits says whether a declared type can carry the port. A dimension that the graph leaves open carries any size.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -51,10 +52,12 @@ func (b *Bundle) conversion(base *os.File, form *Form) (*conversion, error) {
 	if c.layout, err = readLayout(b.path(form.Layout), form.WeightsBytes); err != nil {
 		return nil, err
 	}
-	if m.Base.LoRA != "" {
-		if c.lora, err = readLoRA(b.path(m.Base.LoRA), c.layout); err != nil {
-			return nil, err
+	if form.Kind == KindGQA && m.Base.Adapter != "" {
+		loras, faults := b.loras("")
+		if len(faults) > 0 {
+			return nil, errors.Join(faults...)
 		}
+		c.lora = loras[0].matrices
 	}
 	return c, nil
 }

@@ -39,7 +39,7 @@ func (c *crew) write(t *text) error {
 }
 
 // score goes to the engine that has least to do: all hold the same prompts.
-func (c *crew) score(ctx context.Context, l *placing, past int, last int32, ids []int32) ([][]float64, time.Duration, error) {
+func (c *crew) score(ctx context.Context, adapter int, l *placing, past int, last int32, ids []int32) ([][]float64, time.Duration, error) {
 	best, least := c.all[0], 0
 	for i, e := range c.all {
 		waiting, active := e.load()
@@ -47,7 +47,7 @@ func (c *crew) score(ctx context.Context, l *placing, past int, last int32, ids 
 			best, least = e, n
 		}
 	}
-	return best.score(ctx, l, past, last, ids)
+	return best.score(ctx, adapter, l, past, last, ids)
 }
 
 func (c *crew) load() (waiting, active int) {

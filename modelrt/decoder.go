@@ -16,6 +16,8 @@ type decoder interface {
 	run(c *call, b *batch) error
 	// share copies the first n places of a slot to another.
 	share(from, to, n int) error
+	// wear gives a slot one of the adapters that the decoder was made with. Its places were filled with the one that it had before: they are to be fed again.
+	wear(slot, adapter int)
 	close()
 }
 
@@ -73,9 +75,9 @@ func (b *batch) check(slots, capacity, hidden int) error {
 }
 
 // newDecoder loads a form whose graphs and weights are in dir, for slots texts of at most capacity tokens.
-func (r *Runtime) newDecoder(dir string, b *Bundle, form *Form, slots, capacity, threads int, spin, eightBits bool) (decoder, error) {
+func (r *Runtime) newDecoder(dir string, b *Bundle, form *Form, loras []*lora, slots, capacity, threads int, spin, eightBits bool) (decoder, error) {
 	if form.Kind == KindFlat {
-		return r.newFlat(dir, b, form, slots, capacity, threads, eightBits)
+		return r.newFlat(dir, b, form, loras, slots, capacity, threads, eightBits)
 	}
 	if eightBits {
 		return nil, fmt.Errorf("%w: activations of 8 bits need a form of the kind %s; %s of bundle %s is of the kind %s", pipeline.ErrUnsupported, KindFlat, form.Name, b.Manifest.Name, form.Kind)

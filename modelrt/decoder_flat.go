@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -23,9 +22,13 @@ type flat struct {
 	embed, graph    *graph
 	reserved        [][]byte // the caches' memory
 	tensors         tensors
-	fixed           []ort.Value // caches and LoRA, in the order of the graph's inputs after those of a feed
-	rotaries        []*rotary   // of all layers, or of full and of local ones; none where positions are learned
-	feeds           map[[2]int]*flatFeed
+	fixed           []ort.Value   // caches, in the order of the graph's inputs after those of a feed
+	loras           [][]ort.Value // of each adapter, behind the caches
+	worn            []int         // by each slot
+	group           batch         // the part of a batch whose slots wear the same
+	mixed           []float32     // logits of batches whose slots wear different ones
+	rotaries        []*rotary     // of all layers, or of full and of local ones; none where positions are learned
+	feeds           map[feedKey]*flatFeed
 	looking         sync.Mutex // held by who uses what follows
 	lookups         map[int]*flatLookup
 	logits          []float32 // of long runs
@@ -48,13 +51,16 @@ func (f *flatFeed) free() {
 	f.made.destroy()
 }
 
+// feedKey is what feeds are told apart by.
+type feedKey struct{ tokens, wanted, adapter int }
+
 // The tensors of runs of few tokens, those of decoding, are kept: of keptFeeds sizes up to keptTokens.
 const (
 	keptFeeds  = 64
 	keptTokens = 16
 )
 
-func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, threads int, eightBits bool) (f *flat, err error) {
+func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, loras []*lora, slots, capacity, threads int, eightBits bool) (f *flat, err error) {
 	if r.device != CPU {
 		return nil, fmt.Errorf("%w: the form %s of bundle %s runs on the CPU only; choose the device cpu", pipeline.ErrUnsupported, form.Name, b.Manifest.Name)
 	}
@@ -70,7 +76,7 @@ func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, th
 		}
 	}
 	capacity = (capacity + kernel.KeyBlock - 1) / kernel.KeyBlock * kernel.KeyBlock
-	f = &flat{shape: m.Decoder, slots: slots, capacity: capacity, feeds: map[[2]int]*flatFeed{}, lookups: map[int]*flatLookup{}}
+	f = &flat{shape: m.Decoder, slots: slots, capacity: capacity, worn: make([]int, slots), feeds: map[feedKey]*flatFeed{}, lookups: map[int]*flatLookup{}}
 	made := f // a return of nil takes f away
 	defer func() {
 		if err != nil {
@@ -102,7 +108,7 @@ func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, th
 			f.fixed = append(f.fixed, newTensor(&f.tensors, memory, int64(slots), int64(d.KVHeads), int64(capacity), int64(dim)))
 		}
 	}
-	names, err := f.adapt(b, form, dir)
+	names, err := f.dress(b, form, loras)
 	if err != nil {
 		return nil, err
 	}
@@ -114,44 +120,6 @@ func (r *Runtime) newFlat(dir string, b *Bundle, form *Form, slots, capacity, th
 		return nil, err
 	}
 	return f, nil
-}
-
-// adapt makes the tensors of the LoRA, empty ones where a product has none, and returns the names of their inputs.
-func (f *flat) adapt(b *Bundle, form *Form, dir string) (names []string, err error) {
-	s, err := readSignature(dir + "/" + form.Decoder)
-	if err != nil {
-		return nil, err
-	}
-	layout, _, err := b.weights(form)
-	if err != nil {
-		return nil, err
-	}
-	lora := map[string]lowRank{}
-	if b.Manifest.Base.LoRA != "" {
-		if lora, err = readLoRA(b.path(b.Manifest.Base.LoRA), layout); err != nil {
-			return nil, err
-		}
-	}
-	for _, slot := range layout {
-		name := strings.Join(slot.Src, "+")
-		if _, adapted := s.inputs["lora_a:"+name]; !adapted {
-			for _, source := range slot.Src {
-				if _, given := lora[source]; given {
-					return nil, fmt.Errorf("%w LoRA: the form %s has no place for %s", pipeline.ErrUnsupported, form.Name, source)
-				}
-			}
-			continue
-		}
-		x, y, err := sideBySide(lora, slot.Src)
-		if err != nil {
-			return nil, err
-		}
-		for i, values := range [][]float32{x, y} {
-			names = append(names, [2]string{"lora_a:", "lora_b:"}[i]+name)
-			f.fixed = append(f.fixed, newTensor(&f.tensors, values, int64(len(values))))
-		}
-	}
-	return names, nil
 }
 
 func (f *flat) close() {
@@ -252,11 +220,22 @@ func (f *flat) share(from, to, n int) error {
 	return nil
 }
 
+func (f *flat) wear(slot, adapter int) { f.worn[slot] = adapter }
+
 func (f *flat) run(c *call, b *batch) error {
 	if err := b.check(f.slots, f.capacity, f.shape.Hidden); err != nil {
 		return err
 	}
-	feed, err := f.feed(b.tokens(), len(b.wanted))
+	first := f.worn[b.slot[0]]
+	if !slices.ContainsFunc(b.slot, func(s int32) bool { return f.worn[s] != first }) {
+		return f.runAlike(c, b, first)
+	}
+	return f.runMixed(c, b)
+}
+
+// runAlike runs a batch whose slots wear the same adapter.
+func (f *flat) runAlike(c *call, b *batch, adapter int) error {
+	feed, err := f.feed(feedKey{b.tokens(), len(b.wanted), adapter})
 	if err != nil {
 		return err
 	}
@@ -280,18 +259,17 @@ func (f *flat) run(c *call, b *batch) error {
 	return c.repeat(f.graph, feed.run)
 }
 
-// feed returns tensors for a run of so many tokens and logits. Those of up to keptTokens are kept.
-func (f *flat) feed(tokens, wanted int) (*flatFeed, error) {
-	key := [2]int{tokens, wanted}
+// feed returns tensors for a run of so many tokens and logits with an adapter. Those of up to keptTokens are kept.
+func (f *flat) feed(key feedKey) (*flatFeed, error) {
 	if kept, ok := f.feeds[key]; ok {
 		return kept, nil
 	}
-	logits := wanted * f.shape.Vocab
-	if tokens > keptTokens {
+	logits := key.wanted * f.shape.Vocab
+	if key.tokens > keptTokens {
 		if cap(f.logits) < logits {
 			f.logits = make([]float32, logits)
 		}
-		return f.newFeed(tokens, wanted, f.logits[:logits])
+		return f.newFeed(key, f.logits[:logits])
 	}
 	if len(f.feeds) >= keptFeeds {
 		for k, old := range f.feeds {
@@ -299,15 +277,15 @@ func (f *flat) feed(tokens, wanted int) (*flatFeed, error) {
 			delete(f.feeds, k)
 		}
 	}
-	feed, err := f.newFeed(tokens, wanted, make([]float32, logits))
+	feed, err := f.newFeed(key, make([]float32, logits))
 	if err == nil {
 		f.feeds[key] = feed
 	}
 	return feed, err
 }
 
-func (f *flat) newFeed(tokens, wanted int, logits []float32) (*flatFeed, error) {
-	feed := &flatFeed{}
+func (f *flat) newFeed(key feedKey, logits []float32) (*flatFeed, error) {
+	feed, tokens, wanted := &flatFeed{}, key.tokens, key.wanted
 	t, n := &feed.made, int64(tokens)
 	feed.x = newTensor(t, make([]float32, tokens*f.shape.Hidden), n, int64(f.shape.Hidden))
 	for _, r := range f.rotaries {
@@ -334,7 +312,7 @@ func (f *flat) newFeed(tokens, wanted int, logits []float32) (*flatFeed, error) 
 	if feed.positions != nil {
 		in = append(in, feed.positions)
 	}
-	run, err := f.graph.prepare(append(in, f.fixed...), []ort.Value{feed.logits})
+	run, err := f.graph.prepare(slices.Concat(in, f.fixed, f.loras[key.adapter]), []ort.Value{feed.logits})
 	if err != nil {
 		t.destroy()
 		return nil, err

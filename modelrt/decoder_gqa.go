@@ -109,6 +109,9 @@ func freeAll(tensors []*kernel.Tensor) {
 	}
 }
 
+// wear does nothing: the one adapter is in the weights.
+func (d *gqa) wear(int, int) {}
+
 func (d *gqa) lookup(c *call, ids []int32, dst []float32) error {
 	var t tensors
 	defer t.destroy()

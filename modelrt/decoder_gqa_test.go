@@ -256,7 +256,7 @@ func TestGQAOwnWeights(t *testing.T) {
 	dir, b := copyBundle(t), tinyBundle(t)
 	f := *must(b.Manifest.form("half", CPU))
 	prepared := must(b.Prepare(context.Background(), &f, BaseModel{Path: "testdata/tiny.gguf", Cache: t.TempDir()}))
-	files := map[string]any{"base/part": "", "base/lora": "", "files/lora.safetensors": nil}
+	files := map[string]any{"base/part": "", "base/adapter": "", "files/adapters~1report~1adapter_config.json": nil, "files/adapters~1report~1adapter_model.safetensors": nil}
 	for _, other := range b.Manifest.Base.Forms {
 		for _, name := range []string{other.Embed, other.Decoder, other.Layout} {
 			if name == other.Layout || other.Name != f.Name {
@@ -265,7 +265,7 @@ func TestGQAOwnWeights(t *testing.T) {
 			}
 		}
 	}
-	os.Remove(filepath.Join(dir, b.Manifest.Base.LoRA))
+	os.RemoveAll(filepath.Join(dir, loraFolder))
 	put(t, dir, weightsName, must(os.ReadFile(filepath.Join(prepared, weightsName))))
 	f.Layout, f.WeightsBytes, f.WeightsSHA256 = "", 0, ""
 	files["base/forms"] = []Form{f}

@@ -32,7 +32,7 @@ type engine struct {
 	vocab    int
 	capacity int // tokens of a slot
 	slots    []slotState
-	held     int // slots behind, for scoring
+	held     int // slots behind, for scoring, of each adapter
 	most     int // texts that may wait
 	pieces   pieces
 
@@ -103,6 +103,7 @@ func newEngine(d decoder, m *Manifest, texts, held, capacity, most int) *engine 
 type text struct {
 	ctx      context.Context
 	class    int       // of urgency, classUrgent and so on
+	adapter  int       // that it is written with
 	keys     []uint64  // what stands at each place of the prompt; places with the same key and the same ones before have the same cache
 	prompt   []float32 // len(keys)×hidden; nil where ids and pictures say what it is
 	places   *placing  // how places lie; nil for plain text
@@ -132,6 +133,10 @@ func (e *engine) write(t *text) error {
 	}
 	if err := t.ctx.Err(); err != nil {
 		return err // it takes nobody's place in the queue
+	}
+	if t.adapter != 0 { // no text of another adapter begins like it
+		t.keys = slices.Clone(t.keys)
+		t.keys[0] = mixed(t.keys[0], uint64(t.adapter))
 	}
 	t.done, t.since, t.slot = make(chan struct{}), time.Now(), -1
 	t.forget = context.AfterFunc(t.ctx, func() {
@@ -289,6 +294,7 @@ func (e *engine) seat(t *text) {
 			have = more
 		}
 	}
+	e.decoder.wear(seat, t.adapter)
 	s := &e.slots[seat]
 	s.text, s.keys = t, append(s.keys[:0], t.keys[:have]...)
 	s.known = append(s.known[:0], s.keys...)

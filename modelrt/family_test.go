@@ -100,7 +100,7 @@ func runFamily(ctx context.Context, m *Model, g familyGolden, i int) (*familyRun
 		return nil, err
 	}
 	r.ids = said.places.ids
-	t := &text{ctx: ctx, prompt: said.embeds, keys: said.keys, places: said.places, choose: func(logits []float32) (int32, float64, error) {
+	t := &text{ctx: ctx, adapter: m.worn, prompt: said.embeds, keys: said.keys, places: said.places, choose: func(logits []float32) (int32, float64, error) {
 		if r.logits == nil {
 			r.logits = slices.Clone(logits)
 		}

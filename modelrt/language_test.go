@@ -201,7 +201,7 @@ func rigged(t *testing.T, file, kind string) *Model {
 	k := must(OpenTokenizer(path, kind))
 	f := &Manifest{Name: "rigged", Languages: []string{"en", "de", "ru", "zh"}}
 	f.Decoder.Vocab, f.Decoder.MaxLength, f.Generation.MaxNewTokens = k.Size(), 1<<20, 200_000
-	return &Model{bundle: &Bundle{Manifest: f}, task: &task{language: "en"}, prompt: &prompt{tokenizer: k, stops: map[int32]bool{}}}
+	return &Model{opened: &opened{bundle: &Bundle{Manifest: f}, task: &task{language: "en"}, prompt: &prompt{tokenizer: k, stops: map[int32]bool{}}}}
 }
 
 // A decoder that wants Chinese gets none out of answers in other languages, and gets it out of one in Chinese: each request has the guard of

@@ -98,9 +98,10 @@ func (d Decoder) rotary() int {
 // Base says how the language model is made of a base model, or, without a Part, that its weights are the bundle's own: in its graphs, or in
 // a weights.bin that is one of the bundle's files.
 type Base struct {
-	Part  string `json:"part"` // name of the run-time part that is the base model, a GGUF file; empty for none
-	LoRA  string `json:"lora"` // empty for none
-	Forms []Form `json:"forms"`
+	Part    string `json:"part"`    // name of the run-time part that is the base model, a GGUF file; empty for none
+	SHA256  string `json:"sha256"`  // of the base model; adapters name it
+	Adapter string `json:"adapter"` // the LoRA that is used where none is asked for, a folder of adapters; empty for none
+	Forms   []Form `json:"forms"`
 }
 
 // Form is one way to run the language model: two graphs and the weights.bin that is made for them. Forms stand in the order in which

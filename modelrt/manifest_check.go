@@ -168,10 +168,18 @@ func (m *Manifest) faults() (faults []error) {
 	product("decoder.hidden", "the embeddings of a prompt", maxFeatures, m.Decoder.MaxLength, m.Decoder.Hidden)
 	product("decoder.max_length", "the KV cache", maxCache, 2, m.Decoder.Layers, m.Decoder.KVHeads, m.Decoder.HeadDim, m.Decoder.MaxLength)
 
-	if m.Base.LoRA != "" {
-		listed("base.lora", m.Base.LoRA)
-		if own {
-			fault(pipeline.ErrUnsupported, "base.lora", "is added to a base model, and there is no base.part")
+	if s := m.Base.SHA256; s != "" {
+		var d pipeline.Digest
+		if err := d.UnmarshalText([]byte(s)); err != nil {
+			fault(pipeline.ErrInvalid, "base.sha256", "%v", err)
+		}
+	}
+	if a := m.Base.Adapter; a != "" {
+		if !wordName.MatchString(a) {
+			fault(pipeline.ErrInvalid, "base.adapter", "%q is no name of letters, digits, dots, hyphens and underscores", a)
+		}
+		for _, name := range []string{loraConfig, loraTensors} {
+			listed("base.adapter", loraFolder+"/"+a+"/"+name)
 		}
 	}
 

@@ -29,7 +29,10 @@ func changed(t testing.TB, manifest []byte, changes map[string]any) []byte {
 		t.Fatal(err)
 	}
 	for path, v := range changes {
-		at, keys := m, strings.Split(path, "/")
+		at, keys := m, strings.Split(path, "/") // ~1 is a slash within a key
+		for i, k := range keys {
+			keys[i] = strings.ReplaceAll(k, "~1", "/")
+		}
 		for _, k := range keys[:len(keys)-1] {
 			at = at[k].(map[string]any)
 		}

@@ -2,6 +2,7 @@ package modelrt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -38,6 +39,8 @@ type Options struct {
 	Structured bool
 	// EightBits rounds the activations of the language model to 8 bits where its matrices are of 4 or 8 bits: faster, and the text may differ.
 	EightBits bool
+	// Adapters is a folder with more adapters than the bundle has, each a folder called by its name; empty for none.
+	Adapters string
 	// Spin lets ONNX Runtime's waiting threads spin: quicker on a machine of its own, several times slower beside other work.
 	Spin bool
 	// Label finds what sentences say about each of pipeline.Labels, in their order.
@@ -49,9 +52,16 @@ type Options struct {
 }
 
 // Model is an opened bundle, ready to read. It is safe for concurrent use: images are encoded one after another, and the texts of
-// several readings are written side by side.
+// several readings are written side by side. With returns the same model, graphs and weights, with another adapter.
 type Model struct {
+	*opened
+	worn int // of opened.loras
+}
+
+// opened is a bundle's graphs and what readings and conversations share, whatever their adapter.
+type opened struct {
 	bundle *Bundle
+	loras  []*lora // the first is used where none is asked for
 	form   *Form
 	eight  bool // Options.EightBits
 	label  func([]string) []pipeline.Finding
@@ -134,7 +144,14 @@ func loadModel(ctx context.Context, r *Runtime, b *Bundle, base BaseModel, o Opt
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{bundle: b, task: task, form: form, eight: o.EightBits, label: o.Label, knows: o.Knows, now: o.Now, device: r.device, fallback: r.Fallback()}
+	m := &Model{opened: &opened{bundle: b, task: task, form: form, eight: o.EightBits, label: o.Label, knows: o.Knows, now: o.Now, device: r.device, fallback: r.Fallback()}}
+	loras, faults := b.loras(o.Adapters)
+	if faults = append(faults, b.unfit(loras, form)...); len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	if m.loras = loras; form.Kind != KindFlat {
+		m.loras = loras[:1]
+	}
 	if err := m.load(ctx, r, prepared, o); err != nil {
 		m.free()
 		return nil, err
@@ -153,15 +170,6 @@ func (m *Model) Form() string { return m.form.Name }
 
 // Bundle is what the model was opened from.
 func (m *Model) Bundle() *Bundle { return m.bundle }
-
-// Ref names the model in readings and documents. A model whose activations are rounded is another version, since its texts may differ.
-func (m *Model) Ref() pipeline.ModelRef {
-	version := m.bundle.Manifest.Revision
-	if m.eight {
-		version += "+int8"
-	}
-	return pipeline.ModelRef{Name: m.bundle.Manifest.Name, Version: version, Digest: m.bundle.Digest}
-}
 
 // Close waits for the readings that run and frees the graphs. Later calls of Read fail; Close may be called twice.
 func (m *Model) Close() error {
@@ -223,13 +231,16 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 		texts = defaultTexts
 	}
 	for _, n := range devices {
-		d, err := r.on(n, o.Memory).newDecoder(prepared, m.bundle, m.form, texts+held, f.Decoder.MaxLength, threads, o.Spin, o.EightBits)
+		d, err := r.on(n, o.Memory).newDecoder(prepared, m.bundle, m.form, m.loras, texts+held*len(m.loras), f.Decoder.MaxLength, threads, o.Spin, o.EightBits)
 		if err != nil {
 			return err
 		}
 		m.decoders = append(m.decoders, d)
 	}
 	m.decoder = m.decoders[0]
+	for _, l := range m.loras {
+		l.matrices = nil // the decoders have them
+	}
 	if err := m.allocate(); err != nil {
 		return err
 	}
@@ -285,19 +296,20 @@ func (m *Model) allocate() error {
 	return t.err
 }
 
-// warm fills the held slots, behind texts, with the prompts of the decoys and of the blank image; where the model takes no images, the
+// warm fills the held slots of each adapter, behind texts, with the prompts of the decoys and of the blank image; where the model takes no images, the
 // first slot with the template. On the last it proves that the cache works in place: a place that is fed again must give the same logits.
 func (m *Model) warm(c *call, d decoder, texts int, decoys [][]float32) error {
 	hidden, template := m.bundle.Manifest.Decoder.Hidden, m.task.template
 	var b batch
 	var last []float32
-	hold := func(slot int, seen ...*sight) error {
+	hold := func(slot, worn int, seen ...*sight) error {
 		said, err := m.compose(c, template, seen)
 		if err != nil {
 			return err
 		}
 		n := len(said.places.ids)
 		last = said.embeds[(n-1)*hidden:]
+		d.wear(slot, worn)
 		b.clear()
 		b.add(slot, 0, said.embeds, n, said.places)
 		b.want()
@@ -305,24 +317,28 @@ func (m *Model) warm(c *call, d decoder, texts int, decoys [][]float32) error {
 	}
 	slot := 0
 	if m.bundle.Manifest.sighted() {
-		for i, features := range decoys {
+		var images [][]float32
+		for _, features := range decoys {
 			image, err := m.adaptFeatures(c, features)
 			if err != nil {
 				return err
 			}
-			if err := hold(texts+i, m.usualSight(image)); err != nil {
-				return err
-			}
+			images = append(images, image)
 		}
 		image, err := m.blank(c)
 		if err != nil {
 			return err
 		}
-		slot = texts + len(decoys)
-		if err := hold(slot, m.usualSight(image)); err != nil {
-			return err
+		slot = texts - 1
+		for worn := range m.loras {
+			for _, image := range append(images, image) {
+				slot++
+				if err := hold(slot, worn, m.usualSight(image)); err != nil {
+					return err
+				}
+			}
 		}
-	} else if err := hold(slot); err != nil {
+	} else if err := hold(slot, 0); err != nil {
 		return err
 	}
 	want := slices.Clone(b.logits)

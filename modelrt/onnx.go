@@ -3,6 +3,7 @@ package modelrt
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -13,7 +14,17 @@ import (
 type signature struct {
 	inputs, outputs map[string]tensorType
 	outside         []outsideData
+	places          map[string]place // of LoRAs, by the product's name
 }
+
+// place is a product [k, n] that takes a LoRA: a node Linear whose LoRA is inputs of the graph.
+type place struct{ k, n int64 }
+
+// The prefixes of the inputs that a LoRA comes by; the product's name follows.
+const (
+	loraA = "lora_a:"
+	loraB = "lora_b:"
+)
 
 // tensorType is the declared type of an input or output. A dimension is -1 where the graph leaves it open.
 type tensorType struct {
@@ -47,7 +58,7 @@ func readSignature(path string) (*signature, error) {
 }
 
 func parseSignature(b []byte) (*signature, error) {
-	s := &signature{inputs: map[string]tensorType{}, outputs: map[string]tensorType{}}
+	s := &signature{inputs: map[string]tensorType{}, outputs: map[string]tensorType{}, places: map[string]place{}}
 	graphs := 0
 	err := fields(b, func(field protowire.Number, v []byte, _ uint64) error {
 		if field != 7 { // ModelProto.graph
@@ -68,6 +79,8 @@ func parseSignature(b []byte) (*signature, error) {
 func (s *signature) graph(b []byte) error {
 	return fields(b, func(field protowire.Number, v []byte, _ uint64) error {
 		switch field {
+		case 1: // node
+			return s.node(v)
 		case 5: // initializer
 			return s.initializer(v)
 		case 11, 12: // input, output
@@ -81,6 +94,19 @@ func (s *signature) graph(b []byte) error {
 		}
 		return nil
 	})
+}
+
+// node keeps the place of a LoRA (NodeProto).
+func (s *signature) node(b []byte) error {
+	n, err := parsePackedNode(b)
+	if err != nil || n.kind != "Linear" || len(n.inputs) < 8 {
+		return err
+	}
+	a, isA := strings.CutPrefix(n.inputs[6], loraA)
+	if b, isB := strings.CutPrefix(n.inputs[7], loraB); isA && isB && a == b {
+		s.places[a] = place{int64(n.numbers["k"]), int64(n.numbers["n"])}
+	}
+	return nil
 }
 
 func (s *signature) initializer(b []byte) error {

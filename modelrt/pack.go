@@ -168,38 +168,3 @@ func packQ80(out []byte, in [][]byte, f blockFormat) {
 		}
 	}
 }
-
-// sideBySide packs the LoRAs of the matrices of one product: A [in, ranks] has the matrices' ranks side by side, B [ranks, columns] each matrix's
-// own in its own columns. Both are empty where none of the matrices has a LoRA. All of them have one or none has: only a LoRA tells
-// how wide its matrix is.
-func sideBySide(lora map[string]lowRank, sources []string) (a, b []float32, err error) {
-	in, ranks, columns, have := 0, 0, 0, 0
-	for _, name := range sources {
-		l, ok := lora[name]
-		if ok && (in == 0 || l.in == in) {
-			have++
-		}
-		in, ranks, columns = max(in, l.in), ranks+l.rank, columns+l.out
-	}
-	if have == 0 {
-		return nil, nil, nil
-	}
-	if have != len(sources) {
-		return nil, nil, fmt.Errorf("%w LoRA: it is for some of %s; a product takes one for all or none", pipeline.ErrUnsupported, strings.Join(sources, ", "))
-	}
-	wideA, wideB := make([]float32, in*ranks), make([]float32, ranks*columns)
-	rank, column := 0, 0
-	for _, name := range sources {
-		l := lora[name]
-		for r := range l.rank {
-			for i := range l.in {
-				wideA[i*ranks+rank+r] = l.a[r*l.in+i]
-			}
-			for o := range l.out {
-				wideB[(rank+r)*columns+column+o] = l.b[o*l.rank+r]
-			}
-		}
-		rank, column = rank+l.rank, column+l.out
-	}
-	return kernel.PackF32(wideA, in, ranks), kernel.PackF32(wideB, ranks, columns), nil
-}

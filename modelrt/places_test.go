@@ -117,7 +117,7 @@ func TestFamilyManifests(t *testing.T) {
 		{"llava", map[string]any{"decoder/rope_sections": []int{1, 2, 3}}, "rope_sections"},
 		{"llava", map[string]any{"vision/window": 3}, "vision.window"},
 		{"llava", map[string]any{"preprocess/pad_value": 2}, "pad_value"},
-		{"llava", map[string]any{"base/lora": "lora.safetensors"}, "base.lora"},
+		{"llava", map[string]any{"base/lora": "lora.safetensors"}, "unknown key base.lora"},
 		{"llava", map[string]any{"boxes": map[string]any{"syntax": "yolo", "range": 10}}, "boxes.syntax"},
 		{"qwenvl", map[string]any{"boxes/range": 0}, "boxes.range"},
 		{"qwenvl", map[string]any{"prompt/image_token": ""}, "prompt.image_token"},

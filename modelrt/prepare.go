@@ -83,11 +83,17 @@ func (b *Bundle) weightsKey(base io.Reader, form *Form) (string, error) {
 		return "", err
 	}
 	m := b.Manifest
+	sum := pipeline.Digest(h.Sum(nil))
+	if want := m.Base.SHA256; want != "" && want != sum.String() {
+		return "", fmt.Errorf("%w: it has the sha256 %s, the manifest says %s; it is not the one that the bundle was made for", pipeline.ErrInvalid, sum, want)
+	}
 	key := sha256.New()
-	fmt.Fprintf(key, "weights 2 %s %x", form.Kind, h.Sum(nil))
+	fmt.Fprintf(key, "weights 2 %s %s", form.Kind, sum)
 	files := []string{form.Layout, form.Embed, form.Decoder}
 	if form.Kind == KindGQA { // the LoRA is in the weights
-		files = append(files, m.Base.LoRA)
+		for _, name := range []string{loraConfig, loraTensors} {
+			files = append(files, loraFolder+"/"+m.Base.Adapter+"/"+name)
+		}
 	}
 	for _, name := range files {
 		fmt.Fprintf(key, " %s", m.Files[name].SHA256)

@@ -120,7 +120,7 @@ func (m *Model) write(ctx context.Context, s *sight, class int) (*answer, error)
 		return nil, err
 	}
 	limit := min(m.limit, p.longest-len(said.keys))
-	t := &text{ctx: ctx, class: class, prompt: said.embeds, keys: said.keys, places: said.places, choose: m.choice(), take: func(id int32, logprob float64) bool {
+	t := &text{ctx: ctx, class: class, adapter: m.worn, prompt: said.embeds, keys: said.keys, places: said.places, choose: m.choice(), take: func(id int32, logprob float64) bool {
 		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
 			return false
 		}
@@ -195,7 +195,7 @@ func (m *Model) scoreOthers(ctx context.Context, ids []int32) ([][]float64, time
 		return nil, 0, fmt.Errorf("%w: it wrote nothing", pipeline.ErrModel)
 	}
 	p := m.prompt
-	return m.engine.score(ctx, p.template, p.length(), p.template.ids[p.length()-1], ids)
+	return m.engine.score(ctx, m.worn, p.template, p.length(), p.template.ids[p.length()-1], ids)
 }
 
 // findings labels the sentences, where the report does not state findings itself, and sets beside each label what the head says.

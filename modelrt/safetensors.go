@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"strings"
 
 	"chatxray/pipeline"
 )
@@ -19,7 +18,7 @@ type stored struct {
 
 const maxTensorFile = 1 << 30
 
-// readTensors reads a safetensors file whose tensors are F16 or F32 (github.com/huggingface/safetensors, "Format").
+// readTensors reads a safetensors file whose tensors are F16, BF16 or F32 (github.com/huggingface/safetensors, "Format").
 func readTensors(path string) (map[string]stored, error) {
 	b, err := readBounded(path, maxTensorFile)
 	if err != nil {
@@ -59,9 +58,9 @@ func parseTensors(b []byte) (map[string]stored, error) {
 		if err := d.Decode(&t); err != nil {
 			return bad("%s: %v", name, err)
 		}
-		width, ok := map[string]uint64{"F16": 2, "F32": 4}[strings.ToUpper(t.DType)]
+		width, ok := map[string]uint64{"F16": 2, "BF16": 2, "F32": 4}[t.DType]
 		if !ok {
-			return nil, fmt.Errorf("%w safetensors file: %s is %s; F16 and F32 are read", pipeline.ErrUnsupported, name, t.DType)
+			return nil, fmt.Errorf("%w safetensors file: %s is %s; F16, BF16 and F32 are read", pipeline.ErrUnsupported, name, t.DType)
 		}
 		if t.Offsets[0] > t.Offsets[1] || t.Offsets[1] > uint64(len(data)) {
 			return bad("%s lies outside the file", name)
@@ -73,9 +72,12 @@ func parseTensors(b []byte) (map[string]stored, error) {
 		}
 		v := make([]float32, count)
 		for i := range v {
-			if width == 2 {
+			switch t.DType {
+			case "F16":
 				v[i] = half(binary.LittleEndian.Uint16(body[2*i:]))
-			} else {
+			case "BF16": // the upper half of a float32
+				v[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(body[2*i:])) << 16)
+			default:
 				v[i] = math.Float32frombits(binary.LittleEndian.Uint32(body[4*i:]))
 			}
 		}

@@ -12,6 +12,7 @@ import (
 // scoring asks how likely ids are after each held prompt.
 type scoring struct {
 	ctx     context.Context
+	adapter int
 	places  *placing // how the held prompts lie, all alike; nil for plain text
 	past    int      // length of the held prompts
 	last    int32    // their last token
@@ -27,16 +28,16 @@ type scoring struct {
 	forget  func() bool
 }
 
-// score returns the log-probability (natural logarithm) of each of ids after each held prompt. The prompts have the same length past and the
+// score returns the log-probability (natural logarithm) of each of ids after each held prompt of an adapter. The prompts have the same length past and the
 // same last token.
-func (e *engine) score(ctx context.Context, l *placing, past int, last int32, ids []int32) ([][]float64, time.Duration, error) {
+func (e *engine) score(ctx context.Context, adapter int, l *placing, past int, last int32, ids []int32) ([][]float64, time.Duration, error) {
 	if e.held == 0 {
 		return nil, 0, fmt.Errorf("%w: this model takes no images, nothing compares them", pipeline.ErrUnsupported)
 	}
 	if len(ids) == 0 || past < 1 || past+len(ids) > e.capacity+1 {
 		return nil, 0, fmt.Errorf("%w: a text of %d tokens to score", pipeline.ErrInvalid, len(ids))
 	}
-	s := &scoring{ctx: ctx, places: l, past: past, last: last, ids: ids, rows: make([][]float64, e.held), done: make(chan struct{})}
+	s := &scoring{ctx: ctx, adapter: adapter, places: l, past: past, last: last, ids: ids, rows: make([][]float64, e.held), done: make(chan struct{})}
 	for i := range s.rows {
 		s.rows[i] = make([]float64, len(ids))
 	}
@@ -75,7 +76,7 @@ func (e *engine) addScoring(s *scoring, n int) int {
 	each = min(each, len(s.ids)-from)
 	for row := range e.held {
 		for i := range each {
-			e.batch.add(len(e.slots)+row, s.past-1+from+i, s.fed[(from+i)*e.hidden:][:e.hidden], 1, s.places)
+			e.batch.add(len(e.slots)+s.adapter*e.held+row, s.past-1+from+i, s.fed[(from+i)*e.hidden:][:e.hidden], 1, s.places)
 			e.batch.want()
 			e.takers = append(e.takers, taker{scoring: s, row: row, at: from + i})
 		}

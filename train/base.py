@@ -42,7 +42,7 @@ class Base:
     half-split rotary embedding (GGUF interleaves the two halves of each head)."""
 
     def __init__(self, path: Path):
-        reader = GGUFReader(path)
+        reader, self.path = GGUFReader(path), path
 
         def field(name: str):
             return reader.fields[name].contents()

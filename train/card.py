@@ -72,8 +72,8 @@ def run(places: Places) -> None:
         "performance.**", "",
         "## What it is", "",
         "A hybrid ViT (EfficientNet-Lite0 trunk with ImageNet weights as patch embedding, three transformer layers "
-        f"of 256, {FEATURE_TOKENS} tokens), an adapter to {IMAGE_TOKENS} image tokens, SmolLM2-135M-Instruct with LoRA of rank 8 on the "
-        "attention projections, a findings head and a view head. The image tokens are the language model's only knowledge of "
+        f"of 256, {FEATURE_TOKENS} tokens), an adapter to {IMAGE_TOKENS} image tokens, SmolLM2-135M-Instruct with a LoRA of rank 8 on the "
+        f"attention projections (the adapter `{export.ADAPTER}`), a findings head and a view head. The image tokens are the language model's only knowledge of "
         "the image: no label, head output or template is in the prompt. Input: one gray channel, 320x320, aspect not "
         "kept.", "",
         f"Trained by `train/` on 2 CPU cores shared with other work: encoder {fitted['epochs']} epochs in "

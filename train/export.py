@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from . import features, fit_encoder, fit_reader
+from . import adapters, features, fit_encoder, fit_reader
 from .base import PROJECTIONS, Base, gguf_file, write_tokenizer
 from .encoder import Encoder
 from .graphs import Layout, decoder_graph, embed_graph, flat_graphs, traced_graph, vision_graph
@@ -18,7 +18,9 @@ from .language import ADAPTED
 from .reader import IMAGE_TOKENS, Adapter
 from .settings import FEATURE_TOKENS, FINDINGS, IMPRESSION, INSTRUCTION, PREPROCESS, SENTINEL, WIDTH, Places
 
-REVISION = "0.1.2"
+REVISION = "0.1.3"
+ADAPTER = "report"  # the name of the LoRA
+BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MAX_LENGTH = 512
 MIN_AGE_YEARS = 18  # films of children were hardly in the data, and are marked in one set only
 #: Labels of the closed list that the target texts speak of.
@@ -93,7 +95,7 @@ def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: di
     vision_graph(encoder, len(FINDINGS), folder / "vision.onnx")
     traced_graph(adapter, torch.zeros(2, FEATURE_TOKENS, WIDTH), ["image_features"], ["image_embeds"],
                  folder / "adapter.onnx")
-    save_file(halves, str(folder / "lora.safetensors"))
+    adapters.write(folder / adapters.FOLDER / ADAPTER, halves, base.path, BASE_NAME)
     save_file({"image_features": decoys.astype(np.float16)}, str(folder / "decoys.safetensors"))
     write_tokenizer(base, folder / "tokenizer.json")
     (folder / "chat_template.jinja").write_text((Path(__file__).parent / "chatml.jinja").read_text())
@@ -107,8 +109,8 @@ def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: di
         "decoder": {"layers": base.layers, "heads": base.heads, "kv_heads": base.kv_heads,
                     "head_dim": base.head_dim, "hidden": base.hidden, "vocab": base.vocab,
                     "max_length": MAX_LENGTH, "rope_theta": base.theta},
-        "base": {"part": "smollm2-135m-instruct-gguf", "lora": "lora.safetensors",
-                 "forms": language_forms(folder, base, halves, MAX_LENGTH, ADAPTED)},
+        "base": {"part": "smollm2-135m-instruct-gguf", "sha256": adapters.sha256(base.path), "adapter": ADAPTER,
+                 "forms": language_forms(folder, base, halves, MAX_LENGTH)},
         "tokenizer": {"type": "byte_level_bpe", "file": "tokenizer.json"},
         "prompt": {"splice": "replace_sentinel", "sentinel": SENTINEL, "chat_template": "chat_template.jinja",
                    "instruction": INSTRUCTION},
@@ -123,12 +125,12 @@ def write(folder: Path, base: Base, encoder: Encoder, adapter: Adapter, lora: di
 
 
 def seal(folder: Path, manifest: dict) -> None:
-    """Fills in sizes and digests of every file beside the manifest, and writes the manifest. A weights.bin belongs to
+    """Fills in sizes and digests of every other file of the folder, and writes the manifest. A weights.bin belongs to
     a bundle only where it is not made of a base model."""
     skipped = ("manifest.json", WEIGHTS_NAME) if "part" in manifest.get("base", {"part": ""}) else ("manifest.json",)
     manifest["files"] = {
-        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
-        for path in sorted(folder.iterdir()) if path.name not in skipped}
+        path.relative_to(folder).as_posix(): {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in skipped}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
@@ -138,14 +140,14 @@ FORMS = (("q4", "flat", "float32"), ("fp32", "flat", "float32"), ("standard", "g
          ("half", "gqa", "float16"), ("brain", "gqa", "bfloat16"))
 
 
-def language_forms(folder: Path, base: Base, lora: dict[str, np.ndarray], longest: int, adapted: tuple[str, ...]) -> list[dict]:
+def language_forms(folder: Path, base: Base, lora: dict[str, np.ndarray], longest: int) -> list[dict]:
     """Writes the graphs and layouts of the language model in every form; returns the manifest's base.forms."""
     forms = []
     for name, kind, precision in FORMS:
         layout = Layout(base, precision)
         embed, decoder, plan = (f"{part}.{name}.{end}" for part, end in (("embed", "onnx"), ("decoder", "onnx"), ("layout", "json.gz")))
         if kind == "flat":
-            flat_graphs(layout, name, folder / embed, folder / decoder, adapted)
+            flat_graphs(layout, name, folder / embed, folder / decoder)
         else:
             embed_graph(layout, folder / embed)
             decoder_graph(layout, folder / decoder, longest)
@@ -161,8 +163,8 @@ def run(places: Places) -> None:
     adapter, lora = fit_reader.trained(places)
     manifest = write(places.bundle, base, encoder, adapter, lora, features.decoys(places),
                      training_data(fit_encoder.counts(places)))
-    own = sum(manifest["files"][n]["bytes"] for n in ("vision.onnx", "adapter.onnx", "lora.safetensors",
-                                                      "decoys.safetensors"))
+    own = sum(manifest["files"][n]["bytes"] for n in ("vision.onnx", "adapter.onnx", "decoys.safetensors",
+                                                      f"{adapters.FOLDER}/{ADAPTER}/adapter_model.safetensors"))
     print(f"export: {places.bundle}, own weights {own / 1e6:.2f} MB")
     if own > 15e6:
         raise ValueError("own weights exceed 15 MB")

@@ -191,10 +191,10 @@ def decoder_graph(layout: Layout, path: Path, longest: int) -> None:
 FLAT = {"q4": ("pack_q4_1", "pack_q8_0"), "fp32": ("pack_f32", "pack_f32")}
 
 
-def flat_graphs(layout: Layout, form: str, embed: Path, decoder: Path, adapted: tuple[str, ...]) -> None:
+def flat_graphs(layout: Layout, form: str, embed: Path, decoder: Path) -> None:
     """The decoder over the operators of modelrt/kernel, for the CPU: tokens of many texts in one row
     [T, hidden], each with its slot of the caches, its place there and how far it sees. The caches
-    are written in place. A LoRA stands beside the matrices, packed, as inputs that may be empty.
+    are written in place. A LoRA stands beside the matrices of the layers, packed, as inputs that may be empty.
     Work on a product's input (norm, gate) is done in the product's node."""
     base, (matrices, table) = layout.base, FLAT[form]
     real, whole = TensorProto.FLOAT, TensorProto.INT32
@@ -222,7 +222,7 @@ def flat_graphs(layout: Layout, form: str, embed: Path, decoder: Path, adapted: 
         sources = tuple(f"{name}.weight" for name in names)
         weight, size = matrix(graph, op, *sources)
         inputs = [x, weight, graph.weight("f32", norm) if norm else "", "", "", residual, "", ""]
-        if any(n.rsplit(".", 1)[1] in adapted for n in names if "." in n):
+        if all("." in n for n in names):
             inputs[6:] = [graph.input(f"lora_{side}:{'+'.join(sources)}", real, [f"{out}.{side}"]) for side in "ab"]
         while not inputs[-1]:
             inputs.pop()

@@ -7,11 +7,8 @@ import json
 import os
 from pathlib import Path
 
-from safetensors.numpy import load_file
-
-from . import export
+from . import adapters, export
 from .base import Base, gguf_file
-from .language import ADAPTED
 from .settings import Places
 
 
@@ -20,13 +17,13 @@ def run(places: Places) -> None:
     base = Base(Path(own) if own else gguf_file(places))
     path = places.bundle / "manifest.json"
     manifest = json.loads(path.read_text())
-    lora = load_file(str(places.bundle / manifest["base"]["lora"]))
+    lora = adapters.read(places.bundle / adapters.FOLDER / manifest["base"]["adapter"])
     for stale in [*places.bundle.glob("*embed*.onnx"), *places.bundle.glob("decoder*.onnx"), *places.bundle.glob("layout*.gz")]:
         stale.unlink()
-    forms = export.language_forms(places.bundle, base, lora, manifest["decoder"]["max_length"], ADAPTED)
+    forms = export.language_forms(places.bundle, base, lora, manifest["decoder"]["max_length"])
     manifest["graphs"] = {name: manifest["graphs"][name] for name in ("vision", "adapter")}
     manifest["decoder"]["rope_theta"] = base.theta
-    manifest["base"] = {"part": manifest["base"]["part"], "lora": manifest["base"]["lora"], "forms": forms}
+    manifest["base"] = {**manifest["base"], "sha256": adapters.sha256(base.path), "forms": forms}
     if not own:
         manifest["revision"] = export.REVISION
     export.seal(places.bundle, manifest)

@@ -14,6 +14,8 @@ type bundlesCmd struct {
 	List   bundlesListCmd   `cmd:"" default:"1" help:"List the bundles that are found."`
 	Verify bundlesVerifyCmd `cmd:"" help:"Check every file, graph and shape of a bundle without running it."`
 	Card   bundlesCardCmd   `cmd:"" help:"Print the model card of a bundle."`
+
+	Quantize bundlesQuantizeCmd `cmd:"" help:"Write a bundle whose language model has 4 or 8 bits, and what that costs."`
 }
 
 type bundlesListCmd struct{}
@@ -60,6 +62,9 @@ func (c bundlesVerifyCmd) Run(s streams) error {
 			continue
 		}
 		fmt.Fprintf(s.out, "%s %s: %d files as the manifest says, sha256 of the manifest %s\n", b.Manifest.Name, b.Manifest.Revision, len(b.Manifest.Files), b.Digest)
+		if base, err := b.BaseDigest(); err == nil {
+			fmt.Fprintf(s.out, "  base_sha256 of its adapters: %s\n", base)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -15,7 +15,8 @@ import (
 // talking hands model and archive to the server's conversations.
 func talking(eng *engine, arch *archive.Archive) dicomweb.Talking {
 	return dicomweb.Talking{
-		Chat:          eng.model,
+		Chat:          eng.own,
+		Adapters:      eng.named,
 		Conversations: arch,
 		Reference: func(ctx context.Context, study, series, sop string) (*pipeline.ChatImage, error) {
 			return reference(ctx, eng.steps, arch, study, series, sop)

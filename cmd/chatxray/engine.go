@@ -23,14 +23,22 @@ import (
 
 // modelFlags choose the model and where it runs; they win over the configuration file.
 type modelFlags struct {
-	Bundle  string `env:"CHATXRAY_BUNDLE" help:"Folder of the model bundle; default: chatxray-base." placeholder:"DIR"`
-	Threads int    `env:"CHATXRAY_THREADS" help:"Threads of ONNX Runtime; 0: one a core."`
-	Device  string `env:"CHATXRAY_DEVICE" enum:"auto,cpu,cuda," default:"" help:"auto (CUDA where its libraries load), cpu, cuda."`
+	Bundle   string `env:"CHATXRAY_BUNDLE" help:"Folder of the model bundle; default: chatxray-base." placeholder:"DIR"`
+	Adapters string `env:"CHATXRAY_ADAPTERS" help:"Folder with more LoRA adapters than the bundle has." placeholder:"DIR"`
+	Adapter  string `env:"CHATXRAY_ADAPTER" help:"LoRA adapter of the bundle, by its name, that reports and answers are written with; default: the bundle's own." placeholder:"NAME"`
+	Threads  int    `env:"CHATXRAY_THREADS" help:"Threads of ONNX Runtime; 0: one a core."`
+	Device   string `env:"CHATXRAY_DEVICE" enum:"auto,cpu,cuda," default:"" help:"auto (CUDA where its libraries load), cpu, cuda."`
 }
 
 func (f modelFlags) over(c modelrt.Config) modelrt.Config {
 	if f.Bundle != "" {
 		c.Bundle = f.Bundle
+	}
+	if f.Adapters != "" {
+		c.Adapters = f.Adapters
+	}
+	if f.Adapter != "" {
+		c.Adapter = f.Adapter
 	}
 	if f.Threads != 0 {
 		c.Threads = f.Threads
@@ -43,7 +51,9 @@ func (f modelFlags) over(c modelrt.Config) modelrt.Config {
 
 // engine is the model with the steps around it: what reading a study needs, with a server or without.
 type engine struct {
-	model model
+	model model           // reads and answers, with the adapter that is configured
+	own   model           // the same with the bundle's own adapter
+	named []dicomweb.Chat // the same with each other adapter
 	steps pipeline.Steps
 }
 
@@ -80,6 +90,9 @@ func startEngine(ctx context.Context, s streams, cfg config.Config, change func(
 			return nil, fmt.Errorf("bundle %s: %w", b.Manifest.Name, err)
 		}
 		if b.Manifest.Kind == modelrt.KindRemote {
+			if cfg.Model.Adapter != "" || cfg.Model.Adapters != "" {
+				return nil, fmt.Errorf("%w: model.adapter, model.adapters: bundle %s runs elsewhere; adapters are the endpoint's to choose", errConfig, b.Manifest.Name)
+			}
 			options := modelrt.Options{Language: cfg.Model.Language, Label: label.Report, Knows: label.Knows, Now: time.Now}
 			if change != nil {
 				change(&options)
@@ -88,7 +101,7 @@ func startEngine(ctx context.Context, s streams, cfg config.Config, change func(
 			if err != nil {
 				return nil, err
 			}
-			return &engine{model: model, steps: steps(model, cfg)}, nil
+			return &engine{model: model, own: model, steps: steps(model, cfg)}, nil
 		}
 	}
 	runtime, err := startRuntime(s.log, cfg.Model.Wanted())
@@ -114,6 +127,7 @@ func startEngine(ctx context.Context, s streams, cfg config.Config, change func(
 		Devices:   devices,
 		Memory:    int64(cfg.Model.MemoryMB) << 20,
 		Language:  cfg.Model.Language,
+		Adapters:  cfg.Model.Adapters,
 		Spin:      cfg.Model.Spin,
 		Label:     label.Report,
 		Knows:     label.Knows,
@@ -129,10 +143,21 @@ func startEngine(ctx context.Context, s streams, cfg config.Config, change func(
 	if why := model.Fallback(); why != "" && cfg.Model.Wanted() == modelrt.Auto && runtime.Device() == modelrt.CUDA {
 		s.log.Warn().Str("reason", why).Msg("the bundle does not run on CUDA; the CPU is used")
 	}
-	ref := model.Ref()
+	asked, err := model.With(cfg.Model.Adapter)
+	if err != nil {
+		model.Close()
+		return nil, fmt.Errorf("%w: model.adapter: %w", errBundle, err)
+	}
+	e := &engine{model: asked, own: model, steps: steps(asked, cfg)}
+	for _, name := range model.Adapters()[1:] {
+		if m, err := model.With(name); err == nil { // it has all that it names
+			e.named = append(e.named, m)
+		}
+	}
+	ref := asked.Ref()
 	s.log.Info().Str("model", ref.Name).Str("version", ref.Version).Str("onnxruntime", runtime.Version()).Str("device", string(model.Device())).Str("form", model.Form()).
 		Dur("took", time.Since(began)).Msg("model loaded")
-	return &engine{model: model, steps: steps(model, cfg)}, nil
+	return e, nil
 }
 
 // Close frees the model.
@@ -140,34 +165,36 @@ func (e *engine) Close() { e.model.Close() }
 
 // steps wires the rooms into the verbs of the line.
 func steps(model model, cfg config.Config) pipeline.Steps {
-	language := model.Language()
-	if language == model.Bundle().Manifest.Languages[0] {
-		language = ""
+	s := looking(model.Bundle().Manifest.Patients.MinAgeYears)
+	s.Model = model
+	if language := model.Language(); language != model.Bundle().Manifest.Languages[0] {
+		s.Language = language
 	}
+	s.Write = func(st *pipeline.Study, r *pipeline.Reading, earlier []pipeline.Record) ([]pipeline.Document, error) {
+		in := sr.Input{Reading: r, Software: softwareVersion(), Station: cfg.Station, Zone: cfg.Zone()}
+		for _, i := range st.Instances {
+			if i.SOPInstanceUID == r.Inputs[0].SOPInstanceUID {
+				in.Header = i.Header
+			}
+		}
+		if len(earlier) > 0 {
+			in.Predecessors = earlier[len(earlier)-1].Documents
+		}
+		return sr.Documents(in, dicom.Encode)
+	}
+	return s
+}
+
+// looking are the steps up to the image that is read.
+func looking(minAge int) pipeline.Steps {
 	return pipeline.Steps{
-		Language: language,
-		Select: func(st *pipeline.Study) ([]pipeline.Chosen, []pipeline.Refusal) {
-			return dicom.Select(st, model.Bundle().Manifest.Patients.MinAgeYears)
-		},
+		Select: func(st *pipeline.Study) ([]pipeline.Chosen, []pipeline.Refusal) { return dicom.Select(st, minAge) },
 		Decode: func(ctx context.Context, c pipeline.Chosen) (*pipeline.Image, error) {
 			img, err := dicom.Decode(ctx, c.Instance, c.Frame)
 			if err != nil {
 				return nil, err
 			}
 			return img, dicom.CheckExposure(img)
-		},
-		Model: model,
-		Write: func(st *pipeline.Study, r *pipeline.Reading, earlier []pipeline.Record) ([]pipeline.Document, error) {
-			in := sr.Input{Reading: r, Software: softwareVersion(), Station: cfg.Station, Zone: cfg.Zone()}
-			for _, i := range st.Instances {
-				if i.SOPInstanceUID == r.Inputs[0].SOPInstanceUID {
-					in.Header = i.Header
-				}
-			}
-			if len(earlier) > 0 {
-				in.Predecessors = earlier[len(earlier)-1].Documents
-			}
-			return sr.Documents(in, dicom.Encode)
 		},
 	}
 }

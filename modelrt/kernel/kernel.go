@@ -104,7 +104,7 @@ func product(eight bool, y, x []float32, w []byte, f Form, m, k, n int, add bool
 	if add {
 		plus = 1
 	}
-	failed := C.int(0)
+	var failed C.int
 	if eight {
 		failed = C.linear8(floats(y), floats(x), unsafe.Pointer(&w[0]), C.int(f), C.int64_t(m), C.int64_t(k), C.int64_t(n), plus)
 	} else {

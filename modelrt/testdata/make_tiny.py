@@ -8,7 +8,6 @@ eight reports. The base model is quantised as the real one is (Q4_1, embedding Q
 quantised weights, and the golden values come from transformers' LlamaForCausalLM in float32 with both merged, never
 from ONNX Runtime. The language model's graphs are those of train/ (train/graphs.py). Needs torch, transformers, tokenizers, onnx, gguf, safetensors.
 """
-import hashlib
 import itertools
 import json
 import pathlib
@@ -27,8 +26,9 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+from train import adapters  # noqa: E402
 from train.base import Base  # noqa: E402
-from train.export import language_forms  # noqa: E402
+from train.export import language_forms, seal  # noqa: E402
 
 SIDE, PATCH, DV, IMAGE_TOKENS = 32, 8, 16, 4
 LAYERS, HEADS, KV, HEAD, HIDDEN, FFN, CONTEXT, RANK = 2, 4, 2, 16, 64, 128, 128, 4
@@ -347,9 +347,9 @@ def main(out):
         halves(adapter)
         for key, module in adapted.items():
             lora[key + ".lora_a"], lora[key + ".lora_b"] = (p.detach().numpy().astype(np.float16) for p in (module.a, module.b))
-    save_file(lora, str(bundle / "lora.safetensors"))
+    adapters.write(bundle / "adapters" / "report", lora, out / "tiny.gguf", "tiny")
 
-    forms = language_forms(bundle, Base(out / "tiny.gguf"), lora, CONTEXT, ADAPTED)
+    forms = language_forms(bundle, Base(out / "tiny.gguf"), lora, CONTEXT)
     export_vision(vision, bundle / "vision.onnx")
     export_adapter(adapter, bundle / "adapter.onnx")
     with torch.no_grad():
@@ -379,17 +379,15 @@ def main(out):
                    "findings": FINDINGS, "views": ["frontal", "lateral"]},
         "decoder": {"layers": LAYERS, "heads": HEADS, "kv_heads": KV, "head_dim": HEAD, "hidden": HIDDEN, "vocab": vocab,
                     "max_length": CONTEXT, "rope_theta": THETA},
-        "base": {"part": "tiny-gguf", "lora": "lora.safetensors", "forms": forms},
+        "base": {"part": "tiny-gguf", "sha256": adapters.sha256(out / "tiny.gguf"), "adapter": "report", "forms": forms},
         "tokenizer": {"type": "byte_level_bpe", "file": "tokenizer.json"},
         "prompt": {"splice": "replace_sentinel", "sentinel": "<image>", "chat_template": "chat_template.jinja", "instruction": "Describe it."},
         "generation": {"max_new_tokens": 60, "stop_tokens": ["<|im_end|>", "<|endoftext|>"], "stop_strings": []},
         "report": {"impression_prefix": "Impression:"},
         "evidence": {"decoys": "decoys.safetensors"},
         "labels": ["No Finding", *FINDINGS],
-        "files": {p.name: {"sha256": hashlib.sha256(p.read_bytes()).hexdigest(), "bytes": p.stat().st_size}
-                  for p in sorted(bundle.iterdir()) if p.name != "manifest.json"},
     }
-    (bundle / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    seal(bundle, manifest)
 
 
 if __name__ == "__main__":

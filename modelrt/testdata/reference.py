@@ -4,9 +4,9 @@
     reference.py BUNDLE BASE.gguf OUT.json
 
 The language model is transformers' LlamaForCausalLM in float32, without a cache: transformers reads the GGUF file itself and
-the LoRA is added to its weights here, so that nothing of our own conversion, graphs or decode loop is in the values. The image
+peft the adapter, so that nothing of our own conversion, graphs or decode loop is in the values. The image
 features come from vision.onnx and adapter.onnx by ONNX Runtime in Python on the picture that the Go test draws.
-Run it again when the bundle changes: the test compares the manifest's digest. Needs torch, transformers, accelerate, gguf,
+Run it again when the bundle changes: the test compares the manifest's digest. Needs torch, transformers, peft, accelerate, gguf,
 onnxruntime, safetensors, tokenizers.
 """
 import hashlib
@@ -18,12 +18,11 @@ import jinja2
 import numpy as np
 import onnxruntime
 import torch
+from peft import PeftModel
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-NAMES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
-         "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 TOKENS, TOP = 24, 16
 
 
@@ -40,15 +39,8 @@ def main(bundle, base, out):
     manifest_bytes = (bundle / "manifest.json").read_bytes()
     manifest = json.loads(manifest_bytes)
     model = AutoModelForCausalLM.from_pretrained(str(base.parent), gguf_file=base.name, dtype=torch.float32).eval()
-    parameters = dict(model.named_parameters())
-    lora = load_file(str(bundle / manifest["base"]["lora"])) if manifest["base"]["lora"] else {}
-    with torch.no_grad():
-        for key, a in lora.items():
-            if key.endswith(".lora_a"):
-                layer, name = key.split(".")[1:3]
-                b = lora[key.removesuffix("a") + "b"]
-                delta = torch.from_numpy(b.astype(np.float32)) @ torch.from_numpy(a.astype(np.float32))
-                parameters[f"model.layers.{layer}.{NAMES[name]}.weight"] += delta
+    if adapter := manifest["base"].get("adapter"):
+        model = PeftModel.from_pretrained(model, str(bundle / "adapters" / adapter)).eval()
 
     pre = manifest["preprocess"]
     if (pre["width"], pre["channels"], pre["fit"]) != (pre["height"], 1, "squash"):

@@ -56,13 +56,17 @@ class Flat(Graph):
         return "" if value is None else self.constant(self.name("vector"), np.asarray(value, np.float32))
 
     def linear(self, x: str, weight: np.ndarray, *, norm=None, bias=None, residual: str = "", before: int = NOTHING,
-               out: str | None = None) -> str:
-        """before(x) W + bias + residual. ``norm`` is (kind, epsilon, scale, shift or None)."""
+               out: str | None = None, places: tuple[str, ...] = ()) -> str:
+        """before(x) W + bias + residual. ``norm`` is (kind, epsilon, scale, shift or None). ``places`` names the matrices, as a GGUF file does,
+        of a product that takes a LoRA."""
         scale = shift = None
         epsilon = 1e-5
         if norm:
             before, epsilon, scale, shift = norm
         inputs = [x, self.matrix(weight), self.vector(scale), self.vector(shift), self.vector(bias), residual]
+        if places:
+            name = "+".join(f"{p}.weight" for p in places)
+            inputs += [self.input(f"lora_{side}:{name}", TensorProto.FLOAT, [self.name(f"lora_{side}")]) for side in "ab"]
         while not inputs[-1]:
             inputs.pop()
         rows, columns = weight.shape
@@ -125,13 +129,15 @@ def llama(model, config, folder: Path, head, *, norm_kind: int = RMS_NORM) -> No
         return norm_kind, eps, numbers(module.weight), None
 
     for i, layer in enumerate(model.layers):
-        a, m = layer.self_attn, layer.mlp
+        a, m, block = layer.self_attn, layer.mlp, f"blk.{i}."
         parts = (a.q_proj, a.k_proj, a.v_proj)
         bias = np.concatenate([numbers(p.bias) for p in parts]) if a.q_proj.bias is not None else None
-        qkv = graph.linear(x, np.concatenate([numbers(p.weight) for p in parts]), norm=norm(layer.input_layernorm), bias=bias)
-        x = graph.linear(graph.attention(qkv, i), numbers(a.o_proj.weight), residual=x)
-        gates = graph.linear(x, np.concatenate([numbers(m.gate_proj.weight), numbers(m.up_proj.weight)]), norm=norm(layer.post_attention_layernorm))
-        x = graph.linear(gates, numbers(m.down_proj.weight), residual=x, before=SILU_GATE)
+        qkv = graph.linear(x, np.concatenate([numbers(p.weight) for p in parts]), norm=norm(layer.input_layernorm), bias=bias,
+                           places=(block + "attn_q", block + "attn_k", block + "attn_v"))
+        x = graph.linear(graph.attention(qkv, i), numbers(a.o_proj.weight), residual=x, places=(block + "attn_output",))
+        gates = graph.linear(x, np.concatenate([numbers(m.gate_proj.weight), numbers(m.up_proj.weight)]), norm=norm(layer.post_attention_layernorm),
+                             places=(block + "ffn_gate", block + "ffn_up"))
+        x = graph.linear(gates, numbers(m.down_proj.weight), residual=x, before=SILU_GATE, places=(block + "ffn_down",))
     graph.head(x, numbers(head), norm=norm(model.norm))
     graph.save("decoder", folder / "decoder.onnx")
     embed_graph(numbers(model.embed_tokens.weight), folder / "embed.onnx")

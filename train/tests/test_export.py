@@ -1,6 +1,7 @@
 """Exported graphs give what PyTorch gives, on random weights of a tiny language model."""
 
 import gzip
+import hashlib
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
+from train import adapters  # noqa: E402
 from train.encoder import Encoder  # noqa: E402
 import onnx  # noqa: E402
 from gguf import GGMLQuantizationType, quants  # noqa: E402
@@ -192,9 +194,7 @@ def test_packed_matrices_unpack_to_gguf_values(op):
 def test_forms_of_a_bundle(tmp_path, tiny):
     """Every form has its files and the borders of docs/bundle.md; flat ones use nothing but the operators there."""
     base, lora = PackedBase(), tiny[4]
-    adapted = ("attn_q", "attn_k", "attn_v", "attn_output")
-    lora = {k: v for k, v in lora.items() if k.split(".")[2] in adapted}
-    forms = language_forms(tmp_path, base, lora, 64, adapted)
+    forms = language_forms(tmp_path, base, lora, 64)
     assert [(f["name"], f["kind"], f["precision"]) for f in forms] == [
         ("q4", "flat", "float32"), ("fp32", "flat", "float32"), ("standard", "gqa", "float32"),
         ("half", "gqa", "float16"), ("brain", "gqa", "bfloat16")]
@@ -213,7 +213,18 @@ def test_forms_of_a_bundle(tmp_path, tiny):
         assert {"inputs_embeds", "slot", "at", "upto", "cos", "sin", "logits_indices", "keys0", "values1"} <= inputs
         assert {n for n in inputs if n.startswith("lora_")} == {
             f"lora_{side}:{'+'.join(f'blk.{layer}.{c}.weight' for c in names)}"
-            for side in "ab" for layer in range(base.layers) for names in (("attn_q", "attn_k", "attn_v"), ("attn_output",))}
+            for side in "ab" for layer in range(base.layers) for names in (("attn_q", "attn_k", "attn_v"), ("attn_output",), ("ffn_gate", "ffn_up"), ("ffn_down",))}
+
+
+def test_adapter_comes_back(tmp_path, tiny):
+    lora = tiny[4]
+    (tmp_path / "base").write_bytes(b"weights")
+    adapters.write(tmp_path / "report", lora, tmp_path / "base", "somebody/base")
+    back = adapters.read(tmp_path / "report")
+    assert set(back) == set(lora) and all(np.array_equal(back[k], lora[k]) for k in lora)
+    config = json.loads((tmp_path / "report" / "adapter_config.json").read_text())
+    assert config["base_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
 
 
 def test_vision_and_adapter_equal_pytorch(tmp_path):
@@ -241,7 +252,10 @@ def test_vision_and_adapter_equal_pytorch(tmp_path):
 
 def test_seal_names_every_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c").write_bytes(b"abcd")
     manifest = {}
     seal(tmp_path, manifest)
+    assert set(manifest["files"]) == {"a", "b/c"}
     assert manifest["files"]["a"]["bytes"] == 3
     assert "files" in json.loads((tmp_path / "manifest.json").read_text())
