@@ -108,8 +108,8 @@ func TestBadBundles(t *testing.T) {
 			put(t, dir, path, b[:len(b)-100])
 			relist(t, dir, nil)
 		}, pipeline.ErrInvalid, []string{"lies outside the file"}},
-		{"no stop, and a prompt without its image", manifest(map[string]any{"generation/stop_tokens": []string{}, "prompt/template": "x"}), pipeline.ErrInvalid,
-			[]string{"stop_tokens: is empty", "holds the sentinel 0 times"}},
+		{"no stop, and two prompts", manifest(map[string]any{"generation/stop_tokens": []string{}, "prompt/template": "x"}), pipeline.ErrInvalid,
+			[]string{"stop_tokens: is empty", "prompt.instruction: stands beside prompt.template"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := copyBundle(t)

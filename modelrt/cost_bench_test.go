@@ -35,7 +35,7 @@ func BenchmarkRounding(b *testing.B) {
 		if slices.Equal(one.tokens, two.tokens) {
 			same++
 		}
-		said := must(eight.composeFor(ctx, eight.bundle.Manifest.Prompt.Template, []*sight{must(eight.see(ctx, img, classRoutine))}))
+		said := must(eight.composeFor(ctx, eight.task.template, []*sight{must(eight.see(ctx, img, classRoutine))}))
 		texts = append(texts, append(slices.Clone(said.places.ids), one.tokens...))
 		begins = append(begins, len(said.places.ids))
 		n, rows := len(said.places.ids), make([]float32, len(one.tokens)*hidden)

@@ -131,8 +131,8 @@ func (e *engine) write(t *text) error {
 	if len(t.keys) == 0 || len(t.prompt) != len(t.keys)*e.hidden && len(t.ids) != len(t.keys) || len(t.keys) >= e.capacity {
 		return fmt.Errorf("%w: a prompt of %d tokens; this model takes up to %d with the answer", pipeline.ErrInvalid, len(t.keys), e.capacity)
 	}
-	if err := t.ctx.Err(); err != nil {
-		return err // it takes nobody's place in the queue
+	if t.ctx.Err() != nil {
+		return context.Cause(t.ctx) // it takes nobody's place in the queue
 	}
 	if t.adapter != 0 { // no text of another adapter begins like it
 		t.keys = slices.Clone(t.keys)

@@ -177,7 +177,7 @@ func TestAdapterEvidence(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		said, at, worst := must(with.composeFor(ctx, m.bundle.Manifest.Prompt.Template, []*sight{blank})), 0, 0.0
+		said, at, worst := must(with.composeFor(ctx, m.task.template, []*sight{blank})), 0, 0.0
 		err = m.engine.write(&text{ctx: ctx, adapter: with.worn, prompt: said.embeds, keys: said.keys, places: said.places,
 			choose: func(logits []float32) (int32, float64, error) {
 				p := kernel.LogProbability(logits, a.tokens[at])

@@ -1,6 +1,7 @@
 package modelrt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,7 @@ import (
 	"chatxray/pipeline"
 )
 
-// Trial is what two models are compared on: an image to report on, or, where Image is nil, a prompt for a model of text.
+// Trial is what two models are compared on: an image to report on, or, where Image is nil, a prompt for a model of text; empty is the bundle's own.
 type Trial struct {
 	Image  *pipeline.Image
 	Prompt string
@@ -42,7 +43,7 @@ func (m *Model) Try(ctx context.Context, t Trial) (*Tried, error) {
 		return tried, err
 	}
 	tried := &Tried{}
-	said, err := m.composeFor(ctx, t.Prompt, nil)
+	said, err := m.composeFor(ctx, cmp.Or(t.Prompt, m.task.template), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +71,7 @@ func (m *Model) Follow(ctx context.Context, t Trial, tokens []int32) (*Followed,
 		return nil, fmt.Errorf("%w: a text without tokens", pipeline.ErrInvalid)
 	}
 	var seen []*sight
-	prompt := t.Prompt
+	prompt := cmp.Or(t.Prompt, m.task.template)
 	if t.Image != nil {
 		s, err := m.see(ctx, t.Image, classRoutine)
 		if err != nil {

@@ -111,7 +111,7 @@ type trial struct {
 
 func (c bundlesQuantizeCmd) trials(ctx context.Context, s streams, b *modelrt.Bundle) (list []trial, against string, err error) {
 	if b.Manifest.Vision.Input == "none" {
-		prompts := []string{b.Manifest.Prompt.Template}
+		prompts := []string{""}
 		against = "the bundle's own prompt"
 		if c.Prompts != "" {
 			text, err := os.ReadFile(c.Prompts)
