@@ -12,10 +12,11 @@ import (
 	"testing"
 
 	"chatxray/pipeline"
+	"chatxray/pipeline/label"
 )
 
 // BenchmarkRounding tells what activations of 8 bits cost in reports of the films that FILMS, a list of JPEG files, names: how often the likeliest next
-// token is the exact form's after the same text, and how many reports are the same. It also tells what drafts looked up in prompt and text so far would
+// token is the exact form's after the same text, how many reports are the same, and the F1 of the labels that they speak of. It also tells what drafts looked up in prompt and text so far would
 // save: a draft is what followed the last place where the last two or three tokens stood.
 func BenchmarkRounding(b *testing.B) {
 	list, err := os.ReadFile(os.Getenv("FILMS"))
@@ -23,10 +24,10 @@ func BenchmarkRounding(b *testing.B) {
 		b.Fatal(err)
 	}
 	films := strings.Fields(string(list))
-	exact := openBaseWith(b, func(o *Options) { o.Form = "q4" })
-	eight := openBaseWith(b, func(o *Options) { o.Form, o.EightBits = "q4", true })
+	exact := openBaseWith(b, func(o *Options) { o.Form, o.Label = "q4", label.Report })
+	eight := openBaseWith(b, func(o *Options) { o.Form, o.EightBits = "q4", true; o.Label = label.Report })
 	ctx, hidden, vocab := context.Background(), exact.bundle.Manifest.Decoder.Hidden, exact.bundle.Manifest.Decoder.Vocab
-	var tokens, agree, same int
+	var tokens, agree, same, both, either int
 	var texts [][]int32
 	var begins []int
 	for _, film := range films {
@@ -34,6 +35,16 @@ func BenchmarkRounding(b *testing.B) {
 		one, two := must(exact.write(ctx, must(exact.see(ctx, img, classRoutine)), classRoutine)), must(eight.write(ctx, must(eight.see(ctx, img, classRoutine)), classRoutine))
 		if slices.Equal(one.tokens, two.tokens) {
 			same++
+		}
+		first, second := findingsOf(b, exact, one), findingsOf(b, eight, two)
+		for i := range first {
+			switch {
+			case first[i].Presence != pipeline.Present && second[i].Presence != pipeline.Present:
+			case first[i].Presence == second[i].Presence:
+				both++
+			default:
+				either++
+			}
 		}
 		said := must(eight.composeFor(ctx, eight.task.template, []*sight{must(eight.see(ctx, img, classRoutine))}))
 		texts = append(texts, append(slices.Clone(said.places.ids), one.tokens...))
@@ -62,6 +73,7 @@ func BenchmarkRounding(b *testing.B) {
 		c.end()
 	}
 	fmt.Printf("\n%d films, %d tokens: the likeliest token is the exact form's at %.2f %%; %d of %d reports are the same\n", len(films), tokens, 100*float64(agree)/float64(tokens), same, len(films))
+	fmt.Printf("labels F1 of the reports against each other: %.3f (%d in both, %d in one)\n", 2*float64(both)/float64(2*both+either), both, either)
 	for _, most := range []int{2, 4, 8} {
 		steps, fed := 0, 0
 		for i, text := range texts {
@@ -70,6 +82,18 @@ func BenchmarkRounding(b *testing.B) {
 		}
 		fmt.Printf("drafts of up to %d tokens: %.2f tokens a step, %.2f fed a step\n", most, float64(tokens)/float64(steps), float64(fed)/float64(steps))
 	}
+}
+
+func findingsOf(b *testing.B, m *Model, a *answer) []pipeline.Finding {
+	written, err := m.parse(a)
+	if err != nil {
+		b.Fatal(err)
+	}
+	texts := make([]string, len(written.sentences))
+	for i, s := range written.sentences {
+		texts[i] = s.Text
+	}
+	return m.labelled(texts)
 }
 
 // lookedUp counts the steps that writing text from place `begin` takes with looked-up drafts, and the tokens fed in them.
