@@ -235,8 +235,8 @@ func phantomImage(o phantom.Options) (*pipeline.Image, error) {
 }
 
 // keep writes the cost into the bundle.
-func (cost *quantizeCost) keep(dir string) error {
-	b, err := json.MarshalIndent(cost, "", " ")
+func (c *quantizeCost) keep(dir string) error {
+	b, err := json.MarshalIndent(c, "", " ")
 	if err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func (cost *quantizeCost) keep(dir string) error {
 		return err
 	}
 	text = fmt.Appendf(text, "\n## Quantised\n\nMade by `chatxray bundles quantize` from %s %s (sha256 %s). What is above was measured with the source.\n\n```\n%s```\n",
-		cost.From.Name, cost.From.Version, cost.From.Digest, cost)
+		c.From.Name, c.From.Version, c.From.Digest, c)
 	if err := os.WriteFile(card, text, 0o644); err != nil {
 		return err
 	}
