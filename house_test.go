@@ -87,7 +87,7 @@ var doors = []struct {
 	{"github.com/gin-contrib/", []string{"dicomweb"}},
 	{"github.com/coreos/go-oidc", []string{"dicomweb"}},
 	{"golang.org/x/crypto", []string{"dicomweb"}},
-	{"golang.org/x/image/", []string{"dicomweb"}},
+	{"golang.org/x/image/", []string{"dicomweb", "cmd/chatxray"}},
 	{"github.com/redis/", []string{"pipeline/jobs"}},
 	{"github.com/alicebob/miniredis", []string{"pipeline/jobs"}},
 	{"github.com/yalue/onnxruntime_go", []string{"modelrt", "modelrt/kernel"}},

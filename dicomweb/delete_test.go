@@ -20,7 +20,9 @@ func (nobody) Delete(context.Context, string, string, string) (int, error) {
 func (nobody) Status(context.Context, string) (pipeline.Status, error) {
 	return pipeline.Status{}, pipeline.ErrNotFound
 }
-func (nobody) Preview(context.Context, string) ([]byte, error) { return nil, pipeline.ErrNotFound }
+func (nobody) Release(context.Context, string, string) error     { return pipeline.ErrNotFound }
+func (nobody) Heat(context.Context, string, int) ([]byte, error) { return nil, pipeline.ErrNotFound }
+func (nobody) Preview(context.Context, string) ([]byte, error)   { return nil, pipeline.ErrNotFound }
 
 // late deletes from the archive that the service will have.
 type late struct{ s **service }

@@ -2,7 +2,9 @@ package dicomweb
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/gin-gonic/gin"
 
@@ -15,6 +17,11 @@ type Readings interface {
 	Status(ctx context.Context, studyUID string) (pipeline.Status, error)
 	// Preview returns the picture that the model saw, a PNG file; pipeline.ErrNotFound if the study was not read.
 	Preview(ctx context.Context, studyUID string) ([]byte, error)
+	// Heat returns a heat map of a sentence of the report, counted from 1, a PNG file; errors as Preview's, and pipeline.ErrUnsupported
+	// where the model has none.
+	Heat(ctx context.Context, studyUID string, sentence int) ([]byte, error)
+	// Release lets a held report go; pipeline.ErrConflict if the study's is not held.
+	Release(ctx context.Context, studyUID, by string) error
 }
 
 // reading answers GET {study}/reading with the study's state and its latest record as JSON (docs/report-json.md).
@@ -38,6 +45,39 @@ func (s *server) readingImage(c *gin.Context) error {
 		return err
 	}
 	png, err := s.Readings.Preview(c.Request.Context(), study)
+	if err != nil {
+		return err
+	}
+	c.Data(http.StatusOK, "image/png", png)
+	return nil
+}
+
+// readingRelease answers POST {study}/reading/release: the held report is written and delivered. It answers with the state then.
+func (s *server) readingRelease(c *gin.Context) error {
+	study, _, _, err := pathUIDs(c)
+	if err != nil {
+		return err
+	}
+	by := c.GetString(principalKey)
+	// Who asked may go away in the middle; what has begun is finished.
+	if err := s.Readings.Release(context.WithoutCancel(c.Request.Context()), study, by); err != nil {
+		return err
+	}
+	s.Log.Info().Str("study", study).Str("by", by).Str("client", c.ClientIP()).Msg("a held report was released")
+	return s.reading(c)
+}
+
+// readingHeat answers GET {study}/reading/heatmap?sentence=N with where the sentence rests on the picture that the model saw.
+func (s *server) readingHeat(c *gin.Context) error {
+	study, _, _, err := pathUIDs(c)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(c.DefaultQuery("sentence", "1"))
+	if err != nil || n < 1 {
+		return fmt.Errorf("%w: sentence is the number of a sentence, from 1", pipeline.ErrInvalid)
+	}
+	png, err := s.Readings.Heat(c.Request.Context(), study, n)
 	if err != nil {
 		return err
 	}

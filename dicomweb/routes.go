@@ -17,7 +17,7 @@ type Role string
 const (
 	RoleStore Role = "store" // put objects in
 	RoleRead  Role = "read"  // find and get them
-	RoleAdmin Role = "admin" // delete them
+	RoleAdmin Role = "admin" // delete them, release held reports
 
 	anybody Role = ""    // without showing who it is
 	known   Role = "any" // whoever has a role
@@ -176,7 +176,11 @@ func (s *server) table() []route {
 	if s.Readings != nil {
 		t = append(t,
 			route{"GET", studyPath + "/reading", RoleRead, "How far a study has come, and its latest record", nil, nil, asJSON, nil, s.reading},
-			route{"GET", studyPath + "/reading/image", RoleRead, "The picture that the model saw", nil, nil, []string{"image/png"}, nil, s.readingImage})
+			route{"GET", studyPath + "/reading/image", RoleRead, "The picture that the model saw", nil, nil, []string{"image/png"}, nil, s.readingImage},
+			route{"GET", studyPath + "/reading/heatmap", RoleRead, "Where a sentence of the report rests on that picture", []parameter{
+				{name: "sentence", in: "query", about: "Its number, from 1.", schema: map[string]any{"type": "integer", "minimum": 1}},
+			}, nil, []string{"image/png"}, nil, s.readingHeat},
+			route{"POST", studyPath + "/reading/release", RoleAdmin, "Let a held report go: it is written and delivered", nil, nil, asJSON, nil, s.readingRelease})
 	}
 	return append(t, s.chatRoutes()...)
 }

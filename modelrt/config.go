@@ -28,11 +28,29 @@ type Config struct {
 	Devices []int `yaml:"devices"`
 	// MemoryMB is what ONNX Runtime may take of each GPU for a graph: the language model with its caches is one. 0: no limit. On the CPU it is
 	// for the graphs of the image and forms of the kind gqa together.
-	MemoryMB int `yaml:"memory_mb"`
+	MemoryMB int            `yaml:"memory_mb"`
+	Evidence EvidenceConfig `yaml:"evidence"`
 }
 
+// EvidenceConfig says what becomes of sentences that a rule has flagged.
+type EvidenceConfig struct {
+	Policy Policy `yaml:"policy"`
+}
+
+// Policy is what becomes of flagged sentences.
+type Policy string
+
+// The policies.
+const (
+	Mark Policy = "mark" // they stay, with their flags
+	Drop Policy = "drop" // they are taken out of the report, which says how many
+	Hold Policy = "hold" // the report waits for a person
+)
+
 // DefaultConfig returns what suits any machine.
-func DefaultConfig() Config { return Config{Activations: "exact", Device: "auto"} }
+func DefaultConfig() Config {
+	return Config{Activations: "exact", Device: "auto", Evidence: EvidenceConfig{Policy: Mark}}
+}
 
 // Check returns what is wrong with the configuration.
 func (c Config) Check() error {
@@ -66,6 +84,11 @@ func (c Config) Check() error {
 	case "auto", string(CPU), string(CUDA):
 	default:
 		errs = append(errs, fmt.Errorf("model.device: %q is not auto, %s or %s", c.Device, CPU, CUDA))
+	}
+	switch c.Evidence.Policy {
+	case Mark, Drop, Hold:
+	default:
+		errs = append(errs, fmt.Errorf("model.evidence.policy: %q is not %s, %s or %s", c.Evidence.Policy, Mark, Drop, Hold))
 	}
 	return errors.Join(errs...)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -15,7 +14,6 @@ import (
 
 	ort "github.com/yalue/onnxruntime_go"
 
-	"chatxray/modelrt/kernel"
 	"chatxray/pipeline"
 )
 
@@ -68,7 +66,7 @@ type slotState struct {
 type taker struct {
 	text    *text
 	scoring *scoring
-	row, at int // of a scoring
+	row, at int // of what is scored
 }
 
 // pieces are how much of prompts and of scored texts is fed at once, in tokens. A piece beside texts that are being written is short.
@@ -111,6 +109,8 @@ type text struct {
 	pictures []placed
 	choose   func(logits []float32) (int32, float64, error)
 	take     func(id int32, logprob float64) (more bool) // must not wait
+	scored   []int32                                     // where set, nothing is written: the last places of the prompt say these, the last of them left out, and scores is filled
+	scores   []float64
 
 	since     time.Time
 	slot      int
@@ -288,7 +288,7 @@ func (e *engine) seat(t *text) {
 		}
 	}
 	// The last place is fed in any case: its logits are wanted.
-	have, more = min(have, len(t.keys)-1), min(more, len(t.keys)-1)
+	have, more = min(have, t.told()), min(more, t.told())
 	if more > have && donor != seat {
 		if err := e.decoder.share(donor, seat, more); err == nil {
 			have = more
@@ -364,12 +364,8 @@ func (e *engine) step() {
 			if t.places != nil {
 				n = t.places.whole(t.past, n)
 			}
-			b.add(t.slot, t.past, t.prompt[t.past*e.hidden:(t.past+n)*e.hidden], n, t.places)
+			n = e.feed(t, n)
 			piece -= n
-			if t.past+n == len(t.keys) {
-				b.want()
-				e.takers = append(e.takers, taker{text: t})
-			}
 		}
 	}
 	scored := 0
@@ -450,14 +446,18 @@ func (e *engine) hand(spent time.Duration, scored int) {
 	for i, k := range e.takers {
 		logits := e.batch.logits[i*e.vocab:][:e.vocab]
 		switch {
+		case k.text != nil && k.text.scored != nil:
+			if more, err := k.text.score(k.at, logits); !more || err != nil {
+				ended = append(ended, ending{k.text, err})
+			}
 		case k.text != nil:
 			if more, err := k.text.advance(logits); !more || err != nil {
 				ended = append(ended, ending{k.text, err})
 			}
 		case k.scoring != nil:
-			v := kernel.LogProbability(logits, k.scoring.ids[k.at])
-			if math.IsNaN(v) || math.IsInf(v, 0) || v > 1e-3 {
-				k.scoring.err = fmt.Errorf("%w: a log-probability is %v", pipeline.ErrModel, v)
+			v, err := logProbability(logits, k.scoring.ids[k.at])
+			if err != nil {
+				k.scoring.err = err
 			}
 			k.scoring.rows[k.row][k.at] = v
 		}

@@ -187,9 +187,18 @@ type ReportFormat struct {
 	ImpressionPrefix string `json:"impression_prefix"` // what follows it is the impression; empty where there is none
 }
 
-// EvidenceFile names the decoys.
+// EvidenceFile names the decoys, and says what evidence was worth on planted sentences where that was measured.
 type EvidenceFile struct {
-	Decoys string `json:"decoys"`
+	Decoys      string `json:"decoys"`
+	Calibration *Curve `json:"calibration"` // nil: uncalibrated
+}
+
+// Curve is the share of true ones among planted sentences by the fall of their likelihood: points, ascending, straight lines between them and
+// level beyond.
+type Curve struct {
+	pipeline.Calibration
+	Drop []float64 `json:"drop"`
+	True []float64 `json:"true_share"`
 }
 
 // File is what a bundle's file must be.

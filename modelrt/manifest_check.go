@@ -194,6 +194,11 @@ func (m *Manifest) faults() (faults []error) {
 	if m.sighted() {
 		listed("evidence.decoys", m.Evidence.Decoys)
 	}
+	if c := m.Evidence.Calibration; c != nil {
+		for _, what := range c.faults() {
+			fault(pipeline.ErrInvalid, "evidence.calibration", "%s", what)
+		}
+	}
 	if m.Prompt.ChatTemplate != "" {
 		listed("prompt.chat_template", m.Prompt.ChatTemplate)
 	}

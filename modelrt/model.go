@@ -47,6 +47,10 @@ type Options struct {
 	Label func(sentences []string) []pipeline.Finding
 	// Knows, when set, says whether Label knows a language, an RFC 5646 tag. Of a report in another nothing is labelled.
 	Knows func(language string) bool
+	// Check, when set, returns the flags of each sentence of a reading about an image with this header.
+	Check func(r *pipeline.Reading, header pipeline.Dataset) [][]pipeline.Flag
+	// Policy says what becomes of flagged sentences; empty is Mark.
+	Policy Policy
 	// Now is the clock that Reading.Created comes from.
 	Now func() time.Time
 }
@@ -71,6 +75,7 @@ type opened struct {
 	limit  int // new tokens
 	guard  *guard.Guard
 	knows  func(language string) bool
+	rules  rules
 	talks  talks // what conversations share
 
 	device   Device
@@ -91,6 +96,7 @@ type opened struct {
 	scores   *ort.Tensor[float32] // [1, F], nil without findings
 	views    *ort.Tensor[float32] // [1, V], nil without views
 	image    *ort.Tensor[float32] // [1, T, Dm]
+	decoys   [][]float32          // [N, Dv] each
 }
 
 // Open verifies the bundle in dir, makes its weights where the cache lacks them, loads its graphs and runs the prompts of the
@@ -144,7 +150,8 @@ func loadModel(ctx context.Context, r *Runtime, b *Bundle, base BaseModel, o Opt
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{opened: &opened{bundle: b, task: task, form: form, eight: o.EightBits, label: o.Label, knows: o.Knows, now: o.Now, device: r.device, fallback: r.Fallback()}}
+	m := &Model{opened: &opened{bundle: b, task: task, form: form, eight: o.EightBits, label: o.Label, knows: o.Knows, rules: rules{o.Check, o.Policy}, now: o.Now, device: r.device,
+		fallback: r.Fallback()}}
 	loras, faults := b.loras(o.Adapters)
 	if faults = append(faults, b.unfit(loras, form)...); len(faults) > 0 {
 		return nil, errors.Join(faults...)
@@ -221,7 +228,7 @@ func (m *Model) load(ctx context.Context, r *Runtime, prepared string, o Options
 		if decoys, err = m.bundle.decoys(); err != nil {
 			return err
 		}
-		held = len(decoys) + 1
+		held, m.decoys = len(decoys)+1, decoys
 		if err := m.loadEyes(r.on(devices[0], o.Memory), threads, o.Spin); err != nil {
 			return err
 		}

@@ -60,7 +60,7 @@ func (p *placing) at(place int) (position [3]int32, upto int32) {
 
 // whole is how many of the places from past on are fed at once where n are wanted: those that see each other are not parted.
 func (p *placing) whole(past, n int) int {
-	for i := past; i < past+n; i++ {
+	for i := past; i < min(past+n, len(p.upto)); i++ {
 		n = max(n, int(p.upto[i])-past)
 	}
 	return n

@@ -197,6 +197,11 @@ func (b *Bundle) decoys() ([][]float32, error) {
 	rows := make([][]float32, t.shape[0])
 	for i := range rows {
 		rows[i] = t.values[i*size:][:size]
+		for j := range i {
+			if same(rows[i], rows[j]) {
+				return nil, fmt.Errorf("%w: decoys %d and %d are one image; evidence needs different ones", pipeline.ErrInvalid, j+1, i+1)
+			}
+		}
 	}
 	return rows, nil
 }

@@ -42,10 +42,11 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 		return nil, err
 	}
 	sentences := written.sentences
-	scoring, err := m.support(ctx, a, sentences)
+	scoring, err := m.support(ctx, a, sentences, seen.twins)
 	if err != nil {
 		return nil, err
 	}
+	calibration := m.calibrate(sentences)
 	findings, err := m.findings(written, seen.scores)
 	if err != nil {
 		return nil, err
@@ -59,9 +60,15 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 		Sentences:        sentences,
 		Findings:         findings,
 		Structured:       written.structured,
+		Calibration:      calibration,
 		Truncated:        a.truncated,
 		Created:          m.now(),
 		RunSeconds:       (seen.spent + a.spent + scoring).Seconds(),
+	}
+	if err := m.rules.judge(r, img.Instance.Header, func(left []pipeline.Sentence) ([]pipeline.Finding, error) {
+		return m.findings(&contents{sentences: left}, seen.scores)
+	}); err != nil {
+		return nil, err
 	}
 	if m.task.fill {
 		var spent time.Duration
@@ -73,6 +80,11 @@ func (m *Model) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 
 // see encodes an image, after those that are more urgent or came before it.
 func (m *Model) see(ctx context.Context, img *pipeline.Image, class int) (*sight, error) {
+	return m.seeing(ctx, img, class, func() {})
+}
+
+// seeing encodes an image, and calls then while its features are still there.
+func (m *Model) seeing(ctx context.Context, img *pipeline.Image, class int, then func()) (*sight, error) {
 	if err := m.eyes.enter(ctx, class); err != nil {
 		return nil, err
 	}
@@ -105,10 +117,11 @@ func (m *Model) see(ctx context.Context, img *pipeline.Image, class int) (*sight
 		return nil, err
 	}
 	s := m.usualSight(slices.Clone(image))
-	s.spent = c.spent
+	s.spent, s.twins = c.spent, m.twins(m.features.GetData())
 	if m.scores != nil {
 		s.scores = slices.Clone(m.scores.GetData())
 	}
+	then()
 	return s, nil
 }
 
@@ -160,16 +173,36 @@ func (m *Model) checkView(img *pipeline.Image) error {
 }
 
 // support gives each sentence its evidence.
-func (m *Model) support(ctx context.Context, a *answer, sentences []pipeline.Sentence) (time.Duration, error) {
+func (m *Model) support(ctx context.Context, a *answer, sentences []pipeline.Sentence, twins []bool) (time.Duration, error) {
 	others, spent, err := m.scoreOthers(ctx, a.tokens)
 	if err != nil {
 		return spent, err
 	}
-	weigh(sentences, append([][]float64{a.logprobs}, others...))
+	rows, err := besides(a.logprobs, others, twins)
+	if err != nil {
+		return spent, err
+	}
+	weigh(sentences, rows)
 	return spent, nil
 }
 
-// weigh sums up the log-probabilities of each sentence's tokens: rows are of the image, of each decoy, and last of the blank image.
+// besides are the rows that sentences are weighed by: the log-probabilities of an answer's tokens under the image, under each decoy that is not the
+// image itself, as twins says, and under the blank image. others are those of all decoys and of the blank image.
+func besides(own []float64, others [][]float64, twins []bool) ([][]float64, error) {
+	rows := [][]float64{own}
+	for i, o := range others {
+		if i >= len(twins) || !twins[i] {
+			rows = append(rows, o)
+		}
+	}
+	if len(rows) < 3 {
+		return nil, fmt.Errorf("%w: the bundle's decoys are all of the image that is read; there is nothing to compare it with", pipeline.ErrModel)
+	}
+	return rows, nil
+}
+
+// weigh sums up the log-probabilities of each sentence's tokens, and ranks the sentences by them: rows are of the image, of each decoy, and last of
+// the blank image.
 func weigh(sentences []pipeline.Sentence, rows [][]float64) {
 	for i := range sentences {
 		s := &sentences[i]
@@ -186,6 +219,7 @@ func weigh(sentences []pipeline.Sentence, rows [][]float64) {
 		}
 		s.Evidence = pipeline.Evidence{LogLikelihood: sums[0], Decoys: decoys, Blank: sums[len(sums)-1], Drop: sums[0] - mean}
 	}
+	rank(sentences)
 }
 
 // scoreOthers returns the log-probabilities (natural logarithm) of ids under each decoy and the blank image: what the model makes of the

@@ -27,6 +27,7 @@ type Remote struct {
 	language string                   // of the reports
 	label    func([]string) []pipeline.Finding
 	knows    func(string) bool
+	rules    rules
 	now      func() time.Time
 
 	mu          sync.Mutex
@@ -37,7 +38,7 @@ type Remote struct {
 // maxDecoyFile bounds the bytes of one decoy of a remote bundle.
 const maxDecoyFile = 16 << 20
 
-// OpenRemote verifies the bundle in dir and opens it. It asks nothing of the endpoint; Identify does. Of the options Language, Label, Knows and Now are used;
+// OpenRemote verifies the bundle in dir and opens it. It asks nothing of the endpoint; Identify does. Of the options Language, Label, Knows, Check, Policy and Now are used;
 // Structured is refused.
 func OpenRemote(dir string, o Options) (*Remote, error) {
 	if o.Label == nil || o.Now == nil {
@@ -53,7 +54,7 @@ func OpenRemote(dir string, o Options) (*Remote, error) {
 	if o.Structured {
 		return nil, fmt.Errorf("bundle %s: %w: forms; what a model elsewhere writes is not held to one", b.Manifest.Name, pipeline.ErrUnsupported)
 	}
-	r := &Remote{bundle: b, client: remote.New(*b.Manifest.Remote), scripts: map[string]guard.Scripts{}, label: o.Label, knows: o.Knows, now: o.Now}
+	r := &Remote{bundle: b, client: remote.New(*b.Manifest.Remote), scripts: map[string]guard.Scripts{}, label: o.Label, knows: o.Knows, rules: rules{o.Check, o.Policy}, now: o.Now}
 	if r.language, err = b.Manifest.Language(o.Language); err != nil {
 		return nil, fmt.Errorf("bundle %s: %w", b.Manifest.Name, err)
 	}
@@ -195,15 +196,11 @@ func (r *Remote) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readi
 			sentences[i].FirstToken, sentences[i].Tokens = 0, 0
 		}
 	}
-	texts := make([]string, len(sentences))
-	for i, s := range sentences {
-		texts[i] = s.Text
-	}
-	findings, err := f.headed(labelled(r.label, r.knows, language, texts), nil)
+	findings, err := r.findings(sentences)
 	if err != nil {
 		return nil, err
 	}
-	return &pipeline.Reading{
+	reading := &pipeline.Reading{
 		StudyInstanceUID: img.Instance.StudyInstanceUID,
 		Inputs:           []pipeline.InputRef{pipeline.InputOf(img.Instance, img.Frame)},
 		Model:            r.ref(identity, got),
@@ -215,7 +212,17 @@ func (r *Remote) read(ctx context.Context, img *pipeline.Image) (*pipeline.Readi
 		NoEvidence:       none,
 		Created:          r.now(),
 		RunSeconds:       got.Spent.Seconds(),
-	}, nil
+	}
+	return reading, r.rules.judge(reading, img.Instance.Header, r.findings)
+}
+
+// findings labels sentences.
+func (r *Remote) findings(sentences []pipeline.Sentence) ([]pipeline.Finding, error) {
+	texts := make([]string, len(sentences))
+	for i, s := range sentences {
+		texts[i] = s.Text
+	}
+	return r.bundle.Manifest.headed(labelled(r.label, r.knows, r.language, texts), nil)
 }
 
 // Language is that of the reports.

@@ -3,9 +3,11 @@ package modelrt
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync/atomic"
 	"time"
 
+	"chatxray/modelrt/kernel"
 	"chatxray/pipeline"
 )
 
@@ -82,4 +84,79 @@ func (e *engine) addScoring(s *scoring, n int) int {
 		}
 	}
 	return each * e.held
+}
+
+// told is the first place of a prompt after which logits are wanted.
+func (t *text) told() int {
+	if n := len(t.scored); n > 0 {
+		return len(t.keys) - n
+	}
+	return len(t.keys) - 1
+}
+
+// feed adds up to n places of a text's prompt, and says how many. Of what is scored each place has logits of its own.
+func (e *engine) feed(t *text, n int) int {
+	add := func(n int) {
+		b, from := &e.batch, t.past*e.hidden
+		b.add(t.slot, t.past, t.prompt[from:from+n*e.hidden], n, t.places)
+	}
+	told := t.told()
+	if t.scored == nil || t.past+n <= told {
+		add(n)
+		if t.past+n == len(t.keys) {
+			e.batch.want()
+			e.takers = append(e.takers, taker{text: t})
+		}
+		return n
+	}
+	n = min(n, max(1, told-t.past)+e.pieces.scored)
+	first := e.batch.tokens()
+	add(n)
+	for i := max(told, t.past); i < t.past+n; i++ {
+		e.batch.wanted = append(e.batch.wanted, int64(first+i-t.past))
+		e.takers = append(e.takers, taker{text: t, at: i - told})
+	}
+	return n
+}
+
+// score notes how likely a token of a scored text is; more says whether others follow.
+func (t *text) score(at int, logits []float32) (more bool, err error) {
+	t.scores[at], err = logProbability(logits, t.scored[at])
+	return at+1 < len(t.scored), err
+}
+
+// scoreAfter returns the log-probability (natural logarithm) of each of ids after a prompt of its own. It takes a slot, as a text does
+// that is written.
+func (m *Model) scoreAfter(ctx context.Context, class int, said *composed, ids []int32) ([]float64, time.Duration, error) {
+	if len(ids) == 0 {
+		return nil, 0, fmt.Errorf("%w: a text without tokens", pipeline.ErrInvalid)
+	}
+	fed := ids[:len(ids)-1]
+	c, err := begin(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer c.end()
+	hidden := m.bundle.Manifest.Decoder.Hidden
+	prompt := make([]float32, len(said.embeds)+len(fed)*hidden)
+	copy(prompt, said.embeds)
+	if err := m.decoder.lookup(c, fed, prompt[len(said.embeds):]); err != nil {
+		return nil, 0, err
+	}
+	keys := make([]uint64, 0, len(said.keys)+len(fed))
+	keys = append(keys, said.keys...)
+	for _, id := range fed {
+		keys = append(keys, said.places.key(len(keys), uint64(id)))
+	}
+	t := &text{ctx: ctx, class: class, adapter: m.worn, keys: keys, prompt: prompt, places: said.places, scored: ids, scores: make([]float64, len(ids))}
+	err = m.engine.write(t)
+	return t.scores, t.spent, err
+}
+
+func logProbability(logits []float32, id int32) (float64, error) {
+	v := kernel.LogProbability(logits, id)
+	if math.IsNaN(v) || math.IsInf(v, 0) || v > 1e-3 {
+		return v, fmt.Errorf("%w: a log-probability is %v", pipeline.ErrModel, v)
+	}
+	return v, nil
 }

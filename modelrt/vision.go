@@ -17,6 +17,7 @@ type sight struct {
 	grid     raster    // how they lie
 	features []float32 // of images of any size
 	scores   []float32 // of the findings head; nil without one
+	twins    []bool    // which decoys are this image; nil where none can be
 	spent    time.Duration
 }
 

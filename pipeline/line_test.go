@@ -165,6 +165,7 @@ type counting struct {
 	reads   int
 	version string
 	block   chan struct{} // when set, Read waits for it
+	held    string        // of its readings
 }
 
 func (c *counting) Ref() ModelRef {
@@ -185,7 +186,7 @@ func (c *counting) Read(ctx context.Context, m *Image) (*Reading, error) {
 	if m.ViewUnknown && strings.Contains(m.Instance.SOPInstanceUID, "sideways") {
 		return nil, fmt.Errorf("reading: %w", Refusal{SOPInstanceUID: m.Instance.SOPInstanceUID, Reason: NotFrontal, Detail: "not frontal"})
 	}
-	return &Reading{Model: c.Ref(), Language: "en", Sentences: []Sentence{{Text: "The lungs are clear.", Section: SectionFindings}}}, nil
+	return &Reading{Held: c.held, Model: c.Ref(), Language: "en", Sentences: []Sentence{{Text: "The lungs are clear.", Section: SectionFindings}}}, nil
 }
 
 func (c *counting) Preview(*Image) ([]byte, error) { return []byte("png"), nil }

@@ -139,7 +139,47 @@ type Evidence struct {
 	Blank         float64   `json:"blank"`          // with a blank image's features
 	// Drop is LogLikelihood minus the mean of Decoys: above 0, this image makes the sentence likelier than another patient's does.
 	Drop float64 `json:"drop"`
+	// Rank is the place of Drop among the report's sentences: 1 rests most on this image.
+	Rank int `json:"rank"`
+	// True is the share of true ones among planted sentences of such a Drop (Reading.Calibration says of which); nil where that was not measured.
+	// It is no probability of a finding: half of all planted sentences are true.
+	True *float64 `json:"true_share,omitempty"`
 }
+
+// Heat is where sentences rest on the picture that the model saw: a grid over it, row by row from the upper left.
+type Heat struct {
+	Rows, Columns int
+	// Sentences has for each sentence a value for each place of the grid, in nats: the mean fall of the sentence's log-likelihood when a
+	// window around the place shows what other patients' images show there. Above 0, what is there makes the sentence likelier.
+	Sentences [][]float64
+}
+
+// Calibration says what Evidence.True was measured on, and how well it held for sentences that it was not fitted to.
+type Calibration struct {
+	Set       string  `json:"set"`       // name of the set of images
+	Sentences int     `json:"sentences"` // planted, half of them true
+	Films     int     `json:"films"`
+	AUROC     float64 `json:"auroc"` // of Drop, true against false
+	Brier     float64 `json:"brier"` // out of fold; 0.25 is a coin's
+	ECE       float64 `json:"ece"`   // expected calibration error, out of fold
+}
+
+// Flag says that a rule found something wrong with a sentence.
+type Flag struct {
+	Rule   Rule   `json:"rule"`
+	Reason string `json:"reason"` // a sentence; may quote the report
+}
+
+// Rule names what a flag is about.
+type Rule string
+
+// The rules.
+const (
+	RuleComparison    Rule = "comparison"    // it compares with an earlier image, and none was shown
+	RuleContradiction Rule = "contradiction" // another sentence says the opposite
+	RuleHead          Rule = "head"          // the findings head says the opposite
+	RuleSide          Rule = "side"          // another sentence, or the header, says the other side
+)
 
 // Sentence is one sentence of a report, tied to the tokens that the model wrote for it.
 type Sentence struct {
@@ -148,6 +188,7 @@ type Sentence struct {
 	FirstToken int      `json:"first_token"` // index into Reading.Tokens
 	Tokens     int      `json:"tokens"`      // how many; 0 where the tokens are not known
 	Evidence   Evidence `json:"evidence,omitzero"`
+	Flags      []Flag   `json:"flags,omitempty"`
 }
 
 // Presence is what a report says about a label. "Not said" is not "absent".
@@ -211,8 +252,14 @@ type Reading struct {
 	Sentences        []Sentence  `json:"sentences"`
 	Findings         []Finding   `json:"findings"`             // one for each label of Labels
 	Structured       *Structured `json:"structured,omitempty"` // where the report was written as a form
-	Phantom          bool        `json:"phantom,omitempty"`
-	Truncated        bool        `json:"truncated,omitempty"` // the model did not end its report within the token limit
+	// Dropped are flagged sentences that the policy took out of the report: they are in no document, and Findings do not count them.
+	Dropped []Sentence `json:"dropped,omitempty"`
+	// Held says why the report waits for a person before it is delivered; empty where it does not.
+	Held string `json:"held,omitempty"`
+	// Calibration is what Evidence.True of the sentences was measured on; nil where evidence is uncalibrated.
+	Calibration *Calibration `json:"calibration,omitempty"`
+	Phantom     bool         `json:"phantom,omitempty"`
+	Truncated   bool         `json:"truncated,omitempty"` // the model did not end its report within the token limit
 	// NoEvidence says why no sentence has evidence: a model elsewhere may not give the log-probabilities that it is made of. Empty where each has.
 	NoEvidence string    `json:"no_evidence,omitempty"`
 	Revision   int       `json:"revision"` // counted by the archive from 1; 0 outside of one

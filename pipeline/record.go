@@ -8,6 +8,7 @@ type State string
 // The states of a record, in order.
 const (
 	StateRead      State = "read"      // the Reading is on disk, its documents are not
+	StateHeld      State = "held"      // the Reading waits for a person (Reading.Held says why): no documents, no delivery
 	StateReported  State = "reported"  // the documents are in the archive
 	StateRefused   State = "refused"   // no image of the study can be read
 	StateWithdrawn State = "withdrawn" // reported once, but an image that the Reading is about was deleted
@@ -43,4 +44,6 @@ type Record struct {
 	Deliveries       map[string]*Delivery `json:"deliveries,omitempty"` // by destination
 	Completed        time.Time            `json:"completed"`            // when the study was taken as complete
 	Reported         time.Time            `json:"reported,omitzero"`    // when its documents were on disk
+	Released         time.Time            `json:"released,omitzero"`    // when a person let a held Reading go
+	ReleasedBy       string               `json:"released_by,omitempty"`
 }

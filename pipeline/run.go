@@ -75,8 +75,8 @@ type Destination struct {
 
 // Stats counts what the line has done since the process started.
 type Stats struct {
-	Read, Refused, Failed, Delivered, DeliveryErrors, DeliveriesDead atomic.Int64
-	Reading                                                          atomic.Int64
+	Read, Held, Refused, Failed, Delivered, DeliveryErrors, DeliveriesDead atomic.Int64
+	Reading                                                                atomic.Int64
 	// Seconds of the last study, complete to reported, and the part of it inside ONNX Runtime.
 	LastSeconds, LastRunSeconds atomicFloat
 }
@@ -134,11 +134,11 @@ func (l *Line) Run(ctx context.Context) error {
 	return nil
 }
 
-// settled tells whether everything that arrived until then has been reported or refused. Such a study is left alone at a start,
+// settled tells whether everything that arrived until then has been reported, held or refused. Such a study is left alone at a start,
 // whatever model is served now: the archive's history is not read again.
 func settled(records []Record, received time.Time) bool {
 	for _, r := range records {
-		if (r.State == StateReported || r.State == StateRefused) && !r.Completed.Before(received) {
+		if (r.State == StateReported || r.State == StateHeld || r.State == StateRefused) && !r.Completed.Before(received) {
 			return true
 		}
 	}
@@ -228,7 +228,11 @@ func (l *Line) process(ctx context.Context, uid string) (wait time.Duration, err
 		return 0, err
 	}
 	rec, err := l.read(held, st, look, key, records, completed)
-	if err == nil && rec.Reading != nil && rec.State != StateReported {
+	switch {
+	case err != nil || rec.Reading == nil || rec.State == StateReported:
+	case rec.waits():
+		rec, err = l.detain(held, rec)
+	default:
 		rec, err = l.report(held, st, rec, records)
 	}
 	switch {

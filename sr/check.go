@@ -99,6 +99,10 @@ func checkSentence(s pipeline.Sentence, without bool) error {
 		return fmt.Errorf("has no evidence: it was never scored with another patient's image")
 	case slices.ContainsFunc(numbers, func(f float64) bool { return math.IsNaN(f) || math.IsInf(f, 0) }):
 		return fmt.Errorf("has an evidence that is not a number")
+	case e.True != nil && !(*e.True >= 0 && *e.True <= 1):
+		return fmt.Errorf("has an evidence that is no share: %v", *e.True)
+	case slices.ContainsFunc(s.Flags, func(f pipeline.Flag) bool { return plain(f.Reason) == "" }):
+		return fmt.Errorf("has a flag without a reason")
 	}
 	mean := 0.0
 	for _, d := range e.Decoys {

@@ -17,7 +17,7 @@ type code struct {
 const private = "99CHATXRAY"
 
 // codesVersion is the version of the private codes and of the table of labels. It grows with each change to either.
-const codesVersion = "1"
+const codesVersion = "2"
 
 // noFinding is the one label without an item: it becomes the Overall Assessment.
 const noFinding = "No Finding"
@@ -117,7 +117,27 @@ var (
 
 	imageEvidence = code{"image-evidence", private, "Image evidence", nil}
 	headConflict  = code{"head-conflict", private, "Conflict with findings head", nil}
+	comparison    = code{"comparison", private, "Comparison without an earlier image", nil}
+	contradiction = code{"contradiction", private, "Contradiction between sentences", nil}
+	wrongSide     = code{"side-conflict", private, "Conflict about the side", nil}
+	ruleFlag      = code{"flag", private, "Flagged by a rule", nil}
+	removed       = code{"removed", private, "Sentences removed", nil}
 )
+
+// flagName is the concept that a flag is written under.
+func flagName(r pipeline.Rule) code {
+	switch r {
+	case pipeline.RuleComparison:
+		return comparison
+	case pipeline.RuleContradiction:
+		return contradiction
+	case pipeline.RuleHead:
+		return headConflict
+	case pipeline.RuleSide:
+		return wrongSide
+	}
+	return ruleFlag
+}
 
 // presences is the coded value of what a report says about a label. "Not said" has none: it is not "absent".
 var presences = map[pipeline.Presence]code{

@@ -92,9 +92,22 @@ func (d *draft) groups() []pipeline.Dataset {
 		if f.Conflict {
 			children = append(children, textContent(contains, headConflict, conflictText(f.Label), d.english()...))
 		}
+		children = append(children, d.flagsOf(f)...)
 		groups = append(groups, container(contains, measurementGroup, "1501", children...))
 	}
 	return groups
+}
+
+// flagsOf are the flags of the sentences that decided a finding; the head's conflict is told of the finding itself.
+func (d *draft) flagsOf(f pipeline.Finding) (items []pipeline.Dataset) {
+	for _, i := range f.Sentences {
+		for _, flag := range d.Reading.Sentences[i].Flags {
+			if flag.Rule != pipeline.RuleHead {
+				items = append(items, textContent(contains, flagName(flag.Rule), plain(flag.Reason), d.english()...))
+			}
+		}
+	}
+	return items
 }
 
 // evaluations is the Qualitative Evaluations container of TID 1500: the assessment of the whole, a code for each label that was
@@ -120,11 +133,14 @@ func (d *draft) evaluations() pipeline.Dataset {
 	if len(impressions) > 0 {
 		children = append(children, textContent(contains, impression, strings.Join(impressions, " ")))
 	}
+	if text := droppedText(d.Reading.Dropped); text != "" {
+		children = append(children, textContent(contains, removed, text, d.english()...))
+	}
 	return container(contains, qualitativeEvaluations, "", children...)
 }
 
 // assessment is Abnormal as soon as a finding other than a device is present, or a sentence speaks of something abnormal that is
-// not on the list, which makes "No Finding" absent. Normal needs a sentence that says so, a report that was ended, no finding left open
+// not on the list, which makes "No Finding" absent. Normal needs a sentence that says so, a report that was ended and from which nothing was removed, no finding left open
 // and a findings head that does not disagree: a report that is silent is not normal.
 func (d *draft) assessment() code {
 	open := false
@@ -143,7 +159,7 @@ func (d *draft) assessment() code {
 	switch {
 	case none == pipeline.Absent:
 		return abnormal
-	case none == pipeline.Present && !open && !d.Reading.Truncated && !d.assessmentConflict():
+	case none == pipeline.Present && !open && !d.Reading.Truncated && len(d.Reading.Dropped) == 0 && !d.assessmentConflict():
 		return normal
 	}
 	return normalityUndetermined

@@ -46,8 +46,11 @@ func (d *draft) sentences(section pipeline.Section, name code) []pipeline.Datase
 		}
 		children := d.imageContents(inferredFrom, &bestIllustration)
 		children = append(children, textContent(inferredFrom, imageEvidence, d.evidenceText(s.Evidence), d.english()...))
+		for _, f := range s.Flags {
+			children = append(children, textContent(inferredFrom, flagName(f.Rule), plain(f.Reason), d.english()...))
+		}
 		for _, f := range d.Reading.Findings {
-			if f.Conflict && slices.Contains(f.Sentences, i) {
+			if f.Conflict && slices.Contains(f.Sentences, i) && !slices.ContainsFunc(s.Flags, func(g pipeline.Flag) bool { return g.Rule == pipeline.RuleHead }) {
 				children = append(children, textContent(inferredFrom, headConflict, conflictText(f.Label), d.english()...))
 			}
 		}

@@ -312,7 +312,7 @@ func TestPhantom(t *testing.T) {
 
 // TestNarrativeEvidence: each sentence has its evidence below it, in words.
 func TestNarrativeEvidence(t *testing.T) {
-	d, err := sr.Dataset(effusion(), pipeline.NarrativeSR)
+	d, err := sr.Dataset(ranked(effusion()), pipeline.NarrativeSR)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,10 +328,10 @@ func TestNarrativeEvidence(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"Small left pleural effusion.":   "Evidence: this image makes the sentence 2.3 nats likelier than other patients' images do (5.1 nats against a blank image).",
-		"No pneumothorax.":               "No evidence: this image does not make the sentence likelier than other patients' images do (-0.4 nats; 5.1 nats against a blank image).",
-		"The heart is perhaps enlarged.": "Evidence: this image makes the sentence 0.9 nats likelier than other patients' images do (5.1 nats against a blank image).",
-		"Small left effusion.":           "Evidence: this image makes the sentence 1.7 nats likelier than other patients' images do (5.1 nats against a blank image).",
+		"Small left pleural effusion.":   "Evidence: this image makes the sentence likelier than other patients' images do (rank 1 of 4 sentences). Uncalibrated: an order, no probability.",
+		"No pneumothorax.":               "No evidence: this image does not make the sentence likelier than other patients' images do (rank 4 of 4 sentences). Uncalibrated: an order, no probability.",
+		"The heart is perhaps enlarged.": "Evidence: this image makes the sentence likelier than other patients' images do (rank 3 of 4 sentences). Uncalibrated: an order, no probability.",
+		"Small left effusion.":           "Evidence: this image makes the sentence likelier than other patients' images do (rank 2 of 4 sentences). Uncalibrated: an order, no probability.",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -366,6 +366,46 @@ func TestNoEvidence(t *testing.T) {
 		if !strings.Contains(procedure, want) {
 			t.Errorf("%q does not say %q", procedure, want)
 		}
+	}
+}
+
+// TestFlags: flags stand below their sentence and below the finding that it decides; what was removed is counted, and the rest is not called normal.
+func TestFlags(t *testing.T) {
+	in := variants()["flagged"]
+	for kind, want := range map[pipeline.DocumentKind][]string{
+		pipeline.NarrativeSR: {
+			"INFERRED FROM TEXT Comparison without an earlier image = It speaks of change", "INFERRED FROM TEXT Conflict about the side = The findings place",
+			"INFERRED FROM TEXT Conflict with findings head = The model's findings head",
+			"Flagged sentences of the model that were removed from this draft: 1 (Contradiction between sentences: 1).",
+			"(rank 1 of 4 sentences). Of planted sentences with such evidence 75 % were true (held out films: 400 sentences, half of them true). This is not the probability of a finding.",
+		},
+		pipeline.FindingsSR: {
+			"CONTAINS TEXT Comparison without an earlier image = ", "CONTAINS TEXT Conflict about the side = ",
+			"CONTAINS TEXT Sentences removed = Flagged sentences of the model that were removed from this draft: 1",
+		},
+	} {
+		d, err := sr.Dataset(in, kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree := strings.Join(paths(d), "\n")
+		for _, w := range want {
+			if !strings.Contains(tree, w) {
+				t.Errorf("%s: no %q in\n%s", kind, w, tree)
+			}
+		}
+		if strings.Contains(tree, "There is no pleural effusion") || strings.Count(tree, "Conflict with findings head") > 1 {
+			t.Errorf("%s: a removed sentence, or a conflict twice, in\n%s", kind, tree)
+		}
+	}
+	normal := variants()["normal"]
+	normal.Reading.Dropped = in.Reading.Dropped
+	d, err := sr.Dataset(normal, pipeline.FindingsSR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tree := strings.Join(paths(d), "\n"); !strings.Contains(tree, "Overall Assessment = Normality Undetermined") {
+		t.Errorf("a report from which something was removed is called normal:\n%s", tree)
 	}
 }
 

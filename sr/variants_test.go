@@ -206,6 +206,19 @@ func variants() map[string]sr.Input {
 			in.Reading.Sentences[i].Evidence = pipeline.Evidence{}
 		}
 	})
+	with("flagged", effusion, func(in *sr.Input) {
+		share := 0.75
+		r := in.Reading
+		r.Calibration = &pipeline.Calibration{Set: "held out films", Sentences: 400, Films: 90, AUROC: 0.8, Brier: 0.2, ECE: 0.03}
+		r.Sentences[0].Evidence.True = &share
+		r.Sentences[0].Flags = []pipeline.Flag{{Rule: pipeline.RuleComparison, Reason: `It speaks of change ("stable"), and the model was shown no earlier image.`},
+			{Rule: pipeline.RuleSide, Reason: "The findings place Pleural Effusion on the left, the impression on the right."}}
+		r.Sentences[2].Flags = []pipeline.Flag{{Rule: pipeline.RuleHead, Reason: "The model's findings head points the other way for Cardiomegaly."}}
+		r.Findings[0].Conflict = true
+		gone := sentence(pipeline.SectionFindings, 1, "There is no pleural effusion.")
+		gone.Flags = []pipeline.Flag{{Rule: pipeline.RuleContradiction, Reason: `It contradicts "Small left effusion." about Pleural Effusion.`}}
+		r.Dropped = []pipeline.Sentence{gone}
+	})
 	with("bare header", effusion, func(in *sr.Input) {
 		in.Header = nil
 		in.Header.SetText(pipeline.TagStudyInstanceUID, "UI", studyUID)
@@ -224,5 +237,22 @@ func variants() map[string]sr.Input {
 		h.SetItems(pipeline.TagProcedureCodeSequence, coded("", "LN", "no value"), coded("X\\Y", "LN", "two values"))
 		h.SetItems(pipeline.TagRequestAttributesSequence, pipeline.Dataset{})
 	})
+	for _, in := range v {
+		ranked(in)
+	}
 	return v
+}
+
+// ranked notes the ranks of a reading's sentences, as modelrt does.
+func ranked(in sr.Input) sr.Input {
+	all := in.Reading.Sentences
+	for i := range all {
+		all[i].Evidence.Rank = 1
+		for _, o := range all {
+			if o.Evidence.Drop > all[i].Evidence.Drop {
+				all[i].Evidence.Rank++
+			}
+		}
+	}
+	return in
 }

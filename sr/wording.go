@@ -63,6 +63,9 @@ func (d *draft) procedureText() string {
 	if r.Truncated {
 		b.WriteString(" The model did not end its report within its token limit: the text is incomplete.")
 	}
+	if text := droppedText(r.Dropped); text != "" {
+		b.WriteString(" " + text)
+	}
 	return b.String()
 }
 
@@ -81,8 +84,29 @@ func refusals(rs []pipeline.Refusal) string {
 	return strings.Join(reasons, ", ")
 }
 
-// evidenceText says in words how much a sentence rests on the images. Nats are not a probability of the finding, and the text
-// does not read like one.
+// droppedText says how many sentences the policy took out, by rule; empty where there are none.
+func droppedText(dropped []pipeline.Sentence) string {
+	if len(dropped) == 0 {
+		return ""
+	}
+	var names []string
+	count := map[string]int{}
+	for _, s := range dropped {
+		for _, f := range s.Flags {
+			name := flagName(f.Rule).Meaning
+			if count[name]++; count[name] == 1 {
+				names = append(names, name)
+			}
+		}
+	}
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%s: %d", name, count[name])
+	}
+	return fmt.Sprintf("Flagged sentences of the model that were removed from this draft: %d (%s). The text is incomplete.", len(dropped), strings.Join(names, "; "))
+}
+
+// evidenceText says in words how much a sentence rests on the images: its rank among the report's sentences, and where the bundle was calibrated
+// what such evidence was worth on sentences known to be true or false. It is no probability of the finding, and does not read like one.
 func (d *draft) evidenceText(e pipeline.Evidence) string {
 	if d.Reading.NoEvidence != "" {
 		return noEvidenceText(d.Reading.NoEvidence)
@@ -95,11 +119,16 @@ func (d *draft) evidenceText(e pipeline.Evidence) string {
 	if len(e.Decoys) == 1 {
 		others = "another patient's image does"
 	}
-	blank := fmt.Sprintf("%.1f nats against a blank image", e.LogLikelihood-e.Blank)
+	text := fmt.Sprintf("Evidence: %s the sentence likelier than %s", makes, others)
 	if e.Drop < 0.05 {
-		return fmt.Sprintf("No evidence: %s the sentence likelier than %s (%.1f nats; %s).", make, others, e.Drop, blank)
+		text = fmt.Sprintf("No evidence: %s the sentence likelier than %s", make, others)
 	}
-	return fmt.Sprintf("Evidence: %s the sentence %.1f nats likelier than %s (%s).", makes, e.Drop, others, blank)
+	text += fmt.Sprintf(" (rank %d of %d sentences).", e.Rank, len(d.Reading.Sentences))
+	if c := d.Reading.Calibration; c != nil && e.True != nil {
+		return text + fmt.Sprintf(" Of planted sentences with such evidence %.0f %% were true (%s: %d sentences, half of them true). This is not the probability of a finding.",
+			100**e.True, plain(c.Set), c.Sentences)
+	}
+	return text + " Uncalibrated: an order, no probability."
 }
 
 // noEvidenceText does not read as if the sentence had been weighed and found light.

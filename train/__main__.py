@@ -8,7 +8,7 @@ import os
 import sys
 
 STAGES = ("prepare", "encoder", "features", "reader", "export", "view", "evaluate", "card")
-ASIDE = ("reference", "regraph", "families")
+ASIDE = ("planted", "calibrate", "reference", "regraph", "families")
 _MODULE = {"encoder": "fit_encoder", "reader": "fit_reader"}
 
 

@@ -48,6 +48,21 @@ def reports_table(figures: dict) -> list[str]:
     return lines
 
 
+def planted_lines(places: Places) -> list[str]:
+    """What evidence is worth, where it was measured for this bundle."""
+    path = places.cached("figures.planted.val.json")
+    figures = json.loads(path.read_text()) if path.exists() else {}
+    if figures.get("bundle") != evaluate.digest(places):
+        return []
+    evidence, text = figures["evidence"], figures["text_only"]
+    lines = [
+        "", f"**Evidence** on {evidence['sentences']} planted sentences, half of them true (`python -m train planted`): every text is true of one film and false "
+        f"of another of the same set and view. AUROC of the fall of likelihood **{span(evidence['auroc']['all'])}**, mean over findings "
+        f"{span(evidence['auroc']['mean over findings'])}; of a scorer of texts alone {text['auroc']['all']['value']:.3f}.", "",
+        "| finding | pairs of films | AUROC of the evidence |", "|---|---|---|"]
+    return lines + [f"| {name} | {n} | {span(evidence['auroc'][name])} |" for name, n in evidence["pairs"].items()]
+
+
 def run(places: Places) -> None:
     figures = json.loads(places.cached("figures.val.json").read_text())
     if figures["bundle"] != evaluate.digest(places):
@@ -116,6 +131,7 @@ def run(places: Places) -> None:
     for name, v in (reports["labels"] | figures["no_finding"]).items():
         lines.append(f"| {name} | {v['known']} | {v['positives']} | {v['said']} | {v['own']:.3f} | {v['other']:.3f} | "
                      f"{v['difference']:.3f} [{v['interval'][0]:.3f}, {v['interval'][1]:.3f}] |")
+    lines += planted_lines(places)
     view = json.loads(places.cached(view_head.FIGURES).read_text())
     zeroed = figures["zeroed_report"].replace("\n", " / ")
     lines += [

@@ -28,6 +28,7 @@ type modelFlags struct {
 	Adapter  string `env:"CHATXRAY_ADAPTER" help:"LoRA adapter of the bundle, by its name, that reports and answers are written with; default: the bundle's own." placeholder:"NAME"`
 	Threads  int    `env:"CHATXRAY_THREADS" help:"Threads of ONNX Runtime; 0: one a core."`
 	Device   string `env:"CHATXRAY_DEVICE" enum:"auto,cpu,cuda," default:"" help:"auto (CUDA where its libraries load), cpu, cuda."`
+	Policy   string `env:"CHATXRAY_POLICY" enum:"mark,drop,hold," default:"" help:"What becomes of sentences that a rule flags: mark (show them so), drop (take them out), hold (the whole report waits for a person)."`
 }
 
 func (f modelFlags) over(c modelrt.Config) modelrt.Config {
@@ -45,6 +46,9 @@ func (f modelFlags) over(c modelrt.Config) modelrt.Config {
 	}
 	if f.Device != "" {
 		c.Device = f.Device
+	}
+	if f.Policy != "" {
+		c.Evidence.Policy = modelrt.Policy(f.Policy)
 	}
 	return c
 }
@@ -93,7 +97,7 @@ func startEngine(ctx context.Context, s streams, cfg config.Config, change func(
 			if cfg.Model.Adapter != "" || cfg.Model.Adapters != "" {
 				return nil, fmt.Errorf("%w: model.adapter, model.adapters: bundle %s runs elsewhere; adapters are the endpoint's to choose", errConfig, b.Manifest.Name)
 			}
-			options := modelrt.Options{Language: cfg.Model.Language, Label: label.Report, Knows: label.Knows, Now: time.Now}
+			options := modelrt.Options{Language: cfg.Model.Language, Label: label.Report, Knows: label.Knows, Check: label.Check, Policy: cfg.Model.Evidence.Policy, Now: time.Now}
 			if change != nil {
 				change(&options)
 			}
@@ -131,6 +135,8 @@ func startEngine(ctx context.Context, s streams, cfg config.Config, change func(
 		Spin:      cfg.Model.Spin,
 		Label:     label.Report,
 		Knows:     label.Knows,
+		Check:     label.Check,
+		Policy:    cfg.Model.Evidence.Policy,
 		Now:       time.Now,
 	}
 	if change != nil {

@@ -40,9 +40,11 @@ type cli struct {
 	Ask        askCmd        `cmd:"" help:"Ask about the radiograph of a study."`
 	Send       sendCmd       `cmd:"" help:"Send DICOM files to a DICOMweb server (STOW-RS)."`
 	Show       showCmd       `cmd:"" help:"Wait for the report of a study that a running service has, and show it."`
+	Release    releaseCmd    `cmd:"" help:"Let a report go that a running service holds for review."`
 	Preprocess preprocessCmd `cmd:"" help:"Write exactly the pixels that the model sees, as PNG and .npy."`
 	Phantom    phantomCmd    `cmd:"" help:"Draw a synthetic chest radiograph with planted findings, as a DICOM object."`
 	Label      labelCmd      `cmd:"" help:"Label report texts with the fourteen findings of the closed list."`
+	Weigh      weighCmd      `cmd:"" help:"Give the sentences of any text about an image the evidence that they would have."`
 	Bundles    bundlesCmd    `cmd:"" help:"List and verify model bundles, show their model cards."`
 	Parts      partsCmd      `cmd:"" help:"List and fetch the pinned run-time parts (ONNX Runtime, codecs, base model)."`
 	Archive    archiveCmd    `cmd:"" help:"Check an archive, rebuild its index from its files."`

@@ -33,6 +33,9 @@ func (p page) reading(r *pipeline.Reading) {
 	if r.Phantom {
 		title += " - about a PHANTOM, no patient"
 	}
+	if r.Held != "" {
+		title += " - HELD: " + r.Held
+	}
 	fmt.Fprintf(p.w, "\n%s\n", p.style("1;33", title))
 	fmt.Fprintf(p.w, "model  %s %s\n", r.Model.Name, r.Model.Version)
 	if r.Model.Served != "" {
@@ -48,7 +51,7 @@ func (p page) reading(r *pipeline.Reading) {
 	}
 	for _, section := range []pipeline.Section{pipeline.SectionFindings, pipeline.SectionImpression} {
 		first := true
-		for _, s := range r.Sentences {
+		for n, s := range r.Sentences {
 			if s.Section != section {
 				continue
 			}
@@ -57,24 +60,31 @@ func (p page) reading(r *pipeline.Reading) {
 				fmt.Fprintf(p.w, "\n%s%sevidence\n", p.style("1", heading), strings.Repeat(" ", textWidth-cells(heading)))
 				first = false
 			}
-			lines := wrap(s.Text, textWidth-2)
-			for i, line := range lines {
-				if i == 0 && r.NoEvidence != "" {
-					fmt.Fprintf(p.w, "%s%s\n", pad(line, textWidth), p.style("33", "not available"))
-					continue
-				} else if i == 0 {
-					fmt.Fprintf(p.w, "%s%s\n", pad(line, textWidth), p.evidence(s.Evidence))
+			for i, line := range wrap(s.Text, textWidth-6) {
+				if i == 0 {
+					column := p.style("33", "not available")
+					if r.NoEvidence == "" {
+						column = p.evidence(s.Evidence, len(r.Sentences))
+					}
+					fmt.Fprintf(p.w, "%2d  %s%s\n", n+1, pad(line, textWidth-4), column)
 					continue
 				}
-				fmt.Fprintln(p.w, line)
+				fmt.Fprintln(p.w, "    "+line)
 			}
+			p.flags(s)
 		}
+	}
+	for i, s := range r.Dropped {
+		if i == 0 {
+			fmt.Fprintf(p.w, "\n%s\n", p.style("1", "TAKEN OUT, not part of the report"))
+		}
+		fmt.Fprintln(p.w, p.style("2", s.Text))
+		p.flags(s)
 	}
 	if r.NoEvidence != "" {
 		fmt.Fprintf(p.w, "\n%s\n", p.style("33", "No evidence available: "+r.NoEvidence+".\nWhether a sentence rests on this image was not measured."))
 	} else {
-		fmt.Fprintf(p.w, "\n%s\n", p.style("2", "evidence: how much likelier (in nats) this image makes the sentence than other patients' images do; the second\n"+
-			"number compares with a blank image. Near or below 0 the sentence does not rest on this image."))
+		fmt.Fprintf(p.w, "\n%s\n", p.style("2", legend(r.Calibration)))
 	}
 	if r.Truncated {
 		fmt.Fprintln(p.w, p.style("33", "The model did not end its report: it was cut off at the token limit."))
@@ -85,14 +95,41 @@ func (p page) reading(r *pipeline.Reading) {
 	}
 }
 
-// evidence draws Drop as a bar of up to eight blocks, one for each nat, and both numbers.
-func (p page) evidence(e pipeline.Evidence) string {
-	bar := strings.Repeat("#", int(math.Max(0, math.Min(8, math.Round(e.Drop)))))
-	code := "32"
-	if e.Drop <= 0.1 {
-		code = "31"
+// legend says what the column of evidence is.
+func legend(c *pipeline.Calibration) string {
+	text := "evidence: how much likelier this image makes the sentence than other patients' images do (a mark a nat), and its rank among the\n" +
+		"sentences. \"none\": it does not rest on this image. "
+	if c == nil {
+		return text + "Uncalibrated: no probability, only an order."
 	}
-	return fmt.Sprintf("%s %+6.2f  %+6.2f", p.style(code, fmt.Sprintf("%-8s", bar)), e.Drop, e.LogLikelihood-e.Blank)
+	return text + fmt.Sprintf("The percentage is the share of true ones among\nplanted sentences of such evidence (%s: %d sentences, half of them true; Brier %.3f, calibration error %.3f out of fold).\n"+
+		"It is not the probability of a finding.", c.Set, c.Sentences, c.Brier, c.ECE)
+}
+
+// evidence draws Drop as a bar of up to eight marks, one for each nat, and the sentence's rank; where it is calibrated the share of true ones.
+func (p page) evidence(e pipeline.Evidence, of int) string {
+	bar, code := strings.Repeat("#", int(math.Max(0, math.Min(8, math.Round(e.Drop))))), "32"
+	if e.Drop < 0.05 {
+		bar, code = "none", "31"
+	}
+	s := fmt.Sprintf("%s %d/%d", p.style(code, fmt.Sprintf("%-8s", bar)), e.Rank, of)
+	if e.True != nil {
+		s += fmt.Sprintf("  %2.0f %%", 100**e.True)
+	}
+	return s
+}
+
+// flags tells what rules have found wrong with a sentence.
+func (p page) flags(s pipeline.Sentence) {
+	for _, f := range s.Flags {
+		for i, line := range wrap(f.Reason, textWidth-6) {
+			mark := "  "
+			if i == 0 {
+				mark = "! "
+			}
+			fmt.Fprintln(p.w, p.style("33", "    "+mark+line))
+		}
+	}
 }
 
 func (p page) findings(language string, all []pipeline.Finding) {

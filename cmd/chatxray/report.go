@@ -27,6 +27,7 @@ type reportCmd struct {
 	Structured    bool     `help:"Also a form of findings, held to a JSON Schema; the default bundle was not taught to fill in forms, and does it badly."`
 	SecondOpinion string   `help:"Another bundle comments on the wording of the draft; it sees no image. Both are in memory." placeholder:"BUNDLE"`
 	Out           string   `help:"Folder for the DICOM SR objects and a PNG of what the model saw, of each study." placeholder:"DIR"`
+	heatFlags
 }
 
 // Help is shown by chatxray report --help.
@@ -55,7 +56,11 @@ type studyReport struct {
 	SecondOpinion    *secondOpinion     `json:"second_opinion,omitempty"`
 	Refused          []pipeline.Refusal `json:"refused,omitempty"`
 	Documents        []writtenDocument  `json:"documents,omitempty"`
-	Preview          string             `json:"preview,omitempty"` // path of the PNG
+	Preview          string             `json:"preview,omitempty"`   // path of the PNG
+	HeatMaps         []string           `json:"heat_maps,omitempty"` // paths of PNG files, one a sentence
+
+	heat *pipeline.Heat
+	seen []byte // the picture that the model saw
 }
 
 type writtenDocument struct {
@@ -157,16 +162,27 @@ func (c reportCmd) study(ctx context.Context, eng, second *engine, st *pipeline.
 			return rep, nil, nil, err
 		}
 	}
-	docs, err := eng.steps.Write(st, r, nil)
+	png, err := eng.steps.Model.Preview(seen.Image)
 	if err != nil {
 		rep.Error = err.Error()
 		return rep, nil, nil, err
 	}
-	png, err := eng.steps.Model.Preview(seen.Image)
+	if c.wanted() {
+		if err := c.warm(ctx, eng.model, seen.Image, r, png, &rep); err != nil {
+			rep.Error = err.Error()
+			return rep, nil, nil, err
+		}
+	}
+	rep.State, rep.Reading, rep.Refused = pipeline.StateHeld, r, r.Refused
+	if r.Held != "" {
+		return rep, png, nil, nil
+	}
+	docs, err := eng.steps.Write(st, r, nil)
 	if err != nil {
+		rep.Reading, rep.State, rep.Error = nil, pipeline.StateFailed, err.Error()
 		return rep, nil, nil, err
 	}
-	rep.State, rep.Reading, rep.Refused = pipeline.StateReported, r, r.Refused
+	rep.State = pipeline.StateReported
 	for _, d := range docs {
 		rep.Documents = append(rep.Documents, writtenDocument{Kind: d.Kind, SOPInstanceUID: d.SOPInstanceUID})
 	}
@@ -199,6 +215,7 @@ func printReport(s streams, asJSON bool, rep studyReport) error {
 		if rep.Reading.Structured != nil {
 			p.structured(rep.Reading)
 		}
+		p.heat(&rep)
 		if rep.Plain != nil {
 			p.plain(rep.Plain)
 		}
@@ -220,6 +237,9 @@ func printReport(s streams, asJSON bool, rep studyReport) error {
 	}
 	if rep.Preview != "" {
 		fmt.Fprintf(s.out, "%-10s %s\n", "seen", rep.Preview)
+	}
+	for _, path := range rep.HeatMaps {
+		fmt.Fprintf(s.out, "%-10s %s\n", "heat map", path)
 	}
 	return nil
 }

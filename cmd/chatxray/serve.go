@@ -95,7 +95,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	countLine(metrics, line)
 	countModel(metrics, eng.model)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
-		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch},
+		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng},
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
 		Imaging: imaging(), Talking: talking(eng, arch),
 		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
@@ -211,6 +211,7 @@ func readConfig(path string) (config.Config, error) {
 type readings struct {
 	line *pipeline.Line
 	arch *archive.Archive
+	eng  *engine
 }
 
 // Status implements dicomweb.Readings.
@@ -228,6 +229,43 @@ func (r readings) Preview(ctx context.Context, studyUID string) ([]byte, error) 
 		return nil, fmt.Errorf("study %s has not been read: %w", studyUID, pipeline.ErrNotFound)
 	}
 	return r.arch.Preview(ctx, studyUID, st.Record.Key)
+}
+
+// Heat implements dicomweb.Readings.
+func (r readings) Heat(ctx context.Context, studyUID string, sentence int) ([]byte, error) {
+	seen, err := r.Preview(ctx, studyUID)
+	if err != nil {
+		return nil, err
+	}
+	st, err := r.line.Status(ctx, studyUID)
+	if err != nil {
+		return nil, err
+	}
+	reading := st.Record.Reading
+	if reading == nil || sentence > len(reading.Sentences) {
+		return nil, fmt.Errorf("the report of study %s has no sentence %d: %w", studyUID, sentence, pipeline.ErrNotFound)
+	}
+	in := reading.Inputs[0]
+	found, err := r.arch.Instances(ctx, studyUID, in.SeriesInstanceUID, in.SOPInstanceUID)
+	if err != nil {
+		return nil, err
+	}
+	img, err := r.eng.steps.Decode(ctx, pipeline.Chosen{Instance: found[0], Frame: max(0, in.Frame-1)})
+	if err != nil {
+		return nil, err
+	}
+	one := *reading
+	one.Sentences = reading.Sentences[sentence-1 : sentence]
+	h, err := heat(ctx, r.eng.model, img, &one)
+	if err != nil {
+		return nil, err
+	}
+	return heatPicture(seen, h, 0, fmt.Sprintf("Sentence %d: %s", sentence, one.Sentences[0].Text))
+}
+
+// Release implements dicomweb.Readings.
+func (r readings) Release(ctx context.Context, studyUID, by string) error {
+	return r.line.Release(ctx, studyUID, by)
 }
 
 // countModel shows what the model has to do.
@@ -252,6 +290,7 @@ func countLine(r *prometheus.Registry, line *pipeline.Line) {
 		value      interface{ Load() int64 }
 	}{
 		{"studies_read_total", "Studies that the model has read.", &st.Read},
+		{"studies_held_total", "Readings that were held for a person.", &st.Held},
 		{"studies_refused_total", "Studies without an image that can be read.", &st.Refused},
 		{"studies_failed_total", "Attempts to report a study that failed.", &st.Failed},
 		{"deliveries_total", "Deliveries of a study's documents that a destination took.", &st.Delivered},

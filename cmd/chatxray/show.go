@@ -46,6 +46,8 @@ func (c showCmd) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	switch rep.State {
+	case pipeline.StateHeld:
+		fmt.Fprintf(s.err, "study %s: held for review: nothing of it is delivered until chatxray release %s %s\n", c.Study, c.URL, c.Study)
 	case pipeline.StateRefused:
 		return fmt.Errorf("%w%w", errQuiet, pipeline.ErrNotImage)
 	case pipeline.StateFailed:
@@ -67,7 +69,7 @@ func (c showCmd) wait(ctx context.Context, s streams) (pipeline.Status, error) {
 			return st, err
 		}
 		switch st.State {
-		case pipeline.StateReported, pipeline.StateRefused, pipeline.StateFailed:
+		case pipeline.StateReported, pipeline.StateHeld, pipeline.StateRefused, pipeline.StateFailed:
 			return st, nil
 		case pipeline.StateWithdrawn:
 			return st, fmt.Errorf("%w: the reading of study %s is withdrawn, because an image that it is about was deleted", pipeline.ErrNotImage, c.Study)
@@ -115,20 +117,25 @@ func (c showCmd) fetch(ctx context.Context, st pipeline.Status, rep *studyReport
 }
 
 func (c showCmd) get(ctx context.Context, path, accept string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(c.URL, "/")+path, nil)
+	return c.request(ctx, http.MethodGet, c.URL, path, accept)
+}
+
+// request asks a server for a resource below its root.
+func (f serverFlags) request(ctx context.Context, method, root, path, accept string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(root, "/")+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errServer, err)
 	}
 	req.Header.Set("Accept", accept)
 	switch {
-	case c.Token != "":
-		req.Header.Set("Authorization", "Bearer "+c.Token.Reveal())
-	case c.User != "":
-		req.SetBasicAuth(c.User, c.password())
+	case f.Token != "":
+		req.Header.Set("Authorization", "Bearer "+f.Token.Reveal())
+	case f.User != "":
+		req.SetBasicAuth(f.User, f.password())
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s does not answer: %w", errServer, c.URL, err)
+		return nil, fmt.Errorf("%w: %s does not answer: %w", errServer, root, err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 256<<20))
@@ -136,11 +143,11 @@ func (c showCmd) get(ctx context.Context, path, accept string) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errServer, err)
 	case resp.StatusCode == http.StatusNotFound:
-		return nil, fmt.Errorf("%w: %s has nothing at %s: %w", errServer, c.URL, path, pipeline.ErrNotFound)
+		return nil, fmt.Errorf("%w: %s has nothing at %s: %w", errServer, root, path, pipeline.ErrNotFound)
 	case resp.StatusCode != http.StatusOK:
 		var said struct{ Error string }
 		_ = json.Unmarshal(b, &said) // another server's answer says nothing that we know
-		return nil, fmt.Errorf("%w: %s answers %s: %.300q", errServer, c.URL, resp.Status, said.Error)
+		return nil, fmt.Errorf("%w: %s answers %s: %.300q", errServer, root, resp.Status, said.Error)
 	}
 	return b, nil
 }
