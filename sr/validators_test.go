@@ -255,7 +255,7 @@ func TestPixelMed(t *testing.T) {
 	const tables2022 = "its tables are of 2022; the template is extensible, and this is a warning"
 	judge(t, []*falseAlarm{
 		alarm(`, findings`, `^Warning: .*\(125007,DCM,"[^"]*"\)/(CODE \(705057003,SCT,"[^"]*"\)|TEXT \(111412,DCM,"[^"]*"\)): Content Item not in template$`, tables2022),
-		alarm(`, findings`, `^Warning: .*/TEXT \(head-conflict,99CHATXRAY,.*: Content Item not in template$`, tables2022),
+		alarm(`, findings`, `^Warning: .*/TEXT \((?:head-conflict|comparison|contradiction|side-conflict),99CHATXRAY,.*: Content Item not in template$`, tables2022),
 		alarm(`, narrative`, `^Warning: .*/CONTAINER \((55111-9|59776-5|19005-8),LN,.*: Content Item not in template$`, tables2022+"; CID 7001 had no LOINC headings"),
 		alarm(`^(German|Chinese|umlaut),`, `^Warning: .* has different code meaning \("[^"]*"\) than code meaning in `, "PS3.3 section 8.3: a meaning may be told in any language, the code counts"),
 		alarm(`^procedure of the study,`, `36554-4`, "LOINC procedure codes are in CID 100 by reference"),
