@@ -266,7 +266,7 @@ func TestRemotePromptEvidence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []pipeline.Evidence{{LogLikelihood: -4, Decoys: []float64{-8, -16}, Blank: -32, Drop: 8}, {LogLikelihood: -2, Decoys: []float64{-4, -8}, Blank: -16, Drop: 4}}
+	want := []pipeline.Evidence{{LogLikelihood: -4, Decoys: []float64{-8, -16}, Blank: -32, Drop: 8, Rank: 1}, {LogLikelihood: -2, Decoys: []float64{-4, -8}, Blank: -16, Drop: 4, Rank: 2}}
 	for i, s := range reading.Sentences {
 		if fmt.Sprint(s.Evidence) != fmt.Sprint(want[i]) {
 			t.Errorf("%q: %+v, want %+v", s.Text, s.Evidence, want[i])
