@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/image/font"
 	"golang.org/x/image/font/gofont/goregular"
@@ -67,13 +68,11 @@ func heat(ctx context.Context, model model, img *pipeline.Image, r *pipeline.Rea
 	return here.Heat(ctx, img, r)
 }
 
-// heatRange is the largest value of all sentences: one scale for the pictures of a report, at least a tenth of a nat, so that noise stays pale.
+// heatRange is the largest value of all sentences: one scale for the pictures of a report, at least half a nat, so that what hardly counts stays pale.
 func heatRange(h *pipeline.Heat) float64 {
-	most := 0.1
+	most := 0.5
 	for _, s := range h.Sentences {
-		for _, v := range s {
-			most = max(most, math.Abs(v))
-		}
+		most = max(most, -slices.Min(s), slices.Max(s))
 	}
 	return most
 }
@@ -119,7 +118,8 @@ func heatPicture(seen []byte, h *pipeline.Heat, sentence int, title string) ([]b
 	if err := write(m, 12, height+24, width-24, title); err != nil {
 		return nil, err
 	}
-	if err := write(m, legend.Max.X+8, legend.Max.Y-1, width-legend.Max.X-20, fmt.Sprintf("-%.2g to +%.2g nats; DRAFT, not a diagnosis", most, most)); err != nil {
+	if err := write(m, legend.Max.X+8, legend.Max.Y-1, width-legend.Max.X-20, fmt.Sprintf("-%.2g to +%.2g nats, here up to %+.2g; DRAFT, not a diagnosis", most, most,
+		slices.Max(h.Sentences[sentence]))); err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer

@@ -97,8 +97,8 @@ func (p page) reading(r *pipeline.Reading) {
 
 // legend says what the column of evidence is.
 func legend(c *pipeline.Calibration) string {
-	text := "evidence: how much likelier this image makes the sentence than other patients' images do (a mark a nat), and its rank among the\n" +
-		"sentences. \"none\": it does not rest on this image. "
+	text := "evidence: how much likelier this image makes the sentence than other patients' images do (a mark a nat, a dot for less than\n" +
+		"half of one), and its rank among the sentences. \"none\": it does not rest on this image. "
 	if c == nil {
 		return text + "Uncalibrated: no probability, only an order."
 	}
@@ -109,8 +109,11 @@ func legend(c *pipeline.Calibration) string {
 // evidence draws Drop as a bar of up to eight marks, one for each nat, and the sentence's rank; where it is calibrated the share of true ones.
 func (p page) evidence(e pipeline.Evidence, of int) string {
 	bar, code := strings.Repeat("#", int(math.Max(0, math.Min(8, math.Round(e.Drop))))), "32"
-	if e.Drop < 0.05 {
+	switch {
+	case e.Drop < 0.05:
 		bar, code = "none", "31"
+	case bar == "":
+		bar = "."
 	}
 	s := fmt.Sprintf("%s %d/%d", p.style(code, fmt.Sprintf("%-8s", bar)), e.Rank, of)
 	if e.True != nil {
