@@ -1,12 +1,13 @@
 """Stage ``calibrate``: what evidence is worth, as a curve in the bundle, out of the planted sentences.
 
 The curve is isotonic: the share of true sentences by the fall of their likelihood. Its Brier score and calibration error
-are of five folds over patients, each sentence judged by a curve that saw no film of its patients. It goes into the bundle only where it
+are of five folds over patients, each sentence judged by a curve that saw no film of its patient. It goes into the bundle only where it
 tells true from false better than a coin, by the whole interval of its Brier score; else the bundle stays uncalibrated."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 
@@ -37,24 +38,15 @@ def at(points: tuple[list[float], list[float]], drop: np.ndarray) -> np.ndarray:
     return np.interp(drop, *points)
 
 
-def folds(kept: list[dict], pair: np.ndarray) -> np.ndarray:
-    """A fold for each sentence: pairs that share a patient, through others if need be, are in one."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
-
-    for p in kept:
-        parent[root(p["patients"][0])] = root(p["patients"][1])
-    groups = [root(p["patients"][0]) for p in kept]
-    sizes = {g: groups.count(g) for g in groups}
+def folds(kept: list[dict], pair: np.ndarray, film: np.ndarray) -> np.ndarray:
+    """A fold for each sentence, that of its film's patient: evidence is of that film and no other. Who has many comes first, into the smallest fold."""
+    patients = [kept[i]["patients"][f] for i, f in zip(pair, film)]
+    sizes = Counter(patients)
     load, fold = [0] * FOLDS, {}
-    for g in sorted(sizes, key=lambda g: (-sizes[g], g)):
-        fold[g] = int(np.argmin(load))
-        load[fold[g]] += sizes[g]
-    return np.array([fold[groups[i]] for i in pair])
+    for name in sorted(sizes, key=lambda n: (-sizes[n], n)):
+        fold[name] = int(np.argmin(load))
+        load[fold[name]] += sizes[name]
+    return np.array([fold[name] for name in patients])
 
 
 def calibration_error(truth: np.ndarray, said: np.ndarray) -> float:
@@ -63,14 +55,16 @@ def calibration_error(truth: np.ndarray, said: np.ndarray) -> float:
 
 
 def out_of_fold(kept: list[dict]) -> dict:
-    truth, drop, pair, _ = planted.flat(kept, planted.drop)
-    fold = folds(kept, pair)
+    truth, drop, pair, present = planted.flat(kept, planted.drop)
+    version = 1 - present.astype(int)
+    film = np.where(truth == 1, version, 1 - version)
+    fold = folds(kept, pair, film)
     said = np.empty(len(truth))
     for k in range(FOLDS):
         mine = fold == k
         if mine.any():
             said[mine] = at(curve(drop[~mine], truth[~mine]), drop[mine])
-    patient = np.array([p["patients"][0] for p in kept])[pair]
+    patient = np.array([kept[i]["patients"][f] for i, f in zip(pair, film)])
     brier = [float(((said[s] - truth[s]) ** 2).mean()) for s in evaluate.resamples(patient)]
     sizes = np.bincount(fold, minlength=FOLDS)
     return {"auroc": round(auroc(truth, drop), 3), "brier": round(float(((said - truth) ** 2).mean()), 4), "brier_interval": interval(brier),

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 
-from train import planted
+from train import calibrate, planted
 from train.grammar import TOPICS
 
 
@@ -37,3 +37,17 @@ def test_a_scorer_of_texts_scores_one_half() -> None:
     assert seen["auroc"]["all"]["value"] > 0.95
     truth, _, _, present = planted.flat(kept, planted.drop)
     assert truth.mean() == 0.5 and np.mean(truth[present]) == 0.5
+
+
+def test_no_curve_judges_a_patient_it_saw() -> None:
+    kept = [p | {"patients": [f"a{i % 7}", f"b{i % 5}"]} for i, p in enumerate(map(pair, range(60)))]
+    truth, drop, of, _ = planted.flat(kept, planted.drop)
+    film = np.array([f for _ in kept for _ in (0, 1) for f in (0, 1)])
+    fold = calibrate.folds(kept, of, film)
+    patients = np.array([kept[i]["patients"][f] for i, f in zip(of, film)])
+    assert all(len(set(fold[patients == name])) == 1 for name in patients) and len(set(fold)) == calibrate.FOLDS
+    held = calibrate.out_of_fold(kept)
+    assert held["brier"] < 0.1 and held["auroc"] > 0.95  # evidence that tells true from false
+    blind = [p | {"evidence": [[e | {"drop": random.Random(repr((i, v, f))).gauss(0, 1)} for f, e in enumerate(row)] for v, row in enumerate(p["evidence"])]}
+             for i, p in enumerate(kept)]
+    assert calibrate.out_of_fold(blind)["brier_interval"][1] > 0.25  # evidence that does not: no curve
