@@ -12,37 +12,6 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// LineConfig is the section "line" of the configuration file.
-type LineConfig struct {
-	Quiet    time.Duration `yaml:"quiet"`    // a study is complete when nothing came for this long
-	Readers  int           `yaml:"readers"`  // studies read at the same time
-	Attempts int           `yaml:"attempts"` // a study is given up that has failed so often and for GiveUp; one that ends the process, after so many attempts
-	GiveUp   time.Duration `yaml:"give_up"`  // what still fails after this long is given up
-}
-
-// DefaultLine returns what suits a PACS that forwards study by study.
-func DefaultLine() LineConfig {
-	return LineConfig{Quiet: 5 * time.Second, Readers: 1, Attempts: 20, GiveUp: 72 * time.Hour}
-}
-
-// Check returns what is wrong with the configuration.
-func (c LineConfig) Check() error {
-	var errs []error
-	if c.Quiet < 0 || c.Quiet > time.Hour {
-		errs = append(errs, fmt.Errorf("line.quiet: %v is not between 0s and 1h", c.Quiet))
-	}
-	if c.Readers < 1 || c.Readers > 64 {
-		errs = append(errs, fmt.Errorf("line.readers: %d is not between 1 and 64", c.Readers))
-	}
-	if c.Attempts < 1 || c.Attempts > 1000 {
-		errs = append(errs, fmt.Errorf("line.attempts: %d is not between 1 and 1000", c.Attempts))
-	}
-	if c.GiveUp < time.Minute {
-		errs = append(errs, fmt.Errorf("line.give_up: %v is less than 1m", c.GiveUp))
-	}
-	return errors.Join(errs...)
-}
-
 // Archive is what the line asks of the place where instances, records and documents are kept. What a method that writes has taken
 // survives a crash.
 type Archive interface {
@@ -206,46 +175,6 @@ func (l *Line) study(ctx context.Context, lease Lease) time.Time {
 	return l.failed(ctx, uid, err)
 }
 
-// putDown notes that a study was not finished because the service stops, or its lease has ended; who begins with it then does not take this for a crash.
-func (l *Line) putDown(uid string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	life, err := l.Archive.Life(ctx, uid)
-	if err == nil && life.State == StateReading && life.Worker == l.Worker {
-		err = l.Archive.Move(ctx, life, Change{At: l.Now(), State: StateQueued, Reason: "put down: the service stopped, or was cut off from Redis", Worker: l.Worker})
-	}
-	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrLost) {
-		l.Log.Warn().Str("study", uid).Err(err).Msg("that a study was put down could not be noted")
-	}
-}
-
-// failed says what becomes of a study that could not be begun.
-func (l *Line) failed(ctx context.Context, uid string, err error) time.Time {
-	if errors.Is(err, ErrNotFound) {
-		if records, rerr := l.Archive.Records(ctx, uid); rerr == nil && len(withdrawn(records)) > 0 {
-			l.Log.Info().Str("study", uid).Msg("no image of the study is left; its reading stays withdrawn")
-			l.settle(ctx, uid, StateWithdrawn, "no image of the study is left")
-			return time.Time{}
-		}
-		l.Log.Warn().Str("study", uid).Err(err).Msg("the study, or a file of it, is gone: it was deleted, or its disk is failing")
-		l.settle(ctx, uid, StateFailed, err.Error())
-		return time.Time{}
-	}
-	l.Log.Warn().Str("study", uid).Err(err).Msg("the study could not be begun; it is tried again")
-	return l.Now().Add(5 * time.Second)
-}
-
-// settle notes how a study has ended of which nothing is here any more, unless nothing was to be done for it.
-func (l *Line) settle(ctx context.Context, uid string, state State, reason string) {
-	life, err := l.Archive.Life(ctx, uid)
-	if err == nil && life.Open {
-		err = l.Archive.Move(ctx, life, Change{At: l.Now(), State: state, Reason: reason, Worker: l.Worker})
-	}
-	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrLost) {
-		l.Log.Warn().Str("study", uid).Err(err).Msg("the end of the work on a study could not be noted")
-	}
-}
-
 // process is the journey of a study: claim, read, write, store, deliver. Each step is on disk before the next begins, and a step
 // that is on disk is not done again. wait is how long to wait for another process that reads the study.
 func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, err error) {
@@ -338,40 +267,6 @@ func earlier(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-var errDied = errors.New("the process ended while the study was read: killed, out of memory, or a fault of the program")
-
-// fail notes that a study has failed, and returns after how long it is tried again, 0 for never.
-func (l *Line) fail(ctx context.Context, life Life, key string, completed time.Time, err error) (time.Duration, error) {
-	uid := life.StudyInstanceUID
-	l.Stats.Failed.Add(1)
-	pause := backoff(life.Attempts)
-	step := Change{At: l.Now(), State: StateFailed, Reason: err.Error(), Worker: l.Worker}
-	switch {
-	case final(err):
-		pause = 0
-	case life.Attempts >= l.Config.Attempts && (errors.Is(err, errDied) || step.At.Sub(life.First) > l.Config.GiveUp):
-		pause = 0
-		step.Reason = fmt.Sprintf("given up after %d attempts: %s", life.Attempts, err)
-	default:
-		step.Next = step.At.Add(pause)
-	}
-	var uerr error
-	if key == "" { // not even its images are known
-		uerr = l.Archive.Move(ctx, life, step)
-	} else {
-		_, uerr = l.Archive.UpdateRecord(ctx, life, key, func(r *Record) { r.State, r.Error, r.Completed = StateFailed, err.Error(), completed }, step)
-	}
-	if uerr != nil {
-		l.Log.Error().Str("study", uid).Err(uerr).Msg("a failure could not be noted")
-	}
-	if pause == 0 {
-		l.Log.Error().Str("study", uid).Err(err).Int("attempts", life.Attempts).Msg("the study is given up; it is tried again when it is sent again, or by chatxray jobs retry")
-	} else {
-		l.Log.Warn().Str("study", uid).Err(err).Dur("again_in", pause).Msg("the study could not be reported yet")
-	}
-	return pause, nil
 }
 
 // read returns the record of the study's present set of images, reading them unless that has been done.
