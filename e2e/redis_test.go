@@ -133,6 +133,15 @@ func TestRedisLosesNothing(t *testing.T) {
 		}
 		return nil
 	})
+	if out, _ := chatxray(t, 0, "jobs", "list", "--json", s.dicomweb()); out != "" {
+		t.Errorf("something is still to be done:\n%s", out)
+	}
+	if out, _ := chatxray(t, 0, "studies", "show", s.dicomweb(), studies[0]); !strings.Contains(out, "delivered") || !strings.Contains(out, "routine") {
+		t.Errorf("studies show prints\n%s", out)
+	}
+	if _, said := chatxray(t, 7, "jobs", "retry", s.dicomweb(), studies[0]); !strings.Contains(said, "409") {
+		t.Errorf("a study that was delivered is retried: %s", said)
+	}
 	readings := 0
 	for i, study := range studies {
 		all := steps(t, s, study)
