@@ -54,8 +54,8 @@ type jobsPage struct {
 	Next string
 }
 
-func (c serverFlags) jobs(ctx context.Context, service, path string) (page jobsPage, err error) {
-	b, err := c.ask(ctx, http.MethodGet, service, path, "application/json")
+func (f serverFlags) jobs(ctx context.Context, service, path string) (page jobsPage, err error) {
+	b, err := f.ask(ctx, http.MethodGet, service, path, "application/json")
 	if err != nil {
 		return page, err
 	}

@@ -128,17 +128,17 @@ func (c showCmd) get(ctx context.Context, path, accept string) ([]byte, error) {
 }
 
 // ask sends a request without a body to a running service and returns what it answers.
-func (c serverFlags) ask(ctx context.Context, method, service, path, accept string) ([]byte, error) {
+func (f serverFlags) ask(ctx context.Context, method, service, path, accept string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(service, "/")+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errServer, err)
 	}
 	req.Header.Set("Accept", accept)
 	switch {
-	case c.Token != "":
-		req.Header.Set("Authorization", "Bearer "+c.Token.Reveal())
-	case c.User != "":
-		req.SetBasicAuth(c.User, c.password())
+	case f.Token != "":
+		req.Header.Set("Authorization", "Bearer "+f.Token.Reveal())
+	case f.User != "":
+		req.SetBasicAuth(f.User, f.password())
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
