@@ -23,6 +23,20 @@ func (nobody) Status(context.Context, string) (pipeline.Status, error) {
 func (nobody) Release(context.Context, string, string) error     { return pipeline.ErrNotFound }
 func (nobody) Heat(context.Context, string, int) ([]byte, error) { return nil, pipeline.ErrNotFound }
 func (nobody) Preview(context.Context, string) ([]byte, error)   { return nil, pipeline.ErrNotFound }
+func (nobody) Lives(context.Context, pipeline.State, string, int) ([]pipeline.Life, error) {
+	return nil, nil
+}
+func (nobody) Changes(context.Context, string) ([]pipeline.Change, error) {
+	return nil, pipeline.ErrNotFound
+}
+func (nobody) Tasks(context.Context, string, int) ([]pipeline.Task, string, error) {
+	return nil, "", nil
+}
+func (nobody) StudyTasks(context.Context, string) ([]pipeline.Task, error) {
+	return nil, pipeline.ErrNotFound
+}
+func (nobody) Retry(context.Context, string, string) error { return pipeline.ErrNotFound }
+func (nobody) Drop(context.Context, string, string) error  { return pipeline.ErrNotFound }
 
 // late deletes from the archive that the service will have.
 type late struct{ s **service }

@@ -40,7 +40,7 @@ func (s *service) document(t *testing.T, token string) apiDocument {
 func TestDocumentHasEveryRoute(t *testing.T) {
 	var routes gin.RoutesInfo
 	s := start(t, func(c *dicomweb.Config, d *dicomweb.Deps, _ *archive.Options) {
-		c.Delete, d.Deleter, d.Readings = true, nobody{}, nobody{}
+		c.Delete, d.Deleter, d.Readings, d.Work = true, nobody{}, nobody{}, nobody{}
 		d.Talking = dicomweb.Talking{Chat: &talker{}, Conversations: &lazily{}}
 		d.Routes = func(r gin.RoutesInfo) { routes = r }
 	})

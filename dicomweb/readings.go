@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/gin-gonic/gin"
@@ -22,6 +23,53 @@ type Readings interface {
 	Heat(ctx context.Context, studyUID string, sentence int) ([]byte, error)
 	// Release lets a held report go; pipeline.ErrConflict if the study's is not held.
 	Release(ctx context.Context, studyUID, by string) error
+	// Lives returns up to most studies behind a UID, in the order of their UIDs: those in a state, or all where that is empty.
+	Lives(ctx context.Context, state pipeline.State, after string, most int) ([]pipeline.Life, error)
+	// Changes returns the steps of a study's life, the first one first.
+	Changes(ctx context.Context, studyUID string) ([]pipeline.Change, error)
+}
+
+// maxLives is how many studies one answer lists at most.
+const maxLives = 1000
+
+// readings answers GET readings: where studies stand, page by page.
+func (s *server) readings(c *gin.Context) error {
+	after, most, err := page(c)
+	if err != nil {
+		return err
+	}
+	state := pipeline.State(c.Query("state"))
+	if state != "" && !slices.Contains(pipeline.States, state) {
+		return fmt.Errorf("%w: state is not one of %v", pipeline.ErrInvalid, pipeline.States)
+	}
+	lives, err := s.Readings.Lives(c.Request.Context(), state, after, most)
+	if err != nil {
+		return err
+	}
+	answer := gin.H{"studies": append([]pipeline.Life{}, lives...)}
+	if len(lives) == most {
+		answer["next"] = lives[most-1].StudyInstanceUID // as after, for the next page
+	}
+	c.JSON(http.StatusOK, answer)
+	return nil
+}
+
+// timeline answers GET {study}/reading/timeline with the steps of the study's life.
+func (s *server) timeline(c *gin.Context) error {
+	study, _, _, err := pathUIDs(c)
+	if err != nil {
+		return err
+	}
+	st, err := s.Readings.Status(c.Request.Context(), study)
+	if err != nil {
+		return err
+	}
+	steps, err := s.Readings.Changes(c.Request.Context(), study)
+	if err != nil {
+		return err
+	}
+	c.JSON(http.StatusOK, gin.H{"study_instance_uid": study, "state": st.State, "steps": append([]pipeline.Change{}, steps...)})
+	return nil
 }
 
 // reading answers GET {study}/reading with the study's state and its latest record as JSON (docs/report-json.md).

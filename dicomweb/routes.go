@@ -117,6 +117,24 @@ var uriQuery = []parameter{
 	{name: "frameNumber", in: "query", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": math.MaxInt32}},
 }
 
+// pageQuery are the parameters of lists that come page by page.
+var pageQuery = []parameter{
+	{name: "after", in: "query", about: "Behind this Study Instance UID: the answer's next.", schema: uidSchema("Study Instance UID")},
+	{name: "limit", in: "query", about: "At most so many studies.", schema: map[string]any{"type": "integer", "minimum": 1, "maximum": maxLives}},
+}
+
+var livesQuery = append([]parameter{
+	{name: "state", in: "query", about: "Only studies in this state.", schema: map[string]any{"type": "string", "enum": append([]pipeline.State{""}, pipeline.States...)}},
+}, pageQuery...)
+
+var jobsQuery = append([]parameter{
+	{name: "dead", in: "query", about: "Only what was given up, or only what was not.", schema: map[string]any{"type": "string", "enum": []string{"", "true", "false"}}},
+}, pageQuery...)
+
+var jobQuery = []parameter{
+	{name: "destination", in: "query", about: "The delivery to it; without one, the reading.", schema: map[string]any{"type": "string"}},
+}
+
 // acceptQuery is the parameter that a link has in place of the header Accept.
 func acceptQuery(media []string) []parameter {
 	return []parameter{{name: "accept", in: "query", about: "Counts before the header Accept.", schema: map[string]any{"type": "string", "enum": slices.Concat([]string{""}, media)}}}
@@ -176,11 +194,21 @@ func (s *server) table() []route {
 	if s.Readings != nil {
 		t = append(t,
 			route{"GET", studyPath + "/reading", RoleRead, "How far a study has come, and its latest record", nil, nil, asJSON, nil, s.reading},
+			route{"GET", Root + "/readings", RoleRead, "Where studies stand, in the order of their UIDs", livesQuery, nil, asJSON, nil, s.readings},
+			route{"GET", studyPath + "/reading/timeline", RoleRead, "The steps of a study's life", nil, nil, asJSON, nil, s.timeline},
 			route{"GET", studyPath + "/reading/image", RoleRead, "The picture that the model saw", nil, nil, []string{"image/png"}, nil, s.readingImage},
 			route{"GET", studyPath + "/reading/heatmap", RoleRead, "Where a sentence of the report rests on that picture", []parameter{
 				{name: "sentence", in: "query", about: "Its number, from 1.", schema: map[string]any{"type": "integer", "minimum": 1}},
 			}, nil, []string{"image/png"}, nil, s.readingHeat},
 			route{"POST", studyPath + "/reading/release", RoleAdmin, "Let a held report go: it is written and delivered", nil, nil, asJSON, nil, s.readingRelease})
+	}
+	if s.Work != nil {
+		accepted := []int{http.StatusAccepted}
+		t = append(t,
+			route{"GET", Root + "/jobs", RoleRead, "What is not done: studies to read, documents to deliver", jobsQuery, nil, asJSON, nil, s.jobs},
+			route{"GET", studyPath + "/jobs", RoleRead, "What is not done of a study", nil, nil, asJSON, nil, s.studyJobs},
+			route{"POST", studyPath + "/jobs/retry", RoleAdmin, "Take up what was given up", jobQuery, nil, asJSON, accepted, s.jobChange(s.Work.Retry)},
+			route{"POST", studyPath + "/jobs/drop", RoleAdmin, "Give up what is not done", jobQuery, nil, asJSON, accepted, s.jobChange(s.Work.Drop)})
 	}
 	return append(t, s.chatRoutes()...)
 }

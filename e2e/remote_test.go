@@ -200,7 +200,7 @@ func TestRemoteService(t *testing.T) {
 	}
 	eventually(t, 2*time.Minute, "the study to wait for the endpoint", func() error {
 		getJSON(t, s.dicomweb()+"/studies/"+study+"/reading", &st)
-		if st.State != "waiting" || !strings.Contains(st.Record.Error, "unavailable") {
+		if st.State != "failed" || !strings.Contains(st.Record.Error, "unavailable") {
 			return fmt.Errorf("%+v", st)
 		}
 		return nil

@@ -11,6 +11,9 @@ import (
 // than needed, because the image is in memory from then on.
 const maxLead = 5 * time.Second
 
+// maxAhead is how long what was done ahead is kept for a reader of this process.
+const maxAhead = 2 * time.Minute
+
 // look finds the image of a study that is to be read.
 type look func(context.Context) (*Sight, error)
 
@@ -25,7 +28,7 @@ type ahead struct {
 // early is what was done for a study ahead of its time.
 type early struct {
 	begin time.Time
-	asked bool          // whether it is urgent
+	due   time.Time     // when its quiet time ends
 	done  chan struct{} // nil until the work begins, closed at its end
 	study *Study        // nil where nothing came of it
 	seen  *Sight
@@ -38,7 +41,7 @@ func (a *ahead) note(studyUID string, now time.Time, quiet time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if lead := min(quiet/2, maxLead); a.early != nil && lead > 0 {
-		a.early[studyUID] = &early{begin: now.Add(quiet - lead)}
+		a.early[studyUID] = &early{begin: now.Add(quiet - lead), due: now.Add(quiet)}
 		a.poke()
 	}
 }
@@ -79,30 +82,26 @@ func (a *ahead) take(ctx context.Context, studyUID string) *early {
 	return e
 }
 
-// next begins with the study whose time came first, if there is room for its image. Otherwise it names one of which nobody has asked yet whether
-// it is urgent, without done, or says when to look again.
+// next begins with the study whose time came first, if there is room for its image. Otherwise it says when to look again.
 func (a *ahead) next(now time.Time, room int) (studyUID string, e *early, pause time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, x := range a.early {
-		if x.done != nil {
-			room--
-		}
-	}
 	for uid, x := range a.early {
-		if x.done == nil && (room > 0 || !x.asked) && (e == nil || x.begin.Before(e.begin)) {
+		if now.Sub(x.due) > maxAhead { // another process has it
+			delete(a.early, uid)
+		} else if x.done != nil {
+			room--
+		} else if e == nil || x.begin.Before(e.begin) {
 			studyUID, e = uid, x
 		}
 	}
-	if e == nil {
-		return "", nil, time.Hour
+	if e == nil || room <= 0 {
+		return "", nil, maxAhead
 	}
 	if pause = e.begin.Sub(now); pause > 0 {
 		return "", nil, pause
 	}
-	if e.asked = true; room > 0 {
-		e.done = make(chan struct{})
-	}
+	e.done = make(chan struct{})
 	return studyUID, e, 0
 }
 
@@ -114,12 +113,6 @@ func (l *Line) lookAhead(ctx context.Context) {
 	a.mu.Unlock()
 	for ctx.Err() == nil {
 		uid, e, pause := a.next(l.Now(), l.Config.Readers)
-		if e != nil && e.done == nil {
-			if st, err := l.Archive.Study(ctx, uid); err == nil && st.Urgent() {
-				l.studies.hurry(uid)
-			}
-			continue
-		}
 		if e != nil {
 			l.lookAt(ctx, uid, e)
 			close(e.done)
@@ -143,9 +136,6 @@ func (l *Line) lookAt(ctx context.Context, uid string, e *early) {
 	took("load ahead")
 	if err != nil {
 		return
-	}
-	if st.Urgent() {
-		l.studies.hurry(uid)
 	}
 	seen, err := l.Steps.Look(ctx, st)
 	took("decode ahead")

@@ -85,7 +85,7 @@ func (w *watched) after(t *testing.T, d time.Duration, want string) {
 
 func (w *watched) state(t *testing.T, study string, want State) {
 	t.Helper()
-	if s, err := w.Status(t.Context(), study); err != nil || s.State != want {
+	if s, err := w.Status(t.Context(), study); err != nil || s.State != want && !(want == StateReported && s.State == StateDelivered) {
 		t.Errorf("study %s is %q (%v), not %q", study, s.State, err, want)
 	}
 }
@@ -175,8 +175,8 @@ func TestLookAheadIsBounded(t *testing.T) {
 			w.arrive(fmt.Sprintf("1.%d", i), fmt.Sprintf("frontal%d", i))
 			time.Sleep(time.Millisecond)
 		}
-		w.after(t, 3*time.Second, "load 1.0 2, decode frontal0 2, load 1.1 2.001, load 1.2 2.002, load 1.3 2.003, load 1.4 2.004") // is one of them urgent?
-		w.after(t, 3*time.Second, "load 1.1 4, decode frontal1 4")                                                                 // the first is being read
+		w.after(t, 3*time.Second, "load 1.0 2, decode frontal0 2")
+		w.after(t, 3*time.Second, "load 1.1 4, decode frontal1 4") // the first is being read
 		w.model.block <- struct{}{}
 		w.after(t, 0, "load 1.2 6.005, decode frontal2 6.005")
 		close(w.model.block)
@@ -197,8 +197,8 @@ func TestLookAheadFinds(t *testing.T) {
 		w.after(t, 4100*time.Millisecond, "load 1.2 2, decode broken 2")
 		w.state(t, "1.2", StateRefused)
 
-		w.Stored("1.3") // the archive fails: the reader meets that himself
-		w.after(t, 4*time.Second, "load 1.3 6.1, load 1.3 8.1")
+		w.Stored("1.3") // it is gone: the reader meets that himself
+		w.after(t, 4*time.Second, "load 1.3 6.1")
 
 		w.Config.Quiet = 0
 		w.arrive("1.4", "frontal")

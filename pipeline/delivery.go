@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -14,12 +15,18 @@ import (
 // defaultParallel is how many studies are delivered to a destination at the same time when it does not say.
 const defaultParallel = 4
 
+// name names a record in the queue of a destination.
+func (r *Record) name() string { return r.StudyInstanceUID + " " + r.Key }
+
 // deliver queues what is still to be delivered of a record; the queue of a destination holds names, not documents. A destination that
 // was configured after the record was made gets nothing of it.
-func (l *Line) deliver(rec Record) {
-	for i, to := range l.Destinations {
-		if rec.undelivered(to.Name) {
-			l.deliveries[i].put(rec.StudyInstanceUID+"\n"+rec.Key, l.Now())
+func (l *Line) deliver(ctx context.Context, rec Record) {
+	for _, to := range l.Destinations {
+		if !rec.undelivered(to.Name) {
+			continue
+		}
+		if err := to.Queue.Put(ctx, Job{Name: rec.name(), Lane: LaneRoutine, Due: l.Now()}); err != nil {
+			l.Log.Warn().Str("study", rec.StudyInstanceUID).Err(err).Msg("a delivery is queued later") // reconcile finds it
 		}
 	}
 }
@@ -30,83 +37,124 @@ func (r *Record) undelivered(to string) bool {
 	return r.State == StateReported && d != nil && !d.Dead && d.Delivered.IsZero()
 }
 
+// Outgoing tells whether a record has documents that are still on their way.
+func (r *Record) Outgoing() bool {
+	for to := range r.Deliveries {
+		if r.undelivered(to) {
+			return true
+		}
+	}
+	return false
+}
+
+// GivenUp tells whether a record has documents that a destination does not get any more.
+func (r *Record) GivenUp() bool {
+	for _, d := range r.Deliveries {
+		if r.State == StateReported && d.Dead {
+			return true
+		}
+	}
+	return false
+}
+
+// lifeState is where a study stands by its record.
+func (r *Record) lifeState() State {
+	if r.State != StateReported || len(r.Deliveries) == 0 {
+		return r.State
+	}
+	for _, d := range r.Deliveries {
+		if d.Delivered.IsZero() {
+			return r.State
+		}
+	}
+	return StateDelivered
+}
+
 // startDeliveries starts the workers of each destination. None of them waits for a delivery that has failed.
 func (l *Line) startDeliveries(ctx context.Context) {
-	l.deliveries = make([]queue, len(l.Destinations))
-	for i, to := range l.Destinations {
+	for _, to := range l.Destinations {
 		for range cmp.Or(to.Parallel, defaultParallel) {
 			l.work.Go(func() {
-				for q := &l.deliveries[i]; ; {
-					name, ok := q.next(ctx, l.Now)
+				l.take(ctx, to.Queue, func(ctx context.Context, lease Lease) time.Time {
+					study, key, _ := strings.Cut(lease.Job().Name, " ")
+					free, end, ok := l.begin(ctx, study)
 					if !ok {
-						return
+						return l.Now().Add(heldPause)
 					}
-					pause := heldPause
-					study, _, _ := strings.Cut(name, "\n")
-					if free, end, ok := l.begin(ctx, study); ok {
-						pause = l.deliverTo(free, q, name, to)
-						end()
-					}
-					q.done(name, l.Now(), pause)
-				}
+					defer end()
+					return l.deliverTo(free, study, key, to)
+				})
 			})
 		}
 	}
 }
 
 // deliverTo makes one attempt. A delivery ends when the destination has the documents, refuses them for good, or has failed for GiveUp;
-// till then pause says when the next attempt is due.
-func (l *Line) deliverTo(ctx context.Context, q *queue, name string, to Destination) (pause time.Duration) {
-	study, key, _ := strings.Cut(name, "\n")
+// till then it returns when the next attempt is due.
+func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination) (again time.Time) {
 	log := l.Log.With().Str("study", study).Str("destination", to.Name).Logger()
 	records, err := l.Archive.Records(ctx, study)
 	if err == nil {
 		i := slices.IndexFunc(records, func(r Record) bool { return r.Key == key })
 		if i < 0 || !records[i].undelivered(to.Name) {
-			q.ended(name)
-			return 0
+			return time.Time{}
 		}
 		err = l.attempt(ctx, records[i], to)
 	}
 	if ctx.Err() != nil { // the service stops, or the study is held
-		return heldPause
+		return l.Now().Add(heldPause)
 	}
-	if err == nil || to.Permanent(err) || errors.Is(err, ErrNotFound) { // a document that was deleted
-		q.ended(name)
-	} else {
-		pause = q.failed(name, l.Now(), l.Config.GiveUp)
-	}
-	attempts := 0
-	if _, uerr := l.Archive.UpdateRecord(ctx, study, key, func(r *Record) {
-		d := cmp.Or(r.Deliveries[to.Name], &Delivery{})
-		d.Attempts++
-		d.Dead = err != nil && pause == 0
-		d.Error = ""
-		if err != nil {
-			d.Error = err.Error()
-		} else {
-			d.Delivered = l.Now()
-		}
-		attempts = d.Attempts
+	over := err == nil || to.Permanent(err) || errors.Is(err, ErrNotFound) // a document that was deleted
+	var d Delivery
+	rec, uerr := l.Archive.UpdateRecord(ctx, Life{StudyInstanceUID: study}, key, func(r *Record) {
 		if r.Deliveries == nil {
 			r.Deliveries = map[string]*Delivery{}
 		}
-		r.Deliveries[to.Name] = d
-	}); uerr != nil {
-		log.Error().Err(uerr).Msg("the delivery could not be noted; it may be repeated")
-	}
+		x := cmp.Or(r.Deliveries[to.Name], &Delivery{})
+		x.Attempts++
+		x.Error = ""
+		if err == nil {
+			x.Delivered = l.Now()
+		} else {
+			x.Error = err.Error()
+			if x.Failing.IsZero() {
+				x.Failing = l.Now()
+			}
+			x.Dead = over || l.Now().Sub(x.Failing) > l.Config.GiveUp
+		}
+		d, r.Deliveries[to.Name] = *x, x
+	})
 	switch {
+	case uerr != nil:
+		log.Error().Err(uerr).Msg("the delivery could not be noted; it may be repeated")
+		return l.Now().Add(backoff(1))
 	case err == nil:
 		l.Stats.Delivered.Add(1)
-		log.Info().Int("attempt", attempts).Msg("delivered")
-	case pause == 0:
+		log.Info().Int("attempt", d.Attempts).Msg("delivered")
+	case d.Dead:
 		l.Stats.DeliveriesDead.Add(1)
-		log.Error().Err(err).Int("attempt", attempts).Msg("delivery given up; the documents stay in the archive")
+		log.Error().Err(err).Int("attempt", d.Attempts).Msg("delivery given up; the documents stay in the archive")
 	default:
+		pause := backoff(d.Attempts)
 		l.Stats.DeliveryErrors.Add(1)
-		log.Warn().Err(err).Int("attempt", attempts).Dur("again_in", pause).Msg("delivery failed")
+		log.Warn().Err(err).Int("attempt", d.Attempts).Dur("again_in", pause).Msg("delivery failed")
+		return l.Now().Add(pause)
 	}
-	return pause
+	if rec.lifeState() == StateDelivered {
+		l.delivered(ctx, study)
+	}
+	return time.Time{}
+}
+
+// delivered notes that every destination has what it wanted, unless the study is being read again.
+func (l *Line) delivered(ctx context.Context, study string) {
+	life, err := l.Archive.Life(ctx, study)
+	if err == nil && life.State == StateReported {
+		err = l.Archive.Move(ctx, life, Change{At: l.Now(), State: StateDelivered, Worker: l.Worker})
+	}
+	if err != nil && !errors.Is(err, ErrLost) && !errors.Is(err, ErrNotFound) {
+		l.Log.Warn().Str("study", study).Err(err).Msg("that the study is delivered could not be noted")
+	}
 }
 
 func (l *Line) attempt(ctx context.Context, rec Record, to Destination) error {
@@ -122,6 +170,12 @@ func (l *Line) attempt(ctx context.Context, rec Record, to Destination) error {
 		return nil
 	}
 	return to.Deliver(ctx, docs)
+}
+
+// backoff doubles from one second to five minutes, give or take a fifth so that many failures do not come back at once.
+func backoff(attempt int) time.Duration {
+	s := min(math.Pow(2, float64(attempt-1)), 300)
+	return time.Duration(s * (0.8 + 0.4*rand.Float64()) * float64(time.Second))
 }
 
 type atomicFloat struct{ bits atomic.Uint64 }

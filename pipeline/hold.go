@@ -45,6 +45,18 @@ func (l *Line) begin(ctx context.Context, study string) (_ context.Context, end 
 	}, true
 }
 
+// busy tells whether something is being done for a study in this process.
+func (l *Line) busy(study string) bool {
+	l.holds.mu.Lock()
+	defer l.holds.mu.Unlock()
+	for a := range l.holds.active {
+		if a.study == study {
+			return true
+		}
+	}
+	return false
+}
+
 // Hold keeps the line's hands off a study until release is called: what is being done for it is stopped, and Hold returns when it has
 // stopped. What arrives meanwhile waits. A delivery that was stopped is taken up again, unless its record is gone.
 func (l *Line) Hold(study string) (release func()) {

@@ -15,6 +15,8 @@ func (m *memory) remove(study string) {
 	delete(m.studies, study)
 	delete(m.received, study)
 	delete(m.records, study)
+	delete(m.lives, study)
+	delete(m.open, study)
 }
 
 func (b *bench) untilGone(t *testing.T, study string) {

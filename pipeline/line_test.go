@@ -21,6 +21,9 @@ type memory struct {
 	studies   map[string]*Study
 	received  map[string]time.Time
 	records   map[string][]Record
+	lives     map[string]*Life
+	changes   map[string][]Change
+	open      map[string]bool // something is to be done
 	documents map[string]Document
 	failAt    string
 	foreign   bool     // what is in documents came from outside
@@ -28,7 +31,8 @@ type memory struct {
 }
 
 func newMemory() *memory {
-	return &memory{studies: map[string]*Study{}, received: map[string]time.Time{}, records: map[string][]Record{}, documents: map[string]Document{}}
+	return &memory{studies: map[string]*Study{}, received: map[string]time.Time{}, records: map[string][]Record{}, documents: map[string]Document{},
+		lives: map[string]*Life{}, changes: map[string][]Change{}, open: map[string]bool{}}
 }
 
 var errCrash = errors.New("the disk is gone")
@@ -52,6 +56,7 @@ func (m *memory) store(study, instance string) {
 	copy(in.Digest[:], instance)
 	m.studies[study] = &Study{StudyInstanceUID: study, Instances: append(slices.Clone(st.Instances), in)}
 	m.received[study] = time.Now()
+	m.arrive(study)
 }
 
 func (m *memory) Study(_ context.Context, uid string) (*Study, error) {
@@ -61,16 +66,6 @@ func (m *memory) Study(_ context.Context, uid string) (*Study, error) {
 		return st, nil
 	}
 	return nil, ErrNotFound
-}
-
-func (m *memory) Received(context.Context) (map[string]time.Time, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := map[string]time.Time{}
-	for k, v := range m.received {
-		out[k] = v
-	}
-	return out, nil
 }
 
 func (m *memory) Records(_ context.Context, uid string) ([]Record, error) {
@@ -93,26 +88,6 @@ func fromDisk(r Record) (out Record) {
 		panic(err)
 	}
 	return out
-}
-
-func (m *memory) UpdateRecord(_ context.Context, uid, key string, change func(*Record)) (Record, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r := Record{Key: key, StudyInstanceUID: uid}
-	i := slices.IndexFunc(m.records[uid], func(r Record) bool { return r.Key == key })
-	if i >= 0 {
-		r = fromDisk(m.records[uid][i])
-	}
-	change(&r)
-	if err := m.step("record " + string(r.State)); err != nil {
-		return r, err
-	}
-	if i < 0 {
-		m.records[uid] = append(m.records[uid], fromDisk(r))
-	} else {
-		m.records[uid][i] = fromDisk(r)
-	}
-	return r, nil
 }
 
 func (m *memory) PutDocuments(_ context.Context, docs []Document) []error {
@@ -205,7 +180,7 @@ func newLine(t *testing.T, archive *memory) *bench {
 	model := &counting{}
 	b := &bench{archive: archive, model: model, sent: make(chan []Document, 64)}
 	b.Line = &Line{
-		Config: LineConfig{Quiet: 30 * time.Millisecond, Readers: 2, GiveUp: time.Hour},
+		Config: LineConfig{Quiet: 30 * time.Millisecond, Readers: 2, Attempts: 10, GiveUp: time.Hour},
 		Steps: Steps{
 			Select: func(st *Study) (chosen []Chosen, refused []Refusal) {
 				for _, in := range st.Instances {
@@ -232,8 +207,8 @@ func newLine(t *testing.T, archive *memory) *bench {
 				return out, nil
 			},
 		},
-		Archive: archive, Claims: &oneClaim{held: map[string]bool{}}, Log: zerolog.Nop(), Now: time.Now,
-		Destinations: []Destination{{Name: "pacs", Wanted: func(d []Document) []Document { return d }, Permanent: func(error) bool { return false },
+		Archive: archive, Claims: &oneClaim{held: map[string]bool{}}, Studies: newMemoryQueue(), Worker: "here", Log: zerolog.Nop(), Now: time.Now,
+		Destinations: []Destination{{Name: "pacs", Queue: newMemoryQueue(), Wanted: func(d []Document) []Document { return d }, Permanent: func(error) bool { return false },
 			Deliver: func(_ context.Context, d []Document) error { b.sent <- d; return nil }}},
 	}
 	return b
@@ -243,6 +218,11 @@ func newLine(t *testing.T, archive *memory) *bench {
 func (b *bench) start(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
+	for i := range b.Destinations {
+		if b.Destinations[i].Queue == nil {
+			b.Destinations[i].Queue = newMemoryQueue()
+		}
+	}
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()
 	var once sync.Once
@@ -269,7 +249,7 @@ func (b *bench) until(t *testing.T, study string, want State) Status {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		s, err := b.Status(t.Context(), study)
-		if err == nil && s.State == want {
+		if err == nil && (s.State == want || want == StateReported && s.State == StateDelivered) {
 			return s
 		}
 		if time.Now().After(end) {
@@ -420,7 +400,7 @@ func TestLineStartsWithUnfinishedWorkOnly(t *testing.T) {
 	second := newLine(t, archive)
 	second.model.version = "2"
 	late := second.Destinations[0]
-	late.Name = "configured later"
+	late.Name, late.Queue = "configured later", nil
 	late.Deliver = func(context.Context, []Document) error { t.Error("history went to a new destination"); return nil }
 	second.Destinations = append(second.Destinations, late)
 	stop = second.start(t)
@@ -458,8 +438,9 @@ func TestLineTakesUpAStudyWhoseClaimWasLost(t *testing.T) {
 	b.Claims = &losing{oneClaim{held: map[string]bool{}}}
 	b.model.block = make(chan struct{})
 	b.archive.store("1.2", "frontal")
-	if _, err := b.process(t.Context(), "1.2"); err == nil || final(err) {
-		t.Errorf("error %v", err)
+	wait, err := b.process(t.Context(), &memoryLease{job: Job{Name: "1.2"}})
+	if err != nil || wait == 0 {
+		t.Errorf("wait %v, error %v", wait, err)
 	}
 	if r := b.archive.records["1.2"]; len(r) != 0 {
 		t.Errorf("a lost claim left a record %+v", r)

@@ -8,11 +8,11 @@ type State string
 // The states of a record, in order.
 const (
 	StateRead      State = "read"      // the Reading is on disk, its documents are not
-	StateHeld      State = "held"      // the Reading waits for a person (Reading.Held says why): no documents, no delivery
+	StateHeld      State = "held"      // waits for a person: a record for its report to be released (Reading.Held says why), a life for what Reason says
 	StateReported  State = "reported"  // the documents are in the archive
 	StateRefused   State = "refused"   // no image of the study can be read
 	StateWithdrawn State = "withdrawn" // reported once, but an image that the Reading is about was deleted
-	StateFailed    State = "failed"    // Error says why; tried again later if it may pass, and when the study is sent again or the service starts
+	StateFailed    State = "failed"    // Error says why; tried again later if it may pass, and when the study is sent again
 )
 
 // DocumentRef names a stored document.
@@ -27,11 +27,12 @@ type DocumentRef struct {
 type Delivery struct {
 	Delivered time.Time `json:"delivered,omitzero"`
 	Attempts  int       `json:"attempts"`
-	Error     string    `json:"error,omitempty"` // of the last attempt that failed
-	Dead      bool      `json:"dead,omitempty"`  // given up
+	Failing   time.Time `json:"failing,omitzero"` // since when it fails
+	Error     string    `json:"error,omitempty"`  // of the last attempt that failed
+	Dead      bool      `json:"dead,omitempty"`   // given up
 }
 
-// Record is all that the line keeps of one reading of one study: one JSON file, rewritten at each step. It is what a restart
+// Record is all that the line keeps of one reading of one study: rewritten at each step. It is what a restart
 // goes on from.
 type Record struct {
 	Key              string               `json:"key"`
@@ -46,4 +47,16 @@ type Record struct {
 	Reported         time.Time            `json:"reported,omitzero"`    // when its documents were on disk
 	Released         time.Time            `json:"released,omitzero"`    // when a person let a held Reading go
 	ReleasedBy       string               `json:"released_by,omitempty"`
+}
+
+// Settled returns the record that says that everything which arrived until then has been reported or refused; nil for none. Such a study
+// is left alone, whatever model is served now: the archive's history is not read again.
+func Settled(records []Record, received time.Time) *Record {
+	for i := range records {
+		r := &records[i]
+		if (r.State == StateReported || r.State == StateRefused) && !r.Completed.Before(received) {
+			return r
+		}
+	}
+	return nil
 }

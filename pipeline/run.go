@@ -12,44 +12,29 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// LineConfig is the section "line" of the configuration file.
-type LineConfig struct {
-	Quiet   time.Duration `yaml:"quiet"`   // a study is complete when nothing came for this long
-	Readers int           `yaml:"readers"` // studies read at the same time
-	GiveUp  time.Duration `yaml:"give_up"` // what still fails after this long is given up
-}
-
-// DefaultLine returns what suits a PACS that forwards study by study.
-func DefaultLine() LineConfig {
-	return LineConfig{Quiet: 5 * time.Second, Readers: 1, GiveUp: 72 * time.Hour}
-}
-
-// Check returns what is wrong with the configuration.
-func (c LineConfig) Check() error {
-	var errs []error
-	if c.Quiet < 0 || c.Quiet > time.Hour {
-		errs = append(errs, fmt.Errorf("line.quiet: %v is not between 0s and 1h", c.Quiet))
-	}
-	if c.Readers < 1 || c.Readers > 64 {
-		errs = append(errs, fmt.Errorf("line.readers: %d is not between 1 and 64", c.Readers))
-	}
-	if c.GiveUp < time.Minute {
-		errs = append(errs, fmt.Errorf("line.give_up: %v is less than 1m", c.GiveUp))
-	}
-	return errors.Join(errs...)
-}
-
-// Archive is what the line asks of the place where instances, records and documents are kept. What a Put method has taken
+// Archive is what the line asks of the place where instances, records and documents are kept. What a method that writes has taken
 // survives a crash.
 type Archive interface {
 	// Study returns the stored instances of a study; ErrNotFound if there are none.
 	Study(ctx context.Context, studyUID string) (*Study, error)
-	// Received lists the studies with the time when the last instance that is not our own arrived.
-	Received(ctx context.Context) (map[string]time.Time, error)
+	// Life tells where a study stands; ErrNotFound if nothing is known of it.
+	Life(ctx context.Context, studyUID string) (Life, error)
+	// Unsettled lists up to most studies behind a UID for which something is to be done, in the order of their UIDs.
+	Unsettled(ctx context.Context, after string, most int) ([]Life, error)
+	// Complete notes steps of up to most studies that are being received and of which nothing came since a time; it returns how many.
+	Complete(ctx context.Context, since time.Time, most int, steps ...Change) (int, error)
+	// Begin gives a study to a worker and notes the steps that led there from where it stands. Whoever began earlier writes nothing any more.
+	Begin(ctx context.Context, studyUID string, steps func(Life) []Change) (Life, error)
+	// Move notes a step of a life; ErrLost if another worker has begun since. With the fence 0 it is noted in any case.
+	Move(ctx context.Context, l Life, step Change) error
 	// Records returns the records of a study, oldest first.
 	Records(ctx context.Context, studyUID string) ([]Record, error)
-	// UpdateRecord changes one record, or makes it, as one step.
-	UpdateRecord(ctx context.Context, studyUID, key string, change func(*Record)) (Record, error)
+	// UpdateRecord changes one record of a life's study, or makes it, and notes steps, all as one step. ErrLost as in Move.
+	UpdateRecord(ctx context.Context, l Life, key string, change func(*Record), steps ...Change) (Record, error)
+	// Outgoing lists up to most records behind one, named by study, space and key, of which something is still to be delivered.
+	Outgoing(ctx context.Context, after string, most int) ([]Record, error)
+	// Undone lists up to most studies behind a UID of which something is to be done, or was given up, in the order of their UIDs.
+	Undone(ctx context.Context, after string, most int) ([]string, error)
 	// PutDocuments stores documents beside the instances of their study, in one step; it returns an error or nil for each. One of an
 	// earlier attempt stays; ErrConflict if anything else is under its UID.
 	PutDocuments(ctx context.Context, docs []Document) []error
@@ -67,7 +52,8 @@ type Claims interface {
 // Destination takes finished documents. Wanted picks what it wants; an error for which Permanent is true is not tried again.
 type Destination struct {
 	Name      string
-	Parallel  int // studies at the same time; 0 is 4
+	Queue     Queue // of what is to be delivered to it
+	Parallel  int   // studies at the same time; 0 is 4
 	Wanted    func([]Document) []Document
 	Deliver   func(context.Context, []Document) error
 	Permanent func(error) bool
@@ -82,136 +68,140 @@ type Stats struct {
 }
 
 // Line takes stored studies to delivered reports. Fill the exported fields, then Run.
+//
+// The archive knows what is to be done; queues only tell the workers of all processes who does it, and are filled again from the archive
+// when they have lost something.
 type Line struct {
 	Config       LineConfig
 	Steps        Steps
 	Archive      Archive
+	Studies      Queue // of what is to be read
 	Claims       Claims
 	Destinations []Destination
+	Worker       string // names this process
 	Log          zerolog.Logger
 	Now          func() time.Time
 	Stats        Stats
 
-	studies    queue   // by Study Instance UID, due when their quiet time ends
-	deliveries []queue // one for each of Destinations
-	holds      holds
-	work       sync.WaitGroup
-	ahead      ahead
+	arrivals arrivals
+	holds    holds
+	work     sync.WaitGroup
+	ahead    ahead
+	queues   atomic.Bool // the queues did not answer the last time
 }
 
 // Run works until ctx ends; first it takes up what an earlier process left undone. It returns when the running study is either
 // finished or safely put down.
 func (l *Line) Run(ctx context.Context) error {
-	received, err := l.Archive.Received(ctx)
-	if err != nil {
-		return fmt.Errorf("looking for unfinished studies: %w", err)
-	}
+	l.work.Go(func() { l.forward(ctx) })
+	l.work.Go(func() { l.reconcile(ctx) })
 	l.startDeliveries(ctx)
-	for uid, at := range received {
-		records, err := l.Archive.Records(ctx, uid)
-		if err == nil && settled(records, at) {
-			for _, r := range records {
-				l.deliver(r) // what is still on its way
-			}
-			continue
-		}
-		l.studies.put(uid, at.Add(l.Config.Quiet))
-	}
 	l.work.Go(func() { l.lookAhead(ctx) })
 	for range l.Config.Readers {
-		l.work.Go(func() {
-			for {
-				uid, ok := l.studies.next(ctx, l.Now)
-				if !ok {
-					return
-				}
-				l.study(ctx, uid)
-			}
-		})
+		l.work.Go(func() { l.take(ctx, l.Studies, l.study) })
 	}
 	<-ctx.Done()
 	l.work.Wait()
 	return nil
 }
 
-// settled tells whether everything that arrived until then has been reported, held or refused. Such a study is left alone at a start,
-// whatever model is served now: the archive's history is not read again.
-func settled(records []Record, received time.Time) bool {
-	for _, r := range records {
-		if (r.State == StateReported || r.State == StateHeld || r.State == StateRefused) && !r.Completed.Before(received) {
-			return true
+// take gives one job after another to do, which returns when the job is due again, the zero time for never.
+func (l *Line) take(ctx context.Context, q Queue, do func(context.Context, Lease) time.Time) {
+	for ctx.Err() == nil {
+		lease, err := q.Take(ctx)
+		if err != nil {
+			l.away(ctx, err)
+			continue
 		}
-	}
-	return false
-}
-
-// Stored tells the line that an instance of a study has arrived: its quiet time begins anew.
-func (l *Line) Stored(studyUID string) {
-	l.ahead.note(studyUID, l.Now(), l.Config.Quiet)
-	l.studies.put(studyUID, l.Now().Add(l.Config.Quiet))
-}
-
-// Again tells the line that instances were sent again which the archive has: a study that failed is tried again.
-func (l *Line) Again(studyUID string) {
-	records, err := l.Archive.Records(context.Background(), studyUID)
-	waiting, busy := l.studies.state(studyUID)
-	switch r := latest(records); {
-	case err != nil:
-	case r != nil && r.State == StateFailed, r == nil && !waiting && !busy:
-		l.Stored(studyUID)
-	}
-}
-
-// Waiting is how many studies are not complete yet, wait for a reader or for another attempt.
-func (l *Line) Waiting() int { return l.studies.size() }
-
-// study does one complete study and keeps the books around it. A failure that may pass is tried again with growing pauses.
-func (l *Line) study(ctx context.Context, uid string) {
-	var pause time.Duration
-	var err error
-	free, end, ok := l.begin(ctx, uid)
-	if ok {
-		l.Stats.Reading.Add(1)
-		pause, err = l.process(free, uid)
-		l.Stats.Reading.Add(-1)
-		ok = free.Err() == nil
+		l.back()
+		work, cancel := context.WithCancel(ctx)
+		stop := context.AfterFunc(lease.Held(), cancel)
+		again := do(work, lease)
+		stop()
+		cancel()
+		if ctx.Err() != nil {
+			again = l.Now() // another worker goes on at once
+		}
+		giving, end := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		if err := lease.Done(giving, again); err != nil {
+			l.Log.Warn().Err(err).Msg("a finished job cannot be given back; it is looked at again when its lease ends")
+		}
 		end()
 	}
-	switch {
-	case ctx.Err() != nil: // the next process goes on
-	case !ok:
-		pause = heldPause
-	case err == nil:
-		l.studies.ended(uid)
-	case errors.Is(err, ErrNotFound):
-		l.studies.ended(uid)
-		if records, rerr := l.Archive.Records(ctx, uid); rerr == nil && len(withdrawn(records)) > 0 {
-			l.Log.Info().Str("study", uid).Msg("no image of the study is left; its reading stays withdrawn")
-			break
-		}
-		l.Log.Warn().Str("study", uid).Err(err).Msg("the study, or a file of it, is gone: it was deleted, or its disk is failing")
-	case final(err):
-		l.studies.ended(uid)
-		l.Stats.Failed.Add(1)
-		l.Log.Error().Str("study", uid).Err(err).Msg("the study could not be reported; it is tried again when it is sent again or the service starts")
-	default:
-		l.Stats.Failed.Add(1)
-		if pause = l.studies.failed(uid, l.Now(), l.Config.GiveUp); pause > 0 {
-			l.Log.Warn().Str("study", uid).Err(err).Dur("again_in", pause).Msg("the study could not be reported yet")
-		} else {
-			l.Log.Error().Str("study", uid).Err(err).Msg("the study is given up; it is tried again when it is sent again or the service starts")
-		}
+}
+
+// away notes that the queues do not answer, and waits a little.
+func (l *Line) away(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
 	}
-	l.studies.done(uid, l.Now(), pause)
+	if !l.queues.Swap(true) {
+		l.Log.Error().Err(err).Msg("Redis does not answer: what comes is kept, nothing is read or delivered until it does")
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(500 * time.Millisecond):
+	}
+}
+
+func (l *Line) back() {
+	if l.queues.Swap(false) {
+		l.Log.Info().Msg("Redis answers again")
+	}
+}
+
+// study does one complete study and returns when it is to be looked at again.
+func (l *Line) study(ctx context.Context, lease Lease) time.Time {
+	uid := lease.Job().Name
+	free, end, ok := l.begin(ctx, uid)
+	if !ok {
+		return l.Now().Add(heldPause)
+	}
+	defer end()
+	l.Stats.Reading.Add(1)
+	defer l.Stats.Reading.Add(-1)
+	wait, err := l.process(free, lease)
+	switch {
+	case ctx.Err() == nil && free.Err() != nil: // held: what was stopped is taken up again
+		return l.Now().Add(heldPause)
+	case ctx.Err() != nil, errors.Is(err, ErrLost): // somebody else goes on
+		l.putDown(uid)
+		return time.Time{}
+	case err == nil && wait == 0:
+		return time.Time{}
+	case err == nil:
+		return l.Now().Add(wait)
+	}
+	return l.failed(ctx, uid, err)
 }
 
 // process is the journey of a study: claim, read, write, store, deliver. Each step is on disk before the next begins, and a step
 // that is on disk is not done again. wait is how long to wait for another process that reads the study.
-func (l *Line) process(ctx context.Context, uid string) (wait time.Duration, err error) {
-	completed, took := l.Now(), l.stopwatch(uid)
-	st, look, err := l.open(ctx, uid)
+func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, err error) {
+	uid, took := lease.Job().Name, l.stopwatch(lease.Job().Name)
+	completed := l.Now()
+	life, err := l.Archive.Life(ctx, uid)
+	if err == nil && !life.Open { // its result came by another way, or somebody has dropped it
+		l.ahead.forget(uid)
+		return 0, nil
+	}
+	died := life.State == StateReading && life.Worker != l.Worker && life.Attempts > 1
+	life, err = l.Archive.Begin(ctx, uid, func(was Life) []Change { return l.begun(was, lease.Since(), completed) })
 	if err != nil {
+		l.ahead.forget(uid)
 		return 0, err
+	}
+	if died { // more than once: others come first
+		l.ahead.forget(uid)
+		return l.fail(ctx, life, "", completed, errDied)
+	}
+	took("begin")
+	st, look, err := l.open(ctx, uid)
+	switch {
+	case ctx.Err() != nil, errors.Is(err, ErrNotFound):
+		return 0, err
+	case err != nil:
+		return l.fail(ctx, life, "", completed, err)
 	}
 	took("load")
 	key := l.Steps.Key(st)
@@ -220,34 +210,71 @@ func (l *Line) process(ctx context.Context, uid string) (wait time.Duration, err
 		return 0, fmt.Errorf("claiming the study: %w", err)
 	}
 	if !ok {
-		return 5 * time.Second, nil
+		return 5 * time.Second, l.Archive.Move(ctx, life, Change{At: l.Now(), State: StateQueued, Reason: "another worker had it, and its claim has not ended", Worker: l.Worker})
 	}
 	defer release()
 	records, err := l.Archive.Records(held, uid)
-	if err != nil {
-		return 0, err
+	var rec Record
+	if err == nil {
+		rec, err = l.read(held, life, st, look, key, records, completed)
 	}
-	rec, err := l.read(held, st, look, key, records, completed)
 	switch {
-	case err != nil || rec.Reading == nil || rec.State == StateReported:
+	case err != nil || rec.State == StateRefused:
 	case rec.waits():
-		rec, err = l.detain(held, rec)
+		rec, err = l.detain(held, life, rec)
+	case rec.Reading != nil && rec.State != StateReported:
+		rec, err = l.report(held, life, st, rec, records)
 	default:
-		rec, err = l.report(held, st, rec, records)
+		err = l.Archive.Move(held, life, Change{At: l.Now(), State: rec.lifeState(), Reason: "the same images as before", Worker: l.Worker})
 	}
 	switch {
 	case err == nil:
-		l.deliver(rec)
-	case held.Err() != nil && ctx.Err() == nil:
-		err = fmt.Errorf("the claim on the study was lost: %w", err)
-	case held.Err() == nil:
-		_, _ = l.Archive.UpdateRecord(held, uid, key, func(r *Record) { r.State, r.Error, r.Completed = StateFailed, err.Error(), completed })
+		l.deliver(held, rec)
+		return 0, nil
+	case errors.Is(err, ErrLost), held.Err() != nil && ctx.Err() == nil:
+		l.Log.Warn().Str("study", uid).Err(err).Msg("the study was taken over by another worker; nothing of this reading is kept")
+		return 5 * time.Second, nil
+	case held.Err() != nil, errors.Is(err, ErrNotFound): // stopped, held, or deleted meanwhile
+		return 0, err
 	}
-	return 0, err
+	return l.fail(held, life, key, completed, err)
+}
+
+// begun lists the steps of a study that a worker begins with, which came into the queue at a time.
+func (l *Line) begun(was Life, queued, now time.Time) []Change {
+	reading := Change{At: now, State: StateReading, Worker: l.Worker}
+	switch was.State {
+	case StateQueued:
+	case StateReading:
+		reading.Reason = "taken over from " + was.Worker + ", which did not finish"
+		if was.Worker == l.Worker {
+			reading.Reason = "begun again"
+		}
+	case StateFailed:
+		reading.Reason = fmt.Sprintf("attempt %d", was.Attempts+1)
+	default:
+		return append(l.completed(earlier(queued, now)), reading)
+	}
+	return []Change{reading}
+}
+
+// completed are the steps of a study whose quiet time is over.
+func (l *Line) completed(at time.Time) []Change {
+	return []Change{
+		{At: at, State: StateComplete, Reason: fmt.Sprintf("nothing came for %v", l.Config.Quiet), Worker: l.Worker},
+		{At: at, State: StateQueued, Worker: l.Worker},
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // read returns the record of the study's present set of images, reading them unless that has been done.
-func (l *Line) read(ctx context.Context, st *Study, look look, key string, records []Record, completed time.Time) (Record, error) {
+func (l *Line) read(ctx context.Context, life Life, st *Study, look look, key string, records []Record, completed time.Time) (Record, error) {
 	if i := slices.IndexFunc(records, func(r Record) bool { return r.Key == key && r.Reading != nil }); i >= 0 {
 		return records[i], nil
 	}
@@ -262,9 +289,9 @@ func (l *Line) read(ctx context.Context, st *Study, look look, key string, recor
 	if none := (*NoImageError)(nil); errors.As(err, &none) {
 		l.Stats.Refused.Add(1)
 		l.Log.Info().Str("study", st.StudyInstanceUID).Interface("refused", none.Refused).Msg("no image of the study is read")
-		return l.Archive.UpdateRecord(ctx, st.StudyInstanceUID, key, func(r *Record) {
+		return l.Archive.UpdateRecord(ctx, life, key, func(r *Record) {
 			r.State, r.Refused, r.Error, r.Completed = StateRefused, none.Refused, "", completed
-		})
+		}, Change{At: l.Now(), State: StateRefused, Reason: "no image of the study is read", Worker: l.Worker})
 	}
 	if err != nil {
 		return Record{}, err
@@ -277,7 +304,7 @@ func (l *Line) read(ctx context.Context, st *Study, look look, key string, recor
 	}
 	l.Stats.Read.Add(1)
 	defer took("record")
-	return l.Archive.UpdateRecord(ctx, st.StudyInstanceUID, key, func(r *Record) {
+	return l.Archive.UpdateRecord(ctx, life, key, func(r *Record) {
 		r.State, r.Reading, r.Refused, r.Error, r.Completed = StateRead, reading, reading.Refused, "", completed
 	})
 }
@@ -306,7 +333,7 @@ func (l *Line) show(ctx context.Context, studyUID, key string, img *Image) error
 }
 
 // report writes the documents of a reading into the archive.
-func (l *Line) report(ctx context.Context, st *Study, rec Record, records []Record) (Record, error) {
+func (l *Line) report(ctx context.Context, life Life, st *Study, rec Record, records []Record) (Record, error) {
 	earlier := slices.DeleteFunc(slices.Clone(records), func(r Record) bool {
 		return r.Reading == nil || len(r.Documents) == 0 || r.Reading.Revision >= rec.Reading.Revision
 	})
@@ -331,11 +358,11 @@ func (l *Line) report(ctx context.Context, st *Study, rec Record, records []Reco
 	l.Log.Info().Str("study", st.StudyInstanceUID).Str("model", rec.Reading.Model.Name+" "+rec.Reading.Model.Version).
 		Int("sentences", len(rec.Reading.Sentences)).Int("revision", rec.Reading.Revision).
 		Dur("run", time.Duration(rec.Reading.RunSeconds*float64(time.Second))).Dur("complete_to_stored", reported.Sub(rec.Completed)).Msg("reported")
-	return l.Archive.UpdateRecord(ctx, st.StudyInstanceUID, rec.Key, func(r *Record) {
+	return l.Archive.UpdateRecord(ctx, life, rec.Key, func(r *Record) {
 		r.State, r.Documents, r.Reported, r.Error = StateReported, refs, reported, ""
 		r.Deliveries = map[string]*Delivery{}
 		for _, to := range l.Destinations {
 			r.Deliveries[to.Name] = &Delivery{}
 		}
-	})
+	}, Change{At: reported, State: StateReported, Worker: l.Worker})
 }

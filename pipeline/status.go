@@ -5,16 +5,11 @@ import (
 	"fmt"
 )
 
-// The states of a study that has no finished record yet.
-const (
-	StateWaiting State = "waiting" // not complete yet, in the queue, or to be tried again
-	StateReading State = "reading"
-)
-
 // Status is where a study stands.
 type Status struct {
 	StudyInstanceUID string        `json:"study_instance_uid"`
 	State            State         `json:"state"`
+	Life             Life          `json:"life"`
 	Record           *Record       `json:"record,omitempty"`    // the latest that holds, else the latest; when there is one
 	Withdrawn        []DocumentRef `json:"withdrawn,omitempty"` // documents about images that were deleted, unless somebody has deleted them too
 }
@@ -26,21 +21,16 @@ func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
 	if err != nil {
 		return s, err
 	}
-	if s.Record = latest(records); s.Record != nil {
-		s.State = s.Record.State
+	if s.Life, err = l.Archive.Life(ctx, studyUID); err != nil {
+		return s, fmt.Errorf("study %s: %w", studyUID, err)
 	}
-	s.Withdrawn = withdrawn(records)
-	waiting, reading := l.studies.state(studyUID)
-	switch {
-	case reading:
-		s.State = StateReading
-	case waiting:
-		s.State = StateWaiting
-	case s.Record == nil:
-		if _, err := l.Archive.Study(ctx, studyUID); err != nil {
-			return s, fmt.Errorf("study %s: %w", studyUID, err)
+	s.Record, s.Withdrawn, s.State = latest(records), withdrawn(records), s.Life.State
+	switch s.Life.State {
+	case StateReported, StateDelivered, StateRefused: // a reading can be withdrawn later
+		if s.Record == nil {
+			break
 		}
-		s.State = StateWaiting
+		s.State = s.Record.lifeState()
 	}
 	return s, nil
 }

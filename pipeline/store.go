@@ -5,6 +5,7 @@ package pipeline
 type Staged struct {
 	Instance *Instance // Path is the temporary file; Header holds only the attributes that the index keeps
 	Size     int64     // of the file, in bytes
+	Lane     Lane      // where its study is to wait
 }
 
 // Outcome is what became of one staged instance. Err nil means that its bytes and its index entry are on disk.

@@ -18,7 +18,7 @@ func (l *Line) Withdraw(ctx context.Context, study string, has func(sop string) 
 		if r.Reading == nil || r.State == StateWithdrawn || !slices.ContainsFunc(r.Reading.Inputs, func(in InputRef) bool { return !has(in.SOPInstanceUID) }) {
 			continue
 		}
-		if _, err := l.Archive.UpdateRecord(ctx, study, r.Key, func(r *Record) {
+		if _, err := l.Archive.UpdateRecord(ctx, Life{StudyInstanceUID: study}, r.Key, func(r *Record) {
 			r.State, r.Error = StateWithdrawn, "an image that it is about was deleted"
 		}); err != nil {
 			return fmt.Errorf("the reading of study %s about an image that was deleted cannot be withdrawn: %w", study, err)

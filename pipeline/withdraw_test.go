@@ -28,7 +28,9 @@ func (b *bench) deleteImage(t *testing.T, study, instance string) {
 	if err := b.Withdraw(t.Context(), study, b.archive.forget(study, instance)); err != nil {
 		t.Fatal(err)
 	}
-	b.Stored(study)
+	if err := b.Shrunk(t.Context(), study); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A reading about an image that was deleted is withdrawn, and holds again when the image comes again.

@@ -119,8 +119,7 @@ func (d deleter) Delete(ctx context.Context, study, series, sop string) (int, er
 	defer release()
 	n, left, err := d.arch.Delete(ctx, study, series, sop)
 	if left || err != nil {
-		err = errors.Join(err, d.withdraw(ctx, study))
-		d.line.Stored(study)
+		err = errors.Join(err, d.withdraw(ctx, study), d.line.Shrunk(context.WithoutCancel(ctx), study))
 	}
 	return n, err
 }

@@ -74,13 +74,18 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	defer claims.Close()
 
-	line := &pipeline.Line{Config: cfg.Line, Steps: eng.steps, Archive: arch, Claims: claims, Log: s.log, Now: time.Now}
+	id, err := arch.ID(ctx)
+	if err != nil {
+		return err
+	}
+	line := &pipeline.Line{Config: cfg.Line, Steps: eng.steps, Archive: arch, Studies: claims.Queue("studies:" + id), Claims: claims, Worker: claims.Worker(),
+		Log: s.log, Now: time.Now}
 	for _, d := range cfg.Destinations {
 		to, err := deliver.Open(d)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errConfig, err)
 		}
-		line.Destinations = append(line.Destinations, pipeline.Destination{Name: d.Name, Parallel: d.Parallel, Wanted: d.Wanted, Deliver: to.Deliver,
+		line.Destinations = append(line.Destinations, pipeline.Destination{Name: d.Name, Queue: claims.Queue("to:" + d.Name + ":" + id), Parallel: d.Parallel, Wanted: d.Wanted, Deliver: to.Deliver,
 			Permanent: func(err error) bool { return errors.Is(err, deliver.Permanent) }})
 	}
 	arch.OnStored(func(study string, news bool) {
@@ -95,7 +100,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	countLine(metrics, line)
 	countModel(metrics, eng.model)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
-		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng},
+		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng}, Work: undone{line},
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
 		Imaging: imaging(), Talking: talking(eng, arch),
 		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
@@ -219,6 +224,16 @@ func (r readings) Status(ctx context.Context, studyUID string) (pipeline.Status,
 	return r.line.Status(ctx, studyUID)
 }
 
+// Lives implements dicomweb.Readings.
+func (r readings) Lives(ctx context.Context, state pipeline.State, after string, most int) ([]pipeline.Life, error) {
+	return r.arch.Lives(ctx, state, after, most)
+}
+
+// Changes implements dicomweb.Readings.
+func (r readings) Changes(ctx context.Context, studyUID string) ([]pipeline.Change, error) {
+	return r.arch.Changes(ctx, studyUID)
+}
+
 // Preview implements dicomweb.Readings.
 func (r readings) Preview(ctx context.Context, studyUID string) ([]byte, error) {
 	st, err := r.line.Status(ctx, studyUID)
@@ -268,6 +283,17 @@ func (r readings) Release(ctx context.Context, studyUID, by string) error {
 	return r.line.Release(ctx, studyUID, by)
 }
 
+// undone lets people see and change what is not done.
+type undone struct{ *pipeline.Line }
+
+// Retry implements dicomweb.Work.
+func (w undone) Retry(ctx context.Context, study, destination string) error {
+	if destination != "" {
+		return w.RetryDelivery(ctx, study, destination)
+	}
+	return w.Line.Retry(ctx, study, "asked for by a person")
+}
+
 // countModel shows what the model has to do.
 func countModel(r *prometheus.Registry, model model) {
 	for _, g := range []struct {
@@ -304,11 +330,28 @@ func countLine(r *prometheus.Registry, line *pipeline.Line) {
 		name, help string
 		value      func() float64
 	}{
-		{"studies_waiting", "Studies whose quiet time has not ended, or that wait for a reader or another attempt.", func() float64 { return float64(line.Waiting()) }},
+		{"studies_waiting", "Studies whose quiet time has not ended, or that wait for a reader or another attempt.", waiting(line.Studies)},
 		{"studies_reading", "Studies that are being read.", func() float64 { return float64(st.Reading.Load()) }},
 		{"last_study_seconds", "From complete to documents stored, of the last study.", st.LastSeconds.Load},
 		{"last_study_onnxruntime_seconds", "Inside ONNX Runtime, of the last study.", st.LastRunSeconds.Load},
 	} {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "chatxray", Name: g.name, Help: g.help}, g.value))
+	}
+}
+
+// waiting asks a queue how much waits in it; -1 where it does not answer.
+func waiting(q pipeline.Queue) func() float64 {
+	return func() float64 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		lanes, _, err := q.Size(ctx)
+		if err != nil {
+			return -1
+		}
+		n := 0
+		for _, k := range lanes {
+			n += k
+		}
+		return float64(n)
 	}
 }

@@ -31,6 +31,9 @@ func (c showCmd) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	rep := studyReport{Schema: reportSchema, StudyInstanceUID: c.Study, State: st.State}
+	if rep.State == pipeline.StateDelivered { // the object's states are those of a report
+		rep.State = pipeline.StateReported
+	}
 	if r := st.Record; r != nil {
 		rep.Error, rep.Reading, rep.Refused = r.Error, r.Reading, r.Refused
 		for _, d := range r.Documents {
@@ -69,8 +72,17 @@ func (c showCmd) wait(ctx context.Context, s streams) (pipeline.Status, error) {
 			return st, err
 		}
 		switch st.State {
-		case pipeline.StateReported, pipeline.StateHeld, pipeline.StateRefused, pipeline.StateFailed:
+		case pipeline.StateReported, pipeline.StateDelivered, pipeline.StateRefused:
 			return st, nil
+		case pipeline.StateFailed:
+			if st.Life.Next.IsZero() { // else it is tried again
+				return st, nil
+			}
+		case pipeline.StateHeld:
+			if r := st.Record; r != nil && r.State == pipeline.StateHeld { // there is a report to look at
+				return st, nil
+			}
+			return st, fmt.Errorf("%w: study %s is held: %s; chatxray jobs retry takes it up again", errServer, c.Study, st.Life.Reason)
 		case pipeline.StateWithdrawn:
 			return st, fmt.Errorf("%w: the reading of study %s is withdrawn, because an image that it is about was deleted", pipeline.ErrNotImage, c.Study)
 		}
@@ -117,12 +129,12 @@ func (c showCmd) fetch(ctx context.Context, st pipeline.Status, rep *studyReport
 }
 
 func (c showCmd) get(ctx context.Context, path, accept string) ([]byte, error) {
-	return c.request(ctx, http.MethodGet, c.URL, path, accept)
+	return c.ask(ctx, http.MethodGet, c.URL, path, accept)
 }
 
-// request asks a server for a resource below its root.
-func (f serverFlags) request(ctx context.Context, method, root, path, accept string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(root, "/")+path, nil)
+// ask sends a request without a body to a running service and returns what it answers.
+func (f serverFlags) ask(ctx context.Context, method, service, path, accept string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(service, "/")+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errServer, err)
 	}
@@ -135,7 +147,7 @@ func (f serverFlags) request(ctx context.Context, method, root, path, accept str
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s does not answer: %w", errServer, root, err)
+		return nil, fmt.Errorf("%w: %s does not answer: %w", errServer, service, err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 256<<20))
@@ -143,11 +155,11 @@ func (f serverFlags) request(ctx context.Context, method, root, path, accept str
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errServer, err)
 	case resp.StatusCode == http.StatusNotFound:
-		return nil, fmt.Errorf("%w: %s has nothing at %s: %w", errServer, root, path, pipeline.ErrNotFound)
-	case resp.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("%w: %s has nothing at %s: %w", errServer, service, path, pipeline.ErrNotFound)
+	case resp.StatusCode/100 != 2:
 		var said struct{ Error string }
 		_ = json.Unmarshal(b, &said) // another server's answer says nothing that we know
-		return nil, fmt.Errorf("%w: %s answers %s: %.300q", errServer, root, resp.Status, said.Error)
+		return nil, fmt.Errorf("%w: %s answers %s: %.300q", errServer, service, resp.Status, said.Error)
 	}
 	return b, nil
 }

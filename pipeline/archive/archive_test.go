@@ -54,7 +54,7 @@ func object(t testing.TB, study, series, sop string, edit ...any) []byte {
 		e, _ := d.Get(tag)
 		if e.VR == "" {
 			e.VR = map[pipeline.Tag]string{pipeline.TagSpecificCharacterSet: "CS", pipeline.TagReferringPhysicianName: "PN",
-				pipeline.TagPatientComments: "LT", pipeline.TagStudyDescription: "LO"}[tag]
+				pipeline.TagPatientComments: "LT", pipeline.TagStudyDescription: "LO", pipeline.TagRequestedProcedurePriority: "SH"}[tag]
 		}
 		d.SetText(tag, e.VR, edit[i+1].(string))
 	}

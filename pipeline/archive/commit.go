@@ -12,8 +12,11 @@ import (
 	"chatxray/pipeline"
 )
 
-// request is a group of staged instances whose bytes are durable under their temporary names.
+// request is what the writer is asked for: to keep a group of staged instances whose bytes are durable under their temporary names, or
+// to do something else within the transaction.
 type request struct {
+	do       func(context.Context, writing) error
+	err      error // of do
 	staged   []*pipeline.Staged
 	own      bool
 	outcomes []pipeline.Outcome // one for each of staged
@@ -65,6 +68,20 @@ func (a *Archive) commit(ctx context.Context, staged []*pipeline.Staged, own boo
 	return r.outcomes
 }
 
+// book has the writer do something within a transaction, together with what others want at the same time. An error of do undoes what it
+// has done, and nothing else.
+func (a *Archive) book(ctx context.Context, do func(context.Context, writing) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r := &request{do: do, done: make(chan struct{})}
+	if !a.hand(r) {
+		return fmt.Errorf("%w: the archive is being closed", pipeline.ErrBusy)
+	}
+	<-r.done
+	return r.err
+}
+
 // hand gives a request to the writer, unless the archive is closed.
 func (a *Archive) hand(r *request) bool {
 	a.closing.RLock()
@@ -87,7 +104,7 @@ func (a *Archive) writer() {
 				if !ok {
 					break collect
 				}
-				group, n = append(group, next), n+len(next.staged)
+				group, n = append(group, next), n+max(1, len(next.staged))
 			default:
 				break collect
 			}
@@ -121,6 +138,9 @@ func (g *grouped) keep(ctx context.Context, group []*request) {
 		err = errors.Join(err, bare(os.Remove(f)))
 	}
 	for _, r := range group {
+		if r.do != nil && r.err == nil {
+			r.err = err
+		}
 		for i := range r.outcomes {
 			if r.outcomes[i].Err == nil {
 				r.outcomes[i].Err = err
@@ -135,13 +155,30 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 		return err
 	}
 	defer tx.Rollback()
+	news := map[string]pipeline.Lane{} // studies of which something new has come from outside
 	for _, r := range group {
+		if r.do != nil {
+			if r.err, err = attempt(ctx, tx, r.do); err != nil {
+				return err
+			}
+			continue
+		}
 		for i, s := range r.staged {
 			if r.outcomes[i].Err == nil {
 				if err := g.one(ctx, tx, s, r.own, &r.outcomes[i]); err != nil {
 					return err
 				}
 			}
+			if o := r.outcomes[i]; o.Err == nil && !o.Duplicate && !r.own {
+				if before, ok := news[o.Instance.StudyInstanceUID]; !ok || s.Lane.Number() < before.Number() {
+					news[o.Instance.StudyInstanceUID] = s.Lane
+				}
+			}
+		}
+	}
+	for study, lane := range news {
+		if err := arrived(ctx, tx, study, lane, g.a.opts.Now()); err != nil {
+			return err
 		}
 	}
 	if err := errors.Join(g.syncDirs(), g.a.columns.prune(ctx, tx)); err != nil {
@@ -149,6 +186,25 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 	}
 	return tx.Commit()
 }
+
+// attempt does something within a transaction so that its error undoes it and nothing else. broken is the transaction's own error.
+func attempt(ctx context.Context, tx writing, do func(context.Context, writing) error) (err, broken error) {
+	if err := tx.exec(ctx, savepoint); err != nil {
+		return nil, err
+	}
+	if err = do(ctx, tx); err != nil {
+		if broken := tx.exec(ctx, rollback); broken != nil {
+			return nil, broken
+		}
+	}
+	return indexErrorOrNil(err), tx.exec(ctx, release)
+}
+
+const (
+	savepoint = "SAVEPOINT one"
+	rollback  = "ROLLBACK TO one"
+	release   = "RELEASE one"
+)
 
 // one places the file of one instance and writes its entry. An error is the transaction's; the instance's own is in its outcome.
 func (g *grouped) one(ctx context.Context, tx writing, s *pipeline.Staged, own bool, o *pipeline.Outcome) error {

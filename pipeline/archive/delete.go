@@ -196,5 +196,12 @@ func (a *Archive) removeEntries(ctx context.Context, d deletion) (left bool, err
 	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM study WHERE uid = ?`, d.Study).Scan(&studies); err != nil {
 		return false, err
 	}
+	if studies == 0 {
+		for _, table := range []string{"life", "change", "record"} {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE study = ?", d.Study); err != nil {
+				return false, err
+			}
+		}
+	}
 	return studies > 0, tx.Commit()
 }

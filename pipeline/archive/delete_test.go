@@ -46,7 +46,7 @@ func TestDelete(t *testing.T) {
 				SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: object(t, study, study+".9", study+".9.1")}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := a.UpdateRecord(ctx, study, "k", func(r *pipeline.Record) { r.State = pipeline.StateReported }); err != nil {
+			if _, err := a.UpdateRecord(ctx, pipeline.Life{StudyInstanceUID: study}, "k", func(r *pipeline.Record) { r.State = pipeline.StateReported }); err != nil {
 				t.Fatal(err)
 			}
 			if err := a.PutPreview(ctx, study, "k", []byte("png")); err != nil {
@@ -163,7 +163,7 @@ func deletingChild(dir string) {
 				for _, o := range a.Commit(context.Background(), staged) {
 					fail(o.Err)
 				}
-				_, err := a.UpdateRecord(context.Background(), study, "k", func(r *pipeline.Record) { r.State = pipeline.StateRead })
+				_, err := a.UpdateRecord(context.Background(), pipeline.Life{StudyInstanceUID: study}, "k", func(r *pipeline.Record) { r.State = pipeline.StateRead })
 				fail(err)
 				say("stored", study)
 				if rand.IntN(3) > 0 {

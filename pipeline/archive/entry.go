@@ -40,7 +40,8 @@ var (
 	newWord      = "INSERT INTO name_word (field, word, study) VALUES (?,?,?)"
 	newRequest   = "INSERT INTO request (series, step, procedure, accession) VALUES (?,?,?,?)"
 	findInstance = "SELECT " + instanceColumns + instanceTables + " WHERE i.uid = ?"
-	prepared     = []string{touchStudy, newStudy, changeStudy, findSeries, newSeries, changeSeries, newInstance, newWord, newRequest, findInstance}
+	prepared     = []string{touchStudy, newStudy, changeStudy, findSeries, newSeries, changeSeries, newInstance, newWord, newRequest, findInstance,
+		findLife, arriveLife, beginLife, moveLife, newChange, lastState, findRecord, putRecord, savepoint, rollback, release}
 )
 
 func insertInto(table, first string, columns []string) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"chatxray/pipeline"
 )
@@ -12,7 +13,7 @@ import (
 // migration brings an index from one version to the next: SQL, then what takes Go, in one transaction.
 type migration struct {
 	sql  string
-	fill func(context.Context, writing) error
+	fill func(*Archive, context.Context, writing) error
 }
 
 // migrations bring an index from version i to i+1. A migration that has been released is never changed.
@@ -135,7 +136,34 @@ UPDATE study SET series_count = (SELECT count(*) FROM series e WHERE e.study = s
 	instance_count = ifnull((SELECT sum(instance_count) FROM series e WHERE e.study = study.id), 0),
 	modalities = ifnull((SELECT group_concat(modality, '\') FROM (SELECT DISTINCT modality FROM series e WHERE e.study = study.id AND modality != '')), ''),
 	classes = ifnull((SELECT group_concat(class, '\') FROM (SELECT DISTINCT i.class AS class FROM instance i JOIN series e ON e.id = i.series WHERE e.study = study.id)), '');
-`, fill: fillKeys}}
+`, fill: fillKeys}, {sql: `
+-- What is to be done for a study, and what was (life.go). Times are Unix nanoseconds, 0 for none.
+CREATE TABLE life (
+	study TEXT PRIMARY KEY, -- Study Instance UID
+	state TEXT NOT NULL, since INTEGER NOT NULL, reason TEXT NOT NULL DEFAULT '', worker TEXT NOT NULL DEFAULT '',
+	next INTEGER NOT NULL DEFAULT 0, first INTEGER NOT NULL DEFAULT 0,
+	lane INTEGER NOT NULL DEFAULT 2, -- of pipeline.Lanes, counted from 1
+	open INTEGER NOT NULL, -- 1: something is still to be done
+	attempts INTEGER NOT NULL DEFAULT 0, fence INTEGER NOT NULL DEFAULT 0, news INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX life_open ON life(study) WHERE open = 1;
+CREATE INDEX life_state ON life(state, study);
+CREATE TABLE change (
+	id INTEGER PRIMARY KEY, study TEXT NOT NULL, at INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, worker TEXT NOT NULL,
+	next INTEGER NOT NULL
+);
+CREATE INDEX change_study ON change(study);
+CREATE TABLE record (
+	study TEXT NOT NULL, key TEXT NOT NULL, completed INTEGER NOT NULL,
+	outgoing INTEGER NOT NULL, -- 1: documents are on their way to a destination; 2: none are, but some were given up
+	content BLOB NOT NULL,
+	PRIMARY KEY (study, key)
+) WITHOUT ROWID;
+CREATE TABLE archive (id TEXT NOT NULL); -- tells this archive from others that share a Redis
+INSERT INTO archive VALUES (lower(hex(randomblob(8))));
+CREATE INDEX record_outgoing ON record(study || ' ' || key) WHERE outgoing = 1;
+CREATE INDEX record_dead ON record(study) WHERE outgoing != 0;
+`, fill: (*Archive).fillLives}}
 
 func (a *Archive) migrate() error {
 	var version int
@@ -161,7 +189,7 @@ func (a *Archive) migrateOne(version int) error {
 	}
 	_, err = tx.ExecContext(ctx, migrations[version].sql)
 	if fill := migrations[version].fill; err == nil && fill != nil {
-		err = fill(ctx, tx)
+		err = fill(a, ctx, tx)
 	}
 	if err == nil {
 		_, err = tx.ExecContext(ctx, "PRAGMA user_version = "+strconv.Itoa(version+1))
@@ -173,7 +201,7 @@ func (a *Archive) migrateOne(version int) error {
 }
 
 // fillKeys makes the columns of version 2 from the attributes that version 1 has kept.
-func fillKeys(ctx context.Context, tx writing) error {
+func fillKeys(_ *Archive, ctx context.Context, tx writing) error {
 	err := eachKept(ctx, tx, "study", func(id int64, h pipeline.Dataset) error { return setStudy(ctx, tx, id, h) })
 	if err != nil {
 		return err
@@ -216,4 +244,67 @@ func someKept(ctx context.Context, tx writing, table string, behind int64) (ids 
 		ids, attrs = append(ids, id), append(attrs, one)
 	}
 	return ids, attrs, rows.Err()
+}
+
+// fillLives makes lives and records from the copies beside the pictures: for an index that is older than they are, or that is made anew.
+// Studies that have a life keep it.
+func (a *Archive) fillLives(ctx context.Context, tx writing) error {
+	for last := ""; ; {
+		studies, err := someStudies(ctx, tx, last)
+		if err != nil || len(studies) == 0 {
+			return err
+		}
+		for _, s := range studies {
+			if err := a.fillLife(ctx, tx, s.uid, fromNanos(s.received)); err != nil {
+				return err
+			}
+		}
+		last = studies[len(studies)-1].uid
+	}
+}
+
+type receivedStudy struct {
+	uid      string
+	received int64
+}
+
+func someStudies(ctx context.Context, tx writing, behind string) (out []receivedStudy, err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT uid, ifnull(received, 0) FROM study WHERE uid > ? AND uid NOT IN (SELECT study FROM life) ORDER BY uid LIMIT 4096", behind)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s receivedStudy
+		if err := rows.Scan(&s.uid, &s.received); err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, rows.Err()
+}
+
+func (a *Archive) fillLife(ctx context.Context, tx writing, study string, received time.Time) error {
+	records, err := a.copies(study)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if err := keepRecord(ctx, tx, r); err != nil {
+			return err
+		}
+	}
+	c, open := pipeline.Change{At: received, State: pipeline.StateReceiving}, 1
+	if r := pipeline.Settled(records, received); r != nil {
+		c, open = pipeline.Change{At: r.Completed, State: r.State, Reason: "known from its record; the index was made anew"}, 0
+	}
+	if received.IsZero() { // nothing of it is from outside
+		open = 0
+	}
+	_, err = tx.ExecContext(ctx, "INSERT INTO life (study, state, since, reason, first, open, news) VALUES (?, ?, ?, ?, ?, ?, 1)",
+		study, string(c.State), nanos(c.At), c.Reason, nanos(received), open)
+	if err == nil {
+		err = note(ctx, tx, study, c)
+	}
+	return err
 }

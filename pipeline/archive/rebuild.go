@@ -91,7 +91,18 @@ func (a *Archive) recover(ctx context.Context) (n int, err error) {
 			}
 		}
 	}
-	return n, indexError(flush())
+	if err := flush(); err != nil {
+		return n, indexError(err)
+	}
+	tx, err := a.begin(ctx)
+	if err != nil {
+		return n, indexError(err)
+	}
+	defer tx.Rollback()
+	if err := a.fillLives(ctx, tx); err != nil {
+		return n, indexError(err)
+	}
+	return n, indexErrorOrNil(tx.Commit())
 }
 
 // byAge lists the folder of a tree, the oldest entry first.

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,69 +15,127 @@ import (
 )
 
 // Records returns the records of a study, oldest first; none is no error.
-func (a *Archive) Records(_ context.Context, studyUID string) ([]pipeline.Record, error) {
+func (a *Archive) Records(ctx context.Context, studyUID string) ([]pipeline.Record, error) {
 	if !pipeline.ValidUID(studyUID) {
 		return nil, fmt.Errorf("%w: the Study Instance UID is no UID", pipeline.ErrInvalid)
 	}
-	files, err := os.ReadDir(a.path(recordsDir, studyUID))
+	rows, err := a.read.QueryContext(ctx, "SELECT content FROM record WHERE study = ? ORDER BY completed, key", studyUID)
+	if err != nil {
+		return nil, indexError(err)
+	}
+	return scanRecords(rows)
+}
+
+// scanRecords reads the column content of rows and closes them.
+func scanRecords(rows *sql.Rows) (out []pipeline.Record, err error) {
+	defer rows.Close()
+	for rows.Next() {
+		var content []byte
+		var r pipeline.Record
+		if err := rows.Scan(&content); err != nil {
+			return nil, indexError(err)
+		}
+		if err := json.Unmarshal(content, &r); err != nil {
+			return nil, fmt.Errorf("%w: a record of the index cannot be read: %w", pipeline.ErrInvalid, err)
+		}
+		out = append(out, r)
+	}
+	return out, indexErrorOrNil(rows.Err())
+}
+
+// UpdateRecord changes a record, or makes it with Key and StudyInstanceUID set, and notes steps of the study's life, as one step: after a
+// crash there is all of it or nothing. l is what Begin has returned, with the fence 0 where nobody need have begun; the error is
+// pipeline.ErrLost when another worker has begun since. It returns the record as it is kept then.
+func (a *Archive) UpdateRecord(ctx context.Context, l pipeline.Life, key string, change func(*pipeline.Record), steps ...pipeline.Change) (r pipeline.Record, err error) {
+	study := l.StudyInstanceUID
+	if err := recordName(study, key); err != nil {
+		return r, err
+	}
+	err = a.book(ctx, func(ctx context.Context, tx writing) error {
+		if l.Fence != 0 {
+			if _, err := fenced(ctx, tx, l); err != nil {
+				return err
+			}
+		}
+		r = pipeline.Record{Key: key, StudyInstanceUID: study}
+		var content []byte
+		err := tx.row(ctx, findRecord, study, key).Scan(&content)
+		if err == nil {
+			err = json.Unmarshal(content, &r)
+		}
+		if noRow(err) != nil {
+			return err
+		}
+		change(&r)
+		if err := keepRecord(ctx, tx, r); err != nil {
+			return err
+		}
+		for _, c := range steps {
+			if err := move(ctx, tx, l, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return r, fmt.Errorf("record %s of study %s cannot be written: %w", key, study, err)
+	}
+	if err := a.copyRecord(r); err != nil {
+		a.opts.Warn("the copy of a record cannot be written; an index that is made anew would lack it", a.path(recordsDir, study, key+".json"), err)
+	}
+	return r, nil
+}
+
+func keepRecord(ctx context.Context, tx writing, r pipeline.Record) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	outgoing := 0
+	if r.Outgoing() {
+		outgoing = 1
+	} else if r.GivenUp() {
+		outgoing = 2
+	}
+	return tx.exec(ctx, putRecord, r.StudyInstanceUID, r.Key, nanos(r.Completed), outgoing, b)
+}
+
+// copyRecord puts a record beside the pictures.
+func (a *Archive) copyRecord(r pipeline.Record) error {
+	if err := a.recordFolder(r.StudyInstanceUID, r.Key); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	return full(writeDurably(a.path(recordsDir, r.StudyInstanceUID, r.Key+".json"), b))
+}
+
+// copies reads the records beside the pictures of a study.
+func (a *Archive) copies(study string) (out []pipeline.Record, err error) {
+	files, err := os.ReadDir(a.path(recordsDir, study))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("the records of study %s cannot be listed: %w", studyUID, bare(err))
-	}
-	var out []pipeline.Record
 	for _, f := range files {
 		key, ok := strings.CutSuffix(f.Name(), ".json")
 		if !ok || !validKey(key) {
 			continue
 		}
-		r, err := a.record(studyUID, key)
-		if err != nil {
-			return nil, err
+		var r pipeline.Record
+		b, err := os.ReadFile(a.path(recordsDir, study, f.Name()))
+		if err == nil {
+			err = json.Unmarshal(b, &r)
+		}
+		if err != nil || r.Key != key || r.StudyInstanceUID != study {
+			a.opts.Warn("the copy of a record cannot be read; it is left out", a.path(recordsDir, study, f.Name()), err)
+			continue
 		}
 		out = append(out, r)
 	}
 	slices.SortStableFunc(out, func(x, y pipeline.Record) int { return x.Completed.Compare(y.Completed) })
-	return out, nil
-}
-
-func (a *Archive) record(studyUID, key string) (pipeline.Record, error) {
-	var r pipeline.Record
-	b, err := os.ReadFile(a.path(recordsDir, studyUID, key+".json"))
-	if err == nil {
-		err = json.Unmarshal(b, &r)
-	}
-	if err != nil {
-		return r, fmt.Errorf("record %s of study %s cannot be read: %w", key, studyUID, bare(err))
-	}
-	return r, nil
-}
-
-// UpdateRecord changes a record, or makes it with Key and StudyInstanceUID set, as one step: after a crash there is the old one or the
-// new one. It returns the record as it is on disk then.
-func (a *Archive) UpdateRecord(_ context.Context, studyUID, key string, change func(*pipeline.Record)) (pipeline.Record, error) {
-	if err := a.recordFolder(studyUID, key); err != nil {
-		return pipeline.Record{}, err
-	}
-	a.records.Lock()
-	defer a.records.Unlock()
-	r, err := a.record(studyUID, key)
-	if errors.Is(err, os.ErrNotExist) {
-		r, err = pipeline.Record{Key: key, StudyInstanceUID: studyUID}, nil
-	}
-	if err != nil {
-		return r, err
-	}
-	change(&r)
-	b, err := json.MarshalIndent(r, "", " ")
-	if err == nil {
-		err = writeDurably(a.path(recordsDir, studyUID, key+".json"), b)
-	}
-	if err != nil {
-		return r, fmt.Errorf("record %s of study %s cannot be written: %w", key, studyUID, full(err))
-	}
-	return r, nil
+	return out, err
 }
 
 // PutPreview keeps the picture that the model saw, a PNG file.
@@ -102,10 +161,18 @@ func (a *Archive) Preview(_ context.Context, studyUID, key string) ([]byte, erro
 	return b, bare(err)
 }
 
-// recordFolder checks the names and makes the study's folder, durably.
-func (a *Archive) recordFolder(studyUID, key string) error {
+// recordName checks the names of a record.
+func recordName(studyUID, key string) error {
 	if !pipeline.ValidUID(studyUID) || !validKey(key) {
 		return fmt.Errorf("%w: a record needs a Study Instance UID and a key of 1 to 128 letters, digits, '-' and '_'", pipeline.ErrInvalid)
+	}
+	return nil
+}
+
+// recordFolder checks the names and makes the study's folder, durably.
+func (a *Archive) recordFolder(studyUID, key string) error {
+	if err := recordName(studyUID, key); err != nil {
+		return err
 	}
 	changed, err := makeDirs(filepath.Join(a.dir, recordsDir), studyUID)
 	for _, d := range changed {

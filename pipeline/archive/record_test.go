@@ -21,13 +21,13 @@ func TestRecords(t *testing.T) {
 	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 	put := func(key string, completed time.Time) {
 		t.Helper()
-		if _, err := a.UpdateRecord(ctx, "1.2", key, func(r *pipeline.Record) { r.State, r.Completed = pipeline.StateRead, completed }); err != nil {
+		if _, err := a.UpdateRecord(ctx, pipeline.Life{StudyInstanceUID: "1.2"}, key, func(r *pipeline.Record) { r.State, r.Completed = pipeline.StateRead, completed }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	put("b", at)
 	put("a", at.Add(time.Minute))
-	r, err := a.UpdateRecord(ctx, "1.2", "b", func(r *pipeline.Record) {
+	r, err := a.UpdateRecord(ctx, pipeline.Life{StudyInstanceUID: "1.2"}, "b", func(r *pipeline.Record) {
 		if r.State != pipeline.StateRead {
 			t.Errorf("the record was not read before its change: %+v", r)
 		}
@@ -61,7 +61,7 @@ func TestRecords(t *testing.T) {
 func TestRecordNames(t *testing.T) {
 	a := open(t, t.TempDir(), archive.Options{})
 	for _, c := range []struct{ study, key string }{{"../1", "k"}, {"", "k"}, {"1.2", ""}, {"1.2", "../k"}, {"1.2", "a/b"}, {"1.2", ".hidden"}} {
-		if _, err := a.UpdateRecord(context.Background(), c.study, c.key, func(*pipeline.Record) {}); !errors.Is(err, pipeline.ErrInvalid) {
+		if _, err := a.UpdateRecord(context.Background(), pipeline.Life{StudyInstanceUID: c.study}, c.key, func(*pipeline.Record) {}); !errors.Is(err, pipeline.ErrInvalid) {
 			t.Errorf("%q %q: %v", c.study, c.key, err)
 		}
 	}

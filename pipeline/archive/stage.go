@@ -39,9 +39,10 @@ func (a *Archive) stage(ctx context.Context, r io.Reader, room func(int64) error
 		_ = os.Remove(f.Name())
 		return nil, err
 	}
+	lane := in.Header.Lane()
 	in.Path, in.Data, in.Header = f.Name(), nil, indexed(in)
 	t.sum.Sum(in.Digest[:0])
-	return &pipeline.Staged{Instance: in, Size: t.size}, nil
+	return &pipeline.Staged{Instance: in, Size: t.size, Lane: lane}, nil
 }
 
 // validUIDs guards the paths that are made of UIDs, whoever parsed them.

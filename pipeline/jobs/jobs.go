@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
+	"sync"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -21,12 +23,18 @@ type Config struct {
 	Redis pipeline.Secret `yaml:"redis"`
 	// Lease is how long a claim outlives a process that died. It is renewed while the work goes on.
 	Lease time.Duration `yaml:"lease"`
+	// Aging is how much longer than an urgent study a routine one waits before it is taken first; an off-peak one twice as long.
+	Aging time.Duration `yaml:"aging"`
+	// OffPeak are the hours of the lane off-peak in local time, "20:00-06:00"; empty: always. It is for studies whose priority is LOW.
+	OffPeak string `yaml:"off_peak"`
 	// Prefix of every key, so that several services can share a server.
 	Prefix string `yaml:"prefix"`
 }
 
 // Default returns the configuration of a service that runs alone.
-func Default() Config { return Config{Lease: 30 * time.Second, Prefix: "chatxray:"} }
+func Default() Config {
+	return Config{Lease: 30 * time.Second, Aging: 10 * time.Minute, Prefix: "chatxray:"}
+}
 
 // Check returns what is wrong with the configuration.
 func (c Config) Check() error {
@@ -39,19 +47,30 @@ func (c Config) Check() error {
 	if c.Lease < time.Second || c.Lease > time.Hour {
 		errs = append(errs, fmt.Errorf("jobs.lease: %v is not between 1s and 1h", c.Lease))
 	}
+	if c.Aging < 0 || c.Aging > 24*time.Hour {
+		errs = append(errs, fmt.Errorf("jobs.aging: %v is not between 0s and 24h", c.Aging))
+	}
+	if _, _, err := parseHours(c.OffPeak); err != nil {
+		errs = append(errs, fmt.Errorf("jobs.off_peak: %w", err))
+	}
 	return errors.Join(errs...)
 }
 
-// Claims hands out work: who holds a claim is the only one to do the work until he gives it back or dies.
-type Claims struct {
-	cfg   Config
-	redis *redis.Client
-	local *miniredis.Miniredis // nil with a real server
+// Client is this process's part in the work that is shared through a Redis: claims and queues.
+type Client struct {
+	cfg    Config
+	redis  redis.UniversalClient
+	local  *miniredis.Miniredis // nil with a real server
+	worker string               // this process
+
+	mu   sync.Mutex
+	wake map[string]chan struct{} // by channel
+	subs []*redis.PubSub
 }
 
 // Open connects to the configured server, or starts the one in this process. Close frees it.
-func Open(ctx context.Context, cfg Config) (*Claims, error) {
-	c := &Claims{cfg: cfg}
+func Open(ctx context.Context, cfg Config) (*Client, error) {
+	c := &Client{cfg: cfg, wake: map[string]chan struct{}{}, worker: workerName()}
 	opts := &redis.Options{}
 	if cfg.Redis == "" {
 		c.local = miniredis.NewMiniRedis()
@@ -75,7 +94,12 @@ func Open(ctx context.Context, cfg Config) (*Claims, error) {
 }
 
 // Close ends the connection, and the server if it is our own.
-func (c *Claims) Close() error {
+func (c *Client) Close() error {
+	c.mu.Lock()
+	for _, s := range c.subs {
+		_ = s.Close()
+	}
+	c.mu.Unlock()
 	err := c.redis.Close()
 	if c.local != nil {
 		c.local.Close()
@@ -84,7 +108,7 @@ func (c *Claims) Close() error {
 }
 
 // Ping tells whether Redis answers.
-func (c *Claims) Ping(ctx context.Context) error { return c.redis.Ping(ctx).Err() }
+func (c *Client) Ping(ctx context.Context) error { return c.redis.Ping(ctx).Err() }
 
 // Both scripts act only on a claim that is still ours.
 var (
@@ -95,7 +119,7 @@ var (
 // Claim tries to become the only worker on key. ok is false while somebody else is. The returned context ends with ctx, with
 // release, or when the claim was lost (Redis away for longer than the lease, or emptied and claimed by another): then stop.
 // The caller must call release.
-func (c *Claims) Claim(ctx context.Context, key string) (held context.Context, release func(), ok bool, err error) {
+func (c *Client) Claim(ctx context.Context, key string) (held context.Context, release func(), ok bool, err error) {
 	key, owner := c.cfg.Prefix+"claim:"+key, rand.Text()
 	ok, err = c.redis.SetNX(ctx, key, owner, c.lease()).Result()
 	if err != nil || !ok {
@@ -117,11 +141,11 @@ func (c *Claims) Claim(ctx context.Context, key string) (held context.Context, r
 	return held, release, true, nil
 }
 
-func (c *Claims) lease() time.Duration { return c.cfg.Lease }
+func (c *Client) lease() time.Duration { return c.cfg.Lease }
 
 // keep renews a claim three times a lease until held ends. An emptied Redis is no loss as long as nobody else came: the claim is
 // set again.
-func (c *Claims) keep(held context.Context, lost context.CancelFunc, key, owner string) {
+func (c *Client) keep(held context.Context, lost context.CancelFunc, key, owner string) {
 	tick := time.NewTicker(c.lease() / 3)
 	defer tick.Stop()
 	last := time.Now()
@@ -145,5 +169,49 @@ func (c *Claims) keep(held context.Context, lost context.CancelFunc, key, owner 
 			lost()
 			return
 		}
+	}
+}
+
+// workerName tells this process from every other that shares a server, and a person which one it is.
+func workerName() string {
+	host, _ := os.Hostname()
+	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), rand.Text()[:6])
+}
+
+// Worker names this process among those that share the server.
+func (c *Client) Worker() string { return c.worker }
+
+// woken receives when something was published on a channel. There is one for all who wait in this process: who wakes takes what there is
+// and the next one looks by its own time.
+func (c *Client) woken(channel string) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.wake[channel]
+	if w == nil {
+		w = make(chan struct{}, 1)
+		c.wake[channel] = w
+		sub := c.redis.Subscribe(context.Background(), channel)
+		c.subs = append(c.subs, sub)
+		go func() {
+			for range sub.Channel() {
+				poke(w)
+			}
+		}()
+	}
+	return w
+}
+
+func (c *Client) poke(channel string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w := c.wake[channel]; w != nil {
+		poke(w)
+	}
+}
+
+func poke(w chan struct{}) {
+	select {
+	case w <- struct{}{}:
+	default: // somebody is going to look anyway
 	}
 }

@@ -57,7 +57,7 @@ func realRedis(t *testing.T) string {
 	return ""
 }
 
-func open(t *testing.T, cfg Config) *Claims {
+func open(t *testing.T, cfg Config) *Client {
 	t.Helper()
 	c, err := Open(t.Context(), cfg)
 	if err != nil {
