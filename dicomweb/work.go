@@ -29,10 +29,10 @@ func page(c *gin.Context) (after string, most int, err error) {
 	most = maxLives
 	if q := c.Query("limit"); q != "" {
 		n, err := strconv.Atoi(q)
-		if err != nil || n < 1 {
-			return "", 0, fmt.Errorf("%w: limit is not a number above 0", pipeline.ErrInvalid)
+		if err != nil || n < 1 || n > maxLives {
+			return "", 0, fmt.Errorf("%w: limit is not a number from 1 to %d", pipeline.ErrInvalid, maxLives)
 		}
-		most = min(n, maxLives)
+		most = n
 	}
 	if after = c.Query("after"); after != "" && !pipeline.ValidUID(after) {
 		return "", 0, fmt.Errorf("%w: after is not a UID", pipeline.ErrInvalid)
