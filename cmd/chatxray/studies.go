@@ -36,7 +36,10 @@ func (c studiesListCmd) Run(ctx context.Context, s streams) error {
 	out := newTable(s.out, c.JSON, "STUDY", "STATE", "SINCE", "ATTEMPTS", "REASON")
 	left := c.Limit
 	for after := ""; ; {
-		query := url.Values{"state": {string(c.State)}, "after": {after}}
+		query := url.Values{"state": {string(c.State)}}
+		if after != "" {
+			query.Set("after", after)
+		}
 		if c.Limit > 0 {
 			query.Set("limit", strconv.Itoa(min(left, 1000)))
 		}
