@@ -27,14 +27,15 @@ type Work interface {
 // page reads the parameters after and limit.
 func page(c *gin.Context) (after string, most int, err error) {
 	most = maxLives
-	if q := c.Query("limit"); q != "" {
+	if q, given := c.GetQuery("limit"); given {
 		n, err := strconv.Atoi(q)
-		if err != nil || n < 1 {
-			return "", 0, fmt.Errorf("%w: limit is not a number above 0", pipeline.ErrInvalid)
+		if err != nil || n < 1 || n > maxLives {
+			return "", 0, fmt.Errorf("%w: limit is not a number from 1 to %d", pipeline.ErrInvalid, maxLives)
 		}
-		most = min(n, maxLives)
+		most = n
 	}
-	if after = c.Query("after"); after != "" && !pipeline.ValidUID(after) {
+	after, given := c.GetQuery("after")
+	if given && !pipeline.ValidUID(after) {
 		return "", 0, fmt.Errorf("%w: after is not a UID", pipeline.ErrInvalid)
 	}
 	return after, most, nil

@@ -29,7 +29,10 @@ type jobsListCmd struct {
 func (c jobsListCmd) Run(ctx context.Context, s streams) error {
 	out := newTable(s.out, c.JSON, "STUDY", "JOB", "STATE", "SINCE", "ATTEMPTS", "REASON")
 	for after := ""; ; {
-		query := url.Values{"after": {after}}
+		query := url.Values{}
+		if after != "" {
+			query.Set("after", after)
+		}
 		if c.Dead {
 			query.Set("dead", "true")
 		}

@@ -36,9 +36,12 @@ func (c studiesListCmd) Run(ctx context.Context, s streams) error {
 	out := newTable(s.out, c.JSON, "STUDY", "STATE", "SINCE", "ATTEMPTS", "REASON")
 	left := c.Limit
 	for after := ""; ; {
-		query := url.Values{"state": {string(c.State)}, "after": {after}}
+		query := url.Values{"state": {string(c.State)}}
+		if after != "" {
+			query.Set("after", after)
+		}
 		if c.Limit > 0 {
-			query.Set("limit", strconv.Itoa(left))
+			query.Set("limit", strconv.Itoa(min(left, 1000)))
 		}
 		b, err := c.ask(ctx, http.MethodGet, c.URL, "/readings?"+query.Encode(), "application/json")
 		if err != nil {
