@@ -98,12 +98,16 @@ func withoutLoRA(b *testing.B) string {
 	if err := json.Unmarshal(must(os.ReadFile(filepath.Join(dir, manifestName))), &m); err != nil {
 		b.Fatal(err)
 	}
-	base := m["base"].(map[string]any)
-	delete(m["files"].(map[string]any), base["lora"].(string))
-	if err := os.Remove(filepath.Join(dir, base["lora"].(string))); err != nil {
+	files := m["files"].(map[string]any)
+	for name := range files {
+		if strings.HasPrefix(name, "adapters/") {
+			delete(files, name)
+		}
+	}
+	delete(m["base"].(map[string]any), "adapter")
+	if err := os.RemoveAll(filepath.Join(dir, "adapters")); err != nil {
 		b.Fatal(err)
 	}
-	base["lora"] = ""
 	if err := os.WriteFile(filepath.Join(dir, manifestName), must(json.Marshal(m)), 0o644); err != nil {
 		b.Fatal(err)
 	}
