@@ -3,6 +3,8 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"image/png"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -188,5 +190,40 @@ func TestDemo(t *testing.T) {
 		if !bytes.Contains(out, []byte(w)) {
 			t.Errorf("the demonstration does not show %q:\n%s", w, out)
 		}
+	}
+}
+
+// A running service draws where a sentence of a report rests on the picture.
+func TestHeatmapOfService(t *testing.T) {
+	s := serve(t, t.TempDir())
+	file, study := phantom(t)
+	chatxray(t, 0, "send", s.dicomweb(), file)
+	chatxray(t, 0, "show", s.dicomweb(), study)
+	pictures := map[string]string{}
+	for _, resource := range []string{"image", "heatmap?sentence=1", "heatmap?sentence=2"} {
+		b, err := get(s.dicomweb() + "/studies/" + study + "/reading/" + resource)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := png.Decode(bytes.NewReader(b)); err != nil {
+			t.Fatalf("%s: %v", resource, err)
+		}
+		if other, twice := pictures[string(b)]; twice {
+			t.Errorf("%s is %s", resource, other)
+		}
+		pictures[string(b)] = resource
+	}
+	for query, status := range map[string]int{"sentence=99": 404, "sentence=0": 400} {
+		resp, err := http.Get(s.dicomweb() + "/studies/" + study + "/reading/heatmap?" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != status {
+			t.Errorf("%q: %s, want %d", query, resp.Status, status)
+		}
+	}
+	if b, err := http.Post(s.dicomweb()+"/studies/"+study+"/reading/release", "", nil); err != nil || b.StatusCode != http.StatusConflict {
+		t.Errorf("releasing a report that is not held: %v %v", b, err)
 	}
 }

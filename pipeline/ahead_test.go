@@ -47,11 +47,13 @@ func (n noting) Study(ctx context.Context, uid string) (*Study, error) {
 }
 
 // watch runs a test with such a line, under a clock that stands still while anybody works.
-func watch(t *testing.T, test func(t *testing.T, w *watched)) {
+func watch(t *testing.T, test func(t *testing.T, w *watched)) { watchQuiet(t, 4*time.Second, test) }
+
+func watchQuiet(t *testing.T, quiet time.Duration, test func(t *testing.T, w *watched)) {
 	synctest.Test(t, func(t *testing.T) {
 		archive := newMemory()
 		w := &watched{bench: newLine(t, archive), start: time.Now()}
-		w.Config.Quiet, w.Config.Readers = 4*time.Second, 1
+		w.Config.Quiet, w.Config.Readers = quiet, 1
 		w.Archive = noting{archive, func(uid string) { w.note("load " + uid) }}
 		decode := w.Steps.Decode
 		w.Steps.Decode = func(ctx context.Context, c Chosen) (*Image, error) {
@@ -199,13 +201,14 @@ func TestLookAheadFinds(t *testing.T) {
 
 		w.Stored("1.3") // it is gone: the reader meets that himself
 		w.after(t, 4*time.Second, "load 1.3 6.1")
-
-		w.Config.Quiet = 0
+	})
+	watchQuiet(t, 0, func(t *testing.T, w *watched) {
 		w.arrive("1.4", "frontal")
-		w.after(t, time.Millisecond, "load 1.4 8.1, decode frontal 8.1")
-		w.Config.Quiet = time.Hour
+		w.after(t, time.Millisecond, "load 1.4 0, decode frontal 0")
+	})
+	watchQuiet(t, time.Hour, func(t *testing.T, w *watched) {
 		w.arrive("1.5", "frontal")
 		w.after(t, time.Hour-5100*time.Millisecond, "")
-		w.after(t, 200*time.Millisecond, "load 1.5 3603.101, decode frontal 3603.101")
+		w.after(t, 200*time.Millisecond, "load 1.5 3595, decode frontal 3595")
 	})
 }

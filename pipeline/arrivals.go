@@ -141,8 +141,9 @@ func (l *Line) complete(ctx context.Context) {
 	const most = 1000
 	for n := most; n == most && ctx.Err() == nil; {
 		var err error
-		if n, err = l.Archive.Complete(ctx, l.Now().Add(-l.Config.Quiet), most, l.completed(l.Now())...); err != nil && ctx.Err() == nil {
-			l.Log.Warn().Err(err).Msg("that studies are complete could not be noted")
+		n, err = l.Archive.Complete(ctx, l.Now().Add(-l.Config.Quiet), most, l.completed(l.Now())...)
+		if failed := err != nil && ctx.Err() == nil; l.unnoted.Swap(failed) != failed && failed { // every second, told once
+			l.Log.Warn().Err(err).Msg("that studies are complete could not be noted; it is tried again")
 		}
 	}
 }

@@ -88,6 +88,7 @@ type Line struct {
 	work     sync.WaitGroup
 	ahead    ahead
 	queues   atomic.Bool // the queues did not answer the last time
+	unnoted  atomic.Bool // complete studies could not be noted the last time
 }
 
 // Run works until ctx ends; first it takes up what an earlier process left undone. It returns when the running study is either

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -261,11 +262,15 @@ func (r readings) Heat(ctx context.Context, studyUID string, sentence int) ([]by
 		return nil, fmt.Errorf("the report of study %s has no sentence %d: %w", studyUID, sentence, pipeline.ErrNotFound)
 	}
 	in := reading.Inputs[0]
-	found, err := r.arch.Instances(ctx, studyUID, in.SeriesInstanceUID, in.SOPInstanceUID)
+	study, err := r.arch.Study(ctx, studyUID)
 	if err != nil {
 		return nil, err
 	}
-	img, err := r.eng.steps.Decode(ctx, pipeline.Chosen{Instance: found[0], Frame: max(0, in.Frame-1)})
+	i := slices.IndexFunc(study.Instances, func(i *pipeline.Instance) bool { return i.SOPInstanceUID == in.SOPInstanceUID })
+	if i < 0 {
+		return nil, fmt.Errorf("the image that the report of study %s is about: %w", studyUID, pipeline.ErrNotFound)
+	}
+	img, err := r.eng.steps.Decode(ctx, pipeline.Chosen{Instance: study.Instances[i], Frame: max(0, in.Frame-1)})
 	if err != nil {
 		return nil, err
 	}
