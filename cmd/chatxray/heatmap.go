@@ -24,7 +24,7 @@ import (
 
 // heatFlags ask for pictures of where each sentence rests on the image.
 type heatFlags struct {
-	HeatMap string `name:"heatmap" help:"Folder for a heat map of each sentence (PNG): which parts of the image make it likelier. Takes seconds a study." placeholder:"DIR"`
+	HeatMap string `name:"heatmap" help:"Folder for a heat map of each sentence (PNG): which parts of the image make it likelier. Takes seconds, on a slow machine half a minute, a study." placeholder:"DIR"`
 	Heat    bool   `help:"Draw the heat maps in the terminal."`
 }
 

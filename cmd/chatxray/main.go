@@ -41,7 +41,7 @@ type cli struct {
 	Send       sendCmd       `cmd:"" help:"Send DICOM files to a DICOMweb server (STOW-RS)."`
 	Show       showCmd       `cmd:"" help:"Wait for the report of a study that a running service has, and show it."`
 	Release    releaseCmd    `cmd:"" help:"Let a report go that a running service holds for review."`
-	Studies    studiesCmd    `cmd:"" help:"Where the studies of a running service stand, what happened to each, and read one again."`
+	Studies    studiesCmd    `cmd:"" help:"Where the studies of a running service stand, and what happened to each."`
 	Jobs       jobsCmd       `cmd:"" help:"See and change what a running service has still to do."`
 	Preprocess preprocessCmd `cmd:"" help:"Write exactly the pixels that the model sees, as PNG and .npy."`
 	Phantom    phantomCmd    `cmd:"" help:"Draw a synthetic chest radiograph with planted findings, as a DICOM object."`
