@@ -118,7 +118,7 @@ func heatPicture(seen []byte, h *pipeline.Heat, sentence int, title string) ([]b
 	if err := write(m, 12, height+24, width-24, title); err != nil {
 		return nil, err
 	}
-	if err := write(m, legend.Max.X+8, legend.Max.Y-1, width-legend.Max.X-20, fmt.Sprintf("-%.2g to +%.2g nats, here up to %+.2g; DRAFT, not a diagnosis", most, most,
+	if err := write(m, legend.Max.X+8, legend.Max.Y-1, width-legend.Max.X-20, fmt.Sprintf("-%.2g to +%.2g nats, here up to %+.2g; DRAFT", most, most,
 		slices.Max(h.Sentences[sentence]))); err != nil {
 		return nil, err
 	}
