@@ -95,6 +95,7 @@ var doors = []struct {
 	{"github.com/rivo/uniseg", []string{"modelrt/token"}},
 	{"google.golang.org/protobuf", []string{"modelrt", "modelrt/token"}},
 	{"github.com/sony/gobreaker", []string{"modelrt/remote"}},
+	{"github.com/expr-lang/expr", []string{"pipeline/rules"}},
 	{"github.com/suyashkumar/dicom", []string{"pipeline/dicom"}},
 	{"github.com/tetratelabs/wazero", []string{"pipeline/dicom"}},
 	{"modernc.org/sqlite", []string{"pipeline/archive"}},

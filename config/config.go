@@ -20,6 +20,7 @@ import (
 	"chatxray/pipeline/archive"
 	"chatxray/pipeline/deliver"
 	"chatxray/pipeline/jobs"
+	"chatxray/pipeline/rules"
 )
 
 // Config is the configuration file. Example has every key with its default and what it does.
@@ -33,6 +34,7 @@ type Config struct {
 	Archive      archive.Config      `yaml:"archive"`
 	Jobs         jobs.Config         `yaml:"jobs"`
 	Line         pipeline.LineConfig `yaml:"line"`
+	Complete     rules.Config        `yaml:"complete"`
 	Destinations []deliver.Config    `yaml:"destinations"`
 }
 
@@ -44,7 +46,7 @@ var Example []byte
 // Default returns the configuration of a service that runs alone on this machine.
 func Default() Config {
 	return Config{Listen: "127.0.0.1:8080", Data: "chatxray-data", Station: "CHATXRAY", Timezone: "Local", Model: modelrt.DefaultConfig(),
-		DICOMweb: dicomweb.Default(), Archive: archive.DefaultConfig(), Jobs: jobs.Default(), Line: pipeline.DefaultLine()}
+		DICOMweb: dicomweb.Default(), Archive: archive.DefaultConfig(), Jobs: jobs.Default(), Line: pipeline.DefaultLine(), Complete: rules.Default()}
 }
 
 // Parse reads a configuration file over the defaults. Its error names the line that is wrong, and does not show it: secrets may stand there.
@@ -117,6 +119,7 @@ func (c Config) Check() error {
 	add(c.Archive.Check())
 	add(c.Jobs.Check())
 	add(c.Line.Check())
+	add(c.Complete.Check())
 	names := map[string]bool{}
 	for _, d := range c.Destinations {
 		_, err := deliver.Open(d)

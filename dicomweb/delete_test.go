@@ -21,6 +21,7 @@ func (nobody) Status(context.Context, string) (pipeline.Status, error) {
 	return pipeline.Status{}, pipeline.ErrNotFound
 }
 func (nobody) Release(context.Context, string, string) error     { return pipeline.ErrNotFound }
+func (nobody) Force(context.Context, string, string) error       { return pipeline.ErrNotFound }
 func (nobody) Heat(context.Context, string, int) ([]byte, error) { return nil, pipeline.ErrNotFound }
 func (nobody) Preview(context.Context, string) ([]byte, error)   { return nil, pipeline.ErrNotFound }
 func (nobody) Lives(context.Context, pipeline.State, string, int) ([]pipeline.Life, error) {

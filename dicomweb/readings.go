@@ -23,6 +23,8 @@ type Readings interface {
 	Heat(ctx context.Context, studyUID string, sentence int) ([]byte, error)
 	// Release lets a held report go; pipeline.ErrConflict if the study's is not held.
 	Release(ctx context.Context, studyUID, by string) error
+	// Force has a study read as it is, without waiting for more; pipeline.ErrConflict if it does not wait.
+	Force(ctx context.Context, studyUID, by string) error
 	// Lives returns up to most studies behind a UID, in the order of their UIDs: those in a state, or all where that is empty.
 	Lives(ctx context.Context, state pipeline.State, after string, most int) ([]pipeline.Life, error)
 	// Changes returns the steps of a study's life, the first one first.
@@ -112,6 +114,18 @@ func (s *server) readingRelease(c *gin.Context) error {
 		return err
 	}
 	s.Log.Info().Str("study", study).Str("by", by).Str("client", c.ClientIP()).Msg("a held report was released")
+	return s.reading(c)
+}
+
+// readingForce answers POST {study}/reading/force: the study is read without waiting for more images. It answers with the state then.
+func (s *server) readingForce(c *gin.Context) error {
+	study, _, _, err := pathUIDs(c)
+	if err != nil {
+		return err
+	}
+	if err := s.Readings.Force(context.WithoutCancel(c.Request.Context()), study, c.GetString(principalKey)); err != nil {
+		return err
+	}
 	return s.reading(c)
 }
 

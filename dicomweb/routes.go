@@ -200,7 +200,8 @@ func (s *server) table() []route {
 			route{"GET", studyPath + "/reading/heatmap", RoleRead, "Where a sentence of the report rests on that picture", []parameter{
 				{name: "sentence", in: "query", about: "Its number, from 1.", schema: map[string]any{"type": "integer", "minimum": 1}},
 			}, nil, []string{"image/png"}, nil, s.readingHeat},
-			route{"POST", studyPath + "/reading/release", RoleAdmin, "Let a held report go: it is written and delivered", nil, nil, asJSON, nil, s.readingRelease})
+			route{"POST", studyPath + "/reading/release", RoleAdmin, "Let a held report go: it is written and delivered", nil, nil, asJSON, nil, s.readingRelease},
+			route{"POST", studyPath + "/reading/force", RoleAdmin, "Have a study read as it is, without waiting for more images", nil, nil, asJSON, nil, s.readingForce})
 	}
 	if s.Work != nil {
 		accepted := []int{http.StatusAccepted}

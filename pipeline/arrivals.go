@@ -64,7 +64,7 @@ func (l *Line) Shrunk(ctx context.Context, studyUID string) error {
 	return err
 }
 
-// Retry takes a study up again that has failed, was refused or is held, and says why.
+// Retry takes a study up again that has failed, was refused or is held, as it is, and says why.
 func (l *Line) Retry(ctx context.Context, studyUID, reason string) error {
 	life, err := l.Archive.Life(ctx, studyUID)
 	if err != nil {
@@ -73,11 +73,7 @@ func (l *Line) Retry(ctx context.Context, studyUID, reason string) error {
 	if life.State != StateFailed && life.State != StateRefused && life.State != StateHeld {
 		return fmt.Errorf("%w: study %s is %s; only one that has failed, was refused or is held is taken up again", ErrConflict, studyUID, life.State)
 	}
-	if err := l.Archive.Move(ctx, life, Change{At: l.Now(), State: StateReceiving, Reason: reason, Worker: l.Worker}); err != nil {
-		return err
-	}
-	l.arrivals.put(studyUID, l.Now())
-	return nil
+	return l.takeUp(ctx, life, reason)
 }
 
 // forward brings arrivals into the queue.
@@ -136,12 +132,15 @@ func (l *Line) reconcile(ctx context.Context) {
 	}
 }
 
-// complete notes which studies have become so while no worker was free for them.
+// complete notes which studies have become so while no worker was free for them. Where something is required of them, a worker has to look.
 func (l *Line) complete(ctx context.Context) {
+	if l.Complete.Missing != nil {
+		return
+	}
 	const most = 1000
 	for n := most; n == most && ctx.Err() == nil; {
 		var err error
-		n, err = l.Archive.Complete(ctx, l.Now().Add(-l.Config.Quiet), most, l.completed(l.Now())...)
+		n, err = l.Archive.Complete(ctx, l.Now().Add(-l.Config.Quiet), most, l.completed(l.Now(), l.quietReason())...)
 		if failed := err != nil && ctx.Err() == nil; l.unnoted.Swap(failed) != failed && failed { // every second, told once
 			l.Log.Warn().Err(err).Msg("that studies are complete could not be noted; it is tried again")
 		}

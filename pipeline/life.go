@@ -53,3 +53,8 @@ type Life struct {
 	News  int64 `json:"-"` // counts what has arrived
 	Open  bool  `json:"-"` // something is to be done
 }
+
+// fresh tells whether nobody has said yet that the study is complete with what has arrived.
+func (l Life) fresh() bool {
+	return l.State != StateQueued && l.State != StateReading && l.State != StateFailed
+}

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,6 +79,7 @@ type Line struct {
 	Studies      Queue // of what is to be read
 	Claims       Claims
 	Destinations []Destination
+	Complete     Completeness
 	Worker       string // names this process
 	Log          zerolog.Logger
 	Now          func() time.Time
@@ -187,7 +189,14 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 		return 0, nil
 	}
 	died := life.State == StateReading && life.Worker != l.Worker && life.Attempts > 1
-	life, err = l.Archive.Begin(ctx, uid, func(was Life) []Change { return l.begun(was, lease.Since(), completed) })
+	reason := ""
+	if err == nil && life.fresh() {
+		put := false
+		if put, wait, reason, err = l.judge(ctx, life); put || err != nil {
+			return wait, err
+		}
+	}
+	life, err = l.Archive.Begin(ctx, uid, func(was Life) []Change { return l.begun(was, reason, lease.Since(), completed) })
 	if err != nil {
 		l.ahead.forget(uid)
 		return 0, err
@@ -241,8 +250,8 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 	return l.fail(held, life, key, completed, err)
 }
 
-// begun lists the steps of a study that a worker begins with, which came into the queue at a time.
-func (l *Line) begun(was Life, queued, now time.Time) []Change {
+// begun lists the steps of a study that a worker begins with, which came into the queue at a time and is complete for a reason.
+func (l *Line) begun(was Life, why string, queued, now time.Time) []Change {
 	reading := Change{At: now, State: StateReading, Worker: l.Worker}
 	switch was.State {
 	case StateQueued:
@@ -254,15 +263,15 @@ func (l *Line) begun(was Life, queued, now time.Time) []Change {
 	case StateFailed:
 		reading.Reason = fmt.Sprintf("attempt %d", was.Attempts+1)
 	default:
-		return append(l.completed(earlier(queued, now)), reading)
+		return append(l.completed(earlier(queued, now), cmp.Or(why, l.quietReason())), reading)
 	}
 	return []Change{reading}
 }
 
-// completed are the steps of a study whose quiet time is over.
-func (l *Line) completed(at time.Time) []Change {
+// completed are the steps of a study that has become complete.
+func (l *Line) completed(at time.Time, why string) []Change {
 	return []Change{
-		{At: at, State: StateComplete, Reason: fmt.Sprintf("nothing came for %v", l.Config.Quiet), Worker: l.Worker},
+		{At: at, State: StateComplete, Reason: why, Worker: l.Worker},
 		{At: at, State: StateQueued, Worker: l.Worker},
 	}
 }

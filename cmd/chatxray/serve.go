@@ -79,7 +79,11 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	line := &pipeline.Line{Config: cfg.Line, Steps: eng.steps, Archive: arch, Studies: claims.Queue("studies:" + id), Claims: claims, Worker: claims.Worker(),
+	complete, err := cfg.Complete.Open(eng.steps.Select)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
+	line := &pipeline.Line{Config: cfg.Line, Complete: complete, Steps: eng.steps, Archive: arch, Studies: claims.Queue("studies:" + id), Claims: claims, Worker: claims.Worker(),
 		Log: s.log, Now: time.Now}
 	for _, d := range cfg.Destinations {
 		to, err := deliver.Open(d)
@@ -286,6 +290,11 @@ func (r readings) Heat(ctx context.Context, studyUID string, sentence int) ([]by
 // Release implements dicomweb.Readings.
 func (r readings) Release(ctx context.Context, studyUID, by string) error {
 	return r.line.Release(ctx, studyUID, by)
+}
+
+// Force implements dicomweb.Readings.
+func (r readings) Force(ctx context.Context, studyUID, by string) error {
+	return r.line.Force(ctx, studyUID, by)
 }
 
 // undone lets people see and change what is not done.

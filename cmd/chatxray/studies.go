@@ -21,6 +21,7 @@ type studiesCmd struct {
 	List     studiesListCmd     `cmd:"" help:"List studies, where each stands and since when."`
 	Show     studiesShowCmd     `cmd:"" help:"Show where one study stands."`
 	Timeline studiesTimelineCmd `cmd:"" help:"Show every step of a study's life, with time, reason and worker."`
+	Force    studiesForceCmd    `cmd:"" help:"Have a study read now, as it is, without waiting for more images."`
 }
 
 type studiesListCmd struct {
@@ -148,6 +149,21 @@ func (c studiesTimelineCmd) Run(ctx context.Context, s streams) error {
 		}
 	}
 	return out.flush()
+}
+
+type studiesForceCmd struct {
+	URL   string `arg:"" help:"DICOMweb service root of a running chatxray."`
+	Study string `arg:"" help:"Study Instance UID."`
+	serverFlags
+}
+
+// Run asks the service to read the study.
+func (c studiesForceCmd) Run(ctx context.Context, s streams) error {
+	if _, err := c.ask(ctx, http.MethodPost, c.URL, "/studies/"+url.PathEscape(c.Study)+"/reading/force", "application/json"); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.err, "it is read as it is; chatxray studies timeline tells how it goes")
+	return nil
 }
 
 func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05.000") }
