@@ -28,7 +28,6 @@ type rules struct {
 
 // judge flags the sentences of a reading and does with them what the policy wants; findings labels what is left. A report is held in place of
 // dropping sentences where all are flagged, so that nothing would be left, and where it was written as a form, which would still quote them.
-// One without evidence is marked only.
 func (j rules) judge(r *pipeline.Reading, header pipeline.Dataset, findings func(left []pipeline.Sentence) ([]pipeline.Finding, error)) (err error) {
 	if j.check == nil {
 		return nil
@@ -39,7 +38,7 @@ func (j rules) judge(r *pipeline.Reading, header pipeline.Dataset, findings func
 		flagged += min(1, len(flags))
 	}
 	switch {
-	case flagged == 0 || r.NoEvidence != "":
+	case flagged == 0:
 	case j.policy == Hold || j.policy == Drop && (flagged == len(r.Sentences) || r.Structured != nil):
 		r.Held = fmt.Sprintf("%d of its %d sentences are flagged", flagged, len(r.Sentences))
 	case j.policy == Drop:
@@ -49,7 +48,9 @@ func (j rules) judge(r *pipeline.Reading, header pipeline.Dataset, findings func
 			}
 		}
 		r.Sentences = slices.DeleteFunc(r.Sentences, func(s pipeline.Sentence) bool { return len(s.Flags) > 0 })
-		rank(r.Sentences)
+		if r.NoEvidence == "" {
+			rank(r.Sentences)
+		}
 		r.Findings, err = findings(r.Sentences)
 	}
 	return err
