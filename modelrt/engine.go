@@ -33,6 +33,7 @@ type engine struct {
 	held     int // slots behind, for scoring, of each adapter
 	most     int // texts that may wait
 	pieces   pieces
+	wide     int // tokens of texts being written up to which a step is filled with guesses; 0: none are made
 
 	mu      sync.Mutex
 	waiting []*text
@@ -66,7 +67,7 @@ type slotState struct {
 type taker struct {
 	text    *text
 	scoring *scoring
-	row, at int // of what is scored
+	row, at int // of what is scored; at is also how many guessed tokens are before
 }
 
 // pieces are how much of prompts and of scored texts is fed at once, in tokens. A piece beside texts that are being written is short.
@@ -92,7 +93,7 @@ const aging = 20 * time.Second
 func newEngine(d decoder, m *Manifest, texts, held, capacity, most int) *engine {
 	e := &engine{
 		decoder: d, hidden: m.Decoder.Hidden, vocab: m.Decoder.Vocab, capacity: capacity, slots: make([]slotState, texts), held: held, most: most,
-		pieces: piecesOf(CPU), wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		pieces: piecesOf(CPU), wide: wideOf(d), wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	return e
 }
@@ -117,6 +118,7 @@ type text struct {
 	past      int // places that are filled
 	last      int32
 	began     bool // the prompt is filled
+	guess     guesser
 	cancelled atomic.Bool
 	fed       atomic.Bool // it has a slot
 	forget    func() bool
@@ -325,9 +327,17 @@ func (e *engine) step() {
 	b := &e.batch
 	b.clear()
 	e.takers, e.ids = e.takers[:0], e.ids[:0]
+	room := e.wide
 	for _, t := range e.active {
 		if t.began {
-			e.ids = append(e.ids, t.last)
+			room--
+		}
+	}
+	for _, t := range e.active {
+		if t.began {
+			t.guess.guess(min(room, e.capacity-1-t.past))
+			room -= len(t.guess.next)
+			e.ids = append(append(e.ids, t.last), t.guess.next...)
 		}
 	}
 	if n := len(e.ids) * e.hidden; cap(e.rows) < n {
@@ -343,10 +353,12 @@ func (e *engine) step() {
 	writing := 0
 	for _, t := range e.active {
 		if t.began {
-			b.add(t.slot, t.past, rows[writing*e.hidden:][:e.hidden], 1, t.places)
-			writing++
-			b.want()
-			e.takers = append(e.takers, taker{text: t})
+			for i := range 1 + len(t.guess.next) {
+				b.add(t.slot, t.past+i, rows[writing*e.hidden:][:e.hidden], 1, t.places)
+				writing++
+				b.want()
+				e.takers = append(e.takers, taker{text: t, at: i})
+			}
 		}
 	}
 	piece := e.pieces.alone
@@ -423,16 +435,18 @@ func (e *engine) left() bool {
 
 // hand gives the logits of a run to those who wanted them.
 func (e *engine) hand(spent time.Duration, scored int) {
-	// Places that were fed count from now on.
+	// Places that were fed count from now on; those of guesses when they have come.
 	for i := 0; i < len(e.batch.slot); i++ {
 		if s := int(e.batch.slot[i]); s < len(e.slots) {
-			t := e.slots[s].text
-			if !t.began {
+			if t := e.slots[s].text; !t.began {
 				e.slots[s].keys = append(e.slots[s].keys, t.keys[t.past])
-			} else {
-				e.slots[s].keys = append(e.slots[s].keys, t.places.key(t.past, uint64(t.last)))
+				t.past++
 			}
-			t.past++
+		}
+	}
+	for _, t := range e.active {
+		if t.began {
+			e.follow(t)
 		}
 	}
 	for _, t := range e.active {
@@ -451,7 +465,14 @@ func (e *engine) hand(spent time.Duration, scored int) {
 				ended = append(ended, ending{k.text, err})
 			}
 		case k.text != nil:
-			if more, err := k.text.advance(logits); !more || err != nil {
+			if k.at > 0 {
+				if !k.text.guess.right(k.at-1, k.text.last) {
+					continue
+				}
+				e.follow(k.text)
+			}
+			if more, err := e.advance(k.text, logits); !more || err != nil {
+				k.text.guess.wrong = true
 				ended = append(ended, ending{k.text, err})
 			}
 		case k.scoring != nil:
@@ -481,13 +502,24 @@ func (e *engine) hand(spent time.Duration, scored int) {
 	}
 }
 
-// advance chooses the next token and offers it.
-func (t *text) advance(logits []float32) (more bool, err error) {
+// follow counts the place that holds the last token of a text.
+func (e *engine) follow(t *text) {
+	keys := &e.slots[t.slot].keys
+	*keys = append(*keys, t.places.key(t.past, uint64(t.last)))
+	t.past++
+}
+
+// advance chooses the next token of a text and offers it.
+func (e *engine) advance(t *text, logits []float32) (more bool, err error) {
 	id, logprob, err := t.choose(logits)
 	if err != nil {
 		return false, err
 	}
+	if !t.began && e.wide > 0 {
+		t.guess.begin(t, e.capacity)
+	}
 	t.began, t.last = true, id
+	t.guess.say(id)
 	return t.take(id, logprob), nil
 }
 

@@ -191,7 +191,7 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 	died := life.State == StateReading && life.Worker != l.Worker && life.Attempts > 1
 	reason := ""
 	if err == nil && life.fresh() {
-		put := false
+		var put bool
 		if put, wait, reason, err = l.judge(ctx, life); put || err != nil {
 			return wait, err
 		}
