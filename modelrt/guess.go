@@ -37,7 +37,7 @@ type guesser struct {
 
 // begin takes up the prompt of a text.
 func (g *guesser) begin(t *text, capacity int) {
-	g.said, g.next, g.reach = make([]int32, len(t.keys), capacity+1), make([]int32, 0, maxWide), guessAfter
+	g.said, g.next, g.reach = make([]int32, len(t.keys), capacity+1), make([]int32, 0, maxWide), 1
 	for i, k := range t.keys {
 		g.said[i] = int32(k)
 		if t.places != nil {
