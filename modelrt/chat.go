@@ -98,7 +98,7 @@ func (m *Model) Chat(ctx context.Context, r pipeline.ChatRequest, emit func(pipe
 	a.Prompt = len(l.ids)
 	t := m.chatText(l, seen)
 	w.begin(t.ids, m.bundle.Manifest.Decoder.MaxLength)
-	t.ctx, t.class, t.choose, t.take = ctx, classChat, w.choose, w.take
+	t.ctx, t.class, t.form, t.choose, t.take = ctx, classChat, r.Schema != nil, w.choose, w.take
 	written := make(chan error, 1)
 	go func() {
 		written <- m.engine.write(t)

@@ -33,7 +33,7 @@ type engine struct {
 	held     int // slots behind, for scoring, of each adapter
 	most     int // texts that may wait
 	pieces   pieces
-	wide     int // tokens of texts being written up to which a step is filled with guesses; 0: none are made
+	wide     int // up to how many tokens of texts being written a step is filled with guesses; 0: none are made
 
 	mu      sync.Mutex
 	waiting []*text
@@ -110,6 +110,7 @@ type text struct {
 	pictures []placed
 	choose   func(logits []float32) (int32, float64, error)
 	take     func(id int32, logprob float64) (more bool) // must not wait
+	form     bool                                        // it follows a form, so that what comes next is often like what was
 	scored   []int32                                     // where set, nothing is written: the last places of the prompt say these, the last of them left out, and scores is filled
 	scores   []float64
 
@@ -515,7 +516,7 @@ func (e *engine) advance(t *text, logits []float32) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if !t.began && e.wide > 0 {
+	if !t.began && t.form && e.wide > 0 {
 		t.guess.begin(t, e.capacity)
 	}
 	t.began, t.last = true, id

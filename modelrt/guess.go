@@ -2,8 +2,8 @@ package modelrt
 
 // Prompt look-up: where the last tokens of a text stand earlier in it, or in its prompt, what follows there is fed along as a guess, and as much
 // of it counts as the text then chooses itself. Tokens, their log-probabilities and what a sampler draws are those of a text without guesses, because each
-// token is chosen as ever, from logits that do not depend on what is fed beside it. It pays where a text quotes or repeats (a form quotes the
-// report, and one entry looks like another), and where a token more in a step costs little.
+// token is chosen as ever, from logits that do not depend on what is fed beside it. It pays in texts that follow a form: it quotes the report,
+// and one entry looks like another. In reports and free answers guesses are wrong too often to pay (bench/RESULTS.md), and none are made.
 // (Saxena, "Prompt Lookup Decoding", 2023; Yang and others, "Inference with Reference", arXiv 2304.04487.)
 
 const (

@@ -27,6 +27,7 @@ func TestGuessesChangeNothing(t *testing.T) {
 			keys[i] = 5 + (seed+uint64(i%7)*uint64(i%5))%50
 		}
 		x := tinyText(m, context.Background(), keys)
+		x.form = true
 		if sampled {
 			r := rand.New(rand.NewPCG(seed, 7))
 			x.choose = func(logits []float32) (int32, float64, error) { // among the two likeliest

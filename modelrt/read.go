@@ -133,7 +133,7 @@ func (m *Model) write(ctx context.Context, s *sight, class int) (*answer, error)
 		return nil, err
 	}
 	limit := min(m.limit, p.longest-len(said.keys))
-	t := &text{ctx: ctx, class: class, adapter: m.worn, prompt: said.embeds, keys: said.keys, places: said.places, choose: m.choice(), take: func(id int32, logprob float64) bool {
+	t := &text{ctx: ctx, class: class, form: m.task.form != nil, adapter: m.worn, prompt: said.embeds, keys: said.keys, places: said.places, choose: m.choice(), take: func(id int32, logprob float64) bool {
 		if p.stops[id] || a.add(id, logprob, p.tokenizer.TokenBytes(id), stops) {
 			return false
 		}

@@ -183,7 +183,7 @@ func (m *Model) fill(ctx context.Context, seen *sight, a *answer, r *pipeline.Re
 		said.keys = append(said.keys, uint64(id))
 	}
 	f, limit := &answer{}, m.prompt.longest-len(said.keys)
-	t := &text{ctx: ctx, class: classRoutine, adapter: m.worn, prompt: append(said.embeds, embeds...), keys: said.keys, places: said.places,
+	t := &text{ctx: ctx, class: classRoutine, form: true, adapter: m.worn, prompt: append(said.embeds, embeds...), keys: said.keys, places: said.places,
 		choose: greedyUnder(guard.All{m.guard.Follow(), form.Follow()}), take: func(id int32, logprob float64) bool {
 			if m.prompt.stops[id] {
 				return false
