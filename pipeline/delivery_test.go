@@ -13,7 +13,7 @@ import (
 func TestLineDeliversUntilItIsTaken(t *testing.T) {
 	b := newLine(t, newMemory())
 	attempts := 0
-	b.Destinations[0].Deliver = func(_ context.Context, d []Document) error {
+	b.Destinations[0].Deliver = func(_ context.Context, _ Record, d []Document) error {
 		if attempts++; attempts < 2 {
 			return errors.New("not now")
 		}
@@ -22,7 +22,7 @@ func TestLineDeliversUntilItIsTaken(t *testing.T) {
 	}
 	refused := errors.New("no")
 	b.Destinations = append(b.Destinations, Destination{Name: "closed", Wanted: func(d []Document) []Document { return d },
-		Permanent: func(err error) bool { return errors.Is(err, refused) }, Deliver: func(context.Context, []Document) error { return refused }})
+		Permanent: func(err error) bool { return errors.Is(err, refused) }, Deliver: func(context.Context, Record, []Document) error { return refused }})
 	b.start(t)
 	b.archive.store("1.2", "frontal")
 	b.Stored("1.2")
@@ -61,7 +61,7 @@ func TestDeliveriesAreBounded(t *testing.T) {
 	var running, most, delivered atomic.Int32
 	block := make(chan struct{})
 	b.Destinations[0].Parallel = 3
-	b.Destinations[0].Deliver = func(ctx context.Context, _ []Document) error {
+	b.Destinations[0].Deliver = func(ctx context.Context, _ Record, _ []Document) error {
 		n := running.Add(1)
 		defer running.Add(-1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
@@ -91,7 +91,7 @@ func TestAFailedDeliveryHoldsUpNobody(t *testing.T) {
 	b := newLine(t, undelivered(30))
 	var failed, delivered atomic.Int32
 	b.Destinations[0].Parallel = 1
-	b.Destinations[0].Deliver = func(_ context.Context, docs []Document) error {
+	b.Destinations[0].Deliver = func(_ context.Context, _ Record, docs []Document) error {
 		if docs[0].StudyInstanceUID < "1.2.2" {
 			failed.Add(1)
 			return errors.New("not now")
