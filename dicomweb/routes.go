@@ -128,11 +128,16 @@ var livesQuery = append([]parameter{
 }, pageQuery...)
 
 var jobsQuery = append([]parameter{
+	{name: "destination", in: "query", about: "Only deliveries to it.", schema: map[string]any{"type": "string"}},
 	{name: "dead", in: "query", about: "Only what was given up, or only what was not.", schema: map[string]any{"type": "string", "enum": []string{"", "true", "false"}}},
 }, pageQuery...)
 
 var jobQuery = []parameter{
 	{name: "destination", in: "query", about: "The delivery to it; without one, the reading.", schema: map[string]any{"type": "string"}},
+}
+
+var deliveryQuery = []parameter{
+	{name: "destination", in: "query", about: "Its name.", schema: map[string]any{"type": "string", "minLength": 1}, required: true},
 }
 
 // acceptQuery is the parameter that a link has in place of the header Accept.
@@ -207,9 +212,13 @@ func (s *server) table() []route {
 		accepted := []int{http.StatusAccepted}
 		t = append(t,
 			route{"GET", Root + "/jobs", RoleRead, "What is not done: studies to read, documents to deliver", jobsQuery, nil, asJSON, nil, s.jobs},
-			route{"GET", studyPath + "/jobs", RoleRead, "What is not done of a study", nil, nil, asJSON, nil, s.studyJobs},
-			route{"POST", studyPath + "/jobs/retry", RoleAdmin, "Take up what was given up", jobQuery, nil, asJSON, accepted, s.jobChange(s.Work.Retry)},
-			route{"POST", studyPath + "/jobs/drop", RoleAdmin, "Give up what is not done", jobQuery, nil, asJSON, accepted, s.jobChange(s.Work.Drop)})
+			route{"GET", studyPath + "/jobs", RoleRead, "What is not done of a study", nil, nil, asJSON, nil, s.ofStudy("jobs", s.Work.StudyTasks)},
+			route{"POST", studyPath + "/jobs/retry", RoleAdmin, "Take up what was given up", jobQuery, nil, asJSON, accepted, s.taskChange(false, s.Work.Retry)},
+			route{"POST", studyPath + "/jobs/drop", RoleAdmin, "Give up what is not done", jobQuery, nil, asJSON, accepted, s.taskChange(false, s.Work.Drop)},
+			route{"GET", Root + "/deliveries", RoleRead, "Documents that are not delivered, and how the destinations answer", jobsQuery, nil, asJSON, nil, s.deliveries},
+			route{"GET", studyPath + "/deliveries", RoleRead, "What became of a study's documents at each destination", nil, nil, asJSON, nil, s.ofStudy("deliveries", s.Work.Deliveries)},
+			route{"POST", studyPath + "/deliveries/retry", RoleAdmin, "Take up a delivery that was given up", deliveryQuery, nil, asJSON, accepted, s.taskChange(true, s.Work.Retry)},
+			route{"POST", studyPath + "/deliveries/drop", RoleAdmin, "Give up a delivery", deliveryQuery, nil, asJSON, accepted, s.taskChange(true, s.Work.Drop)})
 	}
 	return append(t, s.chatRoutes()...)
 }
