@@ -70,6 +70,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, arch.Close()) }()
+	jobs.LogTo(func(said string) { s.log.Debug().Str("said", said).Msg("Redis") })
 	claims, err := jobs.Open(ctx, cfg.Jobs)
 	if err != nil {
 		return err
@@ -106,6 +107,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	countModel(metrics, eng.model)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
 		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng}, Work: undone{line},
+		Full:  (&full{queue: line.Studies, most: cfg.Jobs.MaxWaiting}).check,
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
 		Imaging: imaging(), Talking: talking(eng, arch),
 		Checks: map[string]func(context.Context) error{"redis": claims.Ping},

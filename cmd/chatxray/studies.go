@@ -153,6 +153,8 @@ func (c studiesForceCmd) Run(ctx context.Context, s streams) error {
 	}
 	fmt.Fprintln(s.err, "it is read as it is; chatxray studies timeline tells how it goes")
 	return nil
+}
+
 // ofStudy is the path of a resource of a study.
 func ofStudy(study, resource string) string { return "/studies/" + url.PathEscape(study) + resource }
 
