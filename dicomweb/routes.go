@@ -198,25 +198,25 @@ func (s *server) table() []route {
 	}
 	if s.Readings != nil {
 		t = append(t,
-			route{"GET", studyPath + "/reading", RoleRead, "How far a study has come, and its latest record", nil, nil, asJSON, nil, s.reading},
+			route{"GET", studyPath + "/reading", RoleRead, "How far a study has come, and its latest record", nil, nil, asJSON, nil, ofStudy(s.reading)},
 			route{"GET", Root + "/readings", RoleRead, "Where studies stand, in the order of their UIDs", livesQuery, nil, asJSON, nil, s.readings},
-			route{"GET", studyPath + "/reading/timeline", RoleRead, "The steps of a study's life", nil, nil, asJSON, nil, s.timeline},
-			route{"GET", studyPath + "/reading/image", RoleRead, "The picture that the model saw", nil, nil, []string{"image/png"}, nil, s.readingImage},
+			route{"GET", studyPath + "/reading/timeline", RoleRead, "The steps of a study's life", nil, nil, asJSON, nil, ofStudy(s.timeline)},
+			route{"GET", studyPath + "/reading/image", RoleRead, "The picture that the model saw", nil, nil, []string{"image/png"}, nil, ofStudy(s.readingImage)},
 			route{"GET", studyPath + "/reading/heatmap", RoleRead, "Where a sentence of the report rests on that picture", []parameter{
 				{name: "sentence", in: "query", about: "Its number, from 1.", schema: map[string]any{"type": "integer", "minimum": 1}},
-			}, nil, []string{"image/png"}, nil, s.readingHeat},
-			route{"POST", studyPath + "/reading/release", RoleAdmin, "Let a held report go: it is written and delivered", nil, nil, asJSON, nil, s.readingRelease},
-			route{"POST", studyPath + "/reading/force", RoleAdmin, "Have a study read as it is, without waiting for more images", nil, nil, asJSON, nil, s.readingForce})
+			}, nil, []string{"image/png"}, nil, ofStudy(s.readingHeat)},
+			route{"POST", studyPath + "/reading/release", RoleAdmin, "Let a held report go: it is written and delivered", nil, nil, asJSON, nil, ofStudy(s.readingRelease)},
+			route{"POST", studyPath + "/reading/force", RoleAdmin, "Have a study read as it is, without waiting for more images", nil, nil, asJSON, nil, ofStudy(s.readingForce)})
 	}
 	if s.Work != nil {
 		accepted := []int{http.StatusAccepted}
 		t = append(t,
 			route{"GET", Root + "/jobs", RoleRead, "What is not done: studies to read, documents to deliver", jobsQuery, nil, asJSON, nil, s.jobs},
-			route{"GET", studyPath + "/jobs", RoleRead, "What is not done of a study", nil, nil, asJSON, nil, s.ofStudy("jobs", s.Work.StudyTasks)},
+			route{"GET", studyPath + "/jobs", RoleRead, "What is not done of a study", nil, nil, asJSON, nil, s.studyTasks("jobs", s.Work.StudyTasks)},
 			route{"POST", studyPath + "/jobs/retry", RoleAdmin, "Take up what was given up", jobQuery, nil, asJSON, accepted, s.taskChange(false, s.Work.Retry)},
 			route{"POST", studyPath + "/jobs/drop", RoleAdmin, "Give up what is not done", jobQuery, nil, asJSON, accepted, s.taskChange(false, s.Work.Drop)},
 			route{"GET", Root + "/deliveries", RoleRead, "Documents that are not delivered, and how the destinations answer", jobsQuery, nil, asJSON, nil, s.deliveries},
-			route{"GET", studyPath + "/deliveries", RoleRead, "What became of a study's documents at each destination", nil, nil, asJSON, nil, s.ofStudy("deliveries", s.Work.Deliveries)},
+			route{"GET", studyPath + "/deliveries", RoleRead, "What became of a study's documents at each destination", nil, nil, asJSON, nil, s.studyTasks("deliveries", s.Work.Deliveries)},
 			route{"POST", studyPath + "/deliveries/retry", RoleAdmin, "Take up a delivery that was given up", deliveryQuery, nil, asJSON, accepted, s.taskChange(true, s.Work.Retry)},
 			route{"POST", studyPath + "/deliveries/drop", RoleAdmin, "Give up a delivery", deliveryQuery, nil, asJSON, accepted, s.taskChange(true, s.Work.Drop)})
 	}

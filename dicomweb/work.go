@@ -78,29 +78,21 @@ func (s *server) undone(c *gin.Context, key string, answer gin.H) error {
 	return nil
 }
 
-// ofStudy lists tasks of a study under a key.
-func (s *server) ofStudy(key string, list func(ctx context.Context, study string) ([]pipeline.Task, error)) handler {
-	return func(c *gin.Context) error {
-		study, _, _, err := pathUIDs(c)
-		if err != nil {
-			return err
-		}
+// studyTasks lists tasks of a study under a key.
+func (s *server) studyTasks(key string, list func(ctx context.Context, study string) ([]pipeline.Task, error)) handler {
+	return ofStudy(func(c *gin.Context, study string) error {
 		tasks, err := list(c.Request.Context(), study)
 		if err != nil {
 			return err
 		}
 		c.JSON(http.StatusOK, gin.H{key: append([]pipeline.Task{}, tasks...)})
 		return nil
-	}
+	})
 }
 
 // taskChange answers POST {study}/jobs/retry and its like. named: a destination has to be.
 func (s *server) taskChange(named bool, change func(ctx context.Context, study, destination string) error) handler {
-	return func(c *gin.Context) error {
-		study, _, _, err := pathUIDs(c)
-		if err != nil {
-			return err
-		}
+	return ofStudy(func(c *gin.Context, study string) error {
 		to := c.Query("destination")
 		if named && to == "" {
 			return fmt.Errorf("%w: no destination is named", pipeline.ErrInvalid)
@@ -110,5 +102,16 @@ func (s *server) taskChange(named bool, change func(ctx context.Context, study, 
 		}
 		c.JSON(http.StatusAccepted, gin.H{"study_instance_uid": study})
 		return nil
+	})
+}
+
+// ofStudy hands a handler the study that the path names.
+func ofStudy(handle func(c *gin.Context, study string) error) handler {
+	return func(c *gin.Context) error {
+		study, _, _, err := pathUIDs(c)
+		if err != nil {
+			return err
+		}
+		return handle(c, study)
 	}
 }
