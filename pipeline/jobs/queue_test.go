@@ -173,7 +173,7 @@ func TestEachJobIsTakenOnce(t *testing.T) {
 		for i := range jobs {
 			put(t, q, fmt.Sprint("job", i), pipeline.Lanes[i%3], time.Duration(i%7)*10*time.Millisecond)
 		}
-		time.AfterFunc(60*time.Second, cancel)
+		time.AfterFunc(5*time.Minute, cancel)
 		work.Wait()
 		for name, n := range got {
 			if n != 1 {

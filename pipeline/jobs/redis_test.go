@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -52,6 +53,19 @@ func TestURLs(t *testing.T) {
 	for _, url := range []pipeline.Secret{"redis://h", ""} {
 		if cfg.Redis, cfg.TLS = url, (TLS{CA: "ca.pem"}); !strings.Contains(fmt.Sprint(cfg.Check()), "rediss://") {
 			t.Errorf("%v", cfg.Check())
+		}
+	}
+}
+
+// The page says what the suite runs with.
+func TestDocumentedACL(t *testing.T) {
+	b, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []string{"user chatxray on >PASSWORD " + acl + "\n", "`" + strings.TrimSpace(aclCluster) + "`"} {
+		if !strings.Contains(string(b), w) {
+			t.Errorf("docs/operations.md does not have %q", w)
 		}
 	}
 }
