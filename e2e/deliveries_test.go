@@ -101,9 +101,10 @@ destinations:
 	}
 	s := serve(t, data, "--config", config)
 	chatxray(t, 0, append([]string{"send", s.dicomweb()}, files...)...)
-	listed := func(state string) (n int) {
-		out, _ := chatxray(t, 0, "studies", "list", "--json", "--state", state, s.dicomweb())
-		return strings.Count(out, "study_instance_uid")
+	listed := func(state string) int {
+		var page struct{ Studies []struct{} }
+		getJSON(t, s.dicomweb()+"/readings?state="+state, &page)
+		return len(page.Studies)
 	}
 	eventually(t, 15*time.Minute, "all studies to be reported", func() error {
 		if n := listed("reported"); n != studies {
@@ -112,12 +113,17 @@ destinations:
 		return nil
 	})
 	eventually(t, 2*time.Minute, "all destinations to be known as away", func() error {
-		out, said := chatxray(t, 0, "deliveries", "list", "--json", s.dicomweb())
-		if n := strings.Count(out, "study_instance_uid"); n != 3*studies || strings.Count(said, "has been away since") != 3 || s.metric(`chatxray_destination_away{destination="pacs"}`) != "1" {
-			return fmt.Errorf("%d deliveries; %s", n, said)
+		for _, to := range []string{"pacs", "share", "ris"} {
+			if s.metric(`chatxray_destination_away{destination="`+to+`"}`) != "1" {
+				return fmt.Errorf("%s is not", to)
+			}
 		}
 		return nil
 	})
+	out, said := chatxray(t, 0, "deliveries", "list", "--json", s.dicomweb())
+	if n := strings.Count(out, "study_instance_uid"); n != 3*studies || strings.Count(said, "has been away since") != 3 {
+		t.Errorf("%d deliveries are listed; %s", n, said)
+	}
 	orthanc(t, pacsPort, s.root) // it forwards nothing: nothing but our documents comes in
 	if err := os.Mkdir(folder, 0o750); err != nil {
 		t.Fatal(err)
