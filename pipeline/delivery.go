@@ -104,6 +104,9 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 	if ctx.Err() != nil { // the service stops, or the study is held
 		return l.Now().Add(heldPause)
 	}
+	if err == nil && l.lastOf(ctx, study, key, to.Name) {
+		l.delivered(ctx, study) // first: after a crash in between the delivery is repeated, while a study whose deliveries are done is not looked at again
+	}
 	over := err != nil && (to.Permanent(err) || errors.Is(err, ErrNotFound)) // a document that was deleted
 	waits := !over && errors.Is(err, ErrBusy)
 	var d Delivery
@@ -139,6 +142,17 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 		l.delivered(ctx, study)
 	}
 	return time.Time{}
+}
+
+// lastOf tells whether a delivery to a destination is the only one of a record that is not noted as done.
+func (l *Line) lastOf(ctx context.Context, study, key, to string) bool {
+	records, err := l.Archive.Records(ctx, study)
+	i := slices.IndexFunc(records, func(r Record) bool { return r.Key == key })
+	if err != nil || i < 0 || records[i].Deliveries[to] == nil {
+		return false
+	}
+	records[i].Deliveries[to].Delivered = l.Now()
+	return records[i].lifeState() == StateDelivered
 }
 
 // note writes down what came of an attempt; over: it is the last one.

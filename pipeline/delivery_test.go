@@ -123,3 +123,27 @@ func waiting(q Queue) (n int) {
 	}
 	return n
 }
+
+// A process that ends between a study's last delivery and the note that all are done leaves no study that is reported for ever.
+func TestACrashAfterTheLastDelivery(t *testing.T) {
+	m := undelivered(1)
+	b := newLine(t, m)
+	b.Destinations[0].Deliver = func(context.Context, Record, []Document) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.failAt = "record " + string(StateReported) // the process ends before the delivery is noted
+		return nil
+	}
+	stop := b.start(t)
+	until(t, "the study to be delivered", func() bool { l, err := m.Life(t.Context(), "1.2.0"); return err == nil && l.State == StateDelivered })
+	stop()
+	m.mu.Lock()
+	m.failAt = ""
+	m.mu.Unlock()
+	again := newLine(t, m)
+	again.start(t)
+	if docs := <-again.sent; len(docs) != 1 {
+		t.Errorf("%d documents", len(docs))
+	}
+	until(t, "the delivery to be noted", func() bool { all, _, err := again.Tasks(t.Context(), "", 10); return err == nil && len(all) == 0 })
+}
