@@ -71,6 +71,13 @@ func (a *Archive) UpdateRecord(ctx context.Context, l pipeline.Life, key string,
 			return err
 		}
 		for _, c := range steps {
+			now, err := scanLife(tx.row(ctx, findLife, study))
+			if noRow(err) != nil {
+				return err
+			}
+			if !c.Applies(now, r) {
+				continue
+			}
 			if err := move(ctx, tx, l, c); err != nil {
 				return err
 			}
