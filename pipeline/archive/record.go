@@ -76,7 +76,7 @@ func (a *Archive) UpdateRecord(ctx context.Context, l pipeline.Life, key string,
 			}
 		}
 		return nil
-	})
+	}, study)
 	if err != nil {
 		return r, fmt.Errorf("record %s of study %s cannot be written: %w", key, study, err)
 	}

@@ -12,7 +12,9 @@ import (
 	"chatxray/pipeline/archive"
 )
 
-func TestRecords(t *testing.T) {
+func TestRecords(t *testing.T) { onEach(t, testRecords) }
+
+func testRecords(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	a := open(t, dir, archive.Options{})
 	if r, err := a.Records(ctx, "1.2"); err != nil || len(r) != 0 {
