@@ -197,7 +197,7 @@ func (s *server) table() []route {
 			route{"GET", Root + "/readings", RoleRead, "Where studies stand, in the order of their UIDs", livesQuery, nil, asJSON, nil, s.readings},
 			route{"GET", studyPath + "/reading/timeline", RoleRead, "The steps of a study's life", nil, nil, asJSON, nil, s.timeline},
 			route{"GET", studyPath + "/reading/image", RoleRead, "The picture that the model saw", nil, nil, []string{"image/png"}, nil, s.readingImage},
-			route{"GET", studyPath + "/reading/heatmap", RoleRead, "Where a sentence of the report rests on that picture", []parameter{
+			route{"GET", heatPath, RoleRead, "Where a sentence of the report rests on that picture", []parameter{
 				{name: "sentence", in: "query", about: "Its number, from 1.", schema: map[string]any{"type": "integer", "minimum": 1}},
 			}, nil, []string{"image/png"}, nil, s.readingHeat},
 			route{"POST", studyPath + "/reading/release", RoleAdmin, "Let a held report go: it is written and delivered", nil, nil, asJSON, nil, s.readingRelease},
@@ -211,7 +211,7 @@ func (s *server) table() []route {
 			route{"POST", studyPath + "/jobs/retry", RoleAdmin, "Take up what was given up", jobQuery, nil, asJSON, accepted, s.jobChange(s.Work.Retry)},
 			route{"POST", studyPath + "/jobs/drop", RoleAdmin, "Give up what is not done", jobQuery, nil, asJSON, accepted, s.jobChange(s.Work.Drop)})
 	}
-	return append(t, s.chatRoutes()...)
+	return s.parted(append(t, s.chatRoutes()...))
 }
 
 // register makes gin's routes from the table.

@@ -81,6 +81,7 @@ type Line struct {
 	Destinations []Destination
 	Complete     Completeness
 	Worker       string // names this process
+	Feeds        bool   // this process brings studies into the queue; others read and deliver
 	Log          zerolog.Logger
 	Now          func() time.Time
 	Stats        Stats
@@ -88,6 +89,7 @@ type Line struct {
 	arrivals arrivals
 	holds    holds
 	work     sync.WaitGroup
+	working  context.Context // of what is being read or delivered: it outlives Run's by Config.Stop
 	ahead    ahead
 	queues   atomic.Bool // the queues did not answer the last time
 	unnoted  atomic.Bool // complete studies could not be noted the last time
@@ -96,14 +98,20 @@ type Line struct {
 // Run works until ctx ends; first it takes up what an earlier process left undone. It returns when the running study is either
 // finished or safely put down.
 func (l *Line) Run(ctx context.Context) error {
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	l.working = working
 	l.work.Go(func() { l.forward(ctx) })
 	l.work.Go(func() { l.reconcile(ctx) })
-	l.startDeliveries(ctx)
-	l.work.Go(func() { l.lookAhead(ctx) })
-	for range l.Config.Readers {
-		l.work.Go(func() { l.take(ctx, l.Studies, l.study) })
+	if !l.Feeds {
+		l.startDeliveries(ctx)
+		l.work.Go(func() { l.lookAhead(ctx) })
+		for range l.Config.Readers {
+			l.work.Go(func() { l.take(ctx, l.Studies, l.study) })
+		}
 	}
 	<-ctx.Done()
+	defer time.AfterFunc(l.Config.Stop, stop).Stop()
 	l.work.Wait()
 	return nil
 }
@@ -117,12 +125,12 @@ func (l *Line) take(ctx context.Context, q Queue, do func(context.Context, Lease
 			continue
 		}
 		l.back()
-		work, cancel := context.WithCancel(ctx)
+		work, cancel := context.WithCancel(l.working)
 		stop := context.AfterFunc(lease.Held(), cancel)
 		again := do(work, lease)
 		stop()
 		cancel()
-		if ctx.Err() != nil {
+		if l.working.Err() != nil {
 			again = l.Now() // another worker goes on at once
 		}
 		giving, end := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)

@@ -179,6 +179,11 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 			continue
 		}
 		for i, s := range r.staged {
+			if r.own && r.outcomes[i].Err == nil { // a worker elsewhere may not know yet that the study was deleted
+				if r.outcomes[i].Err = lives(ctx, tx, s.Instance.StudyInstanceUID); r.outcomes[i].Err != nil && !errors.Is(r.outcomes[i].Err, pipeline.ErrNotFound) {
+					return r.outcomes[i].Err
+				}
+			}
 			if r.outcomes[i].Err == nil {
 				if err := g.one(ctx, tx, s, r.own, &r.outcomes[i]); err != nil {
 					return err
@@ -205,6 +210,12 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 		}
 	}
 	return tx.Commit()
+}
+
+// lives tells by pipeline.ErrNotFound that nothing of a study is known.
+func lives(ctx context.Context, tx writing, study string) error {
+	_, err := fenced(ctx, tx, pipeline.Life{StudyInstanceUID: study})
+	return err
 }
 
 func studiesOf(group []*request) (out []string) {

@@ -252,6 +252,12 @@ func (a *Archive) Undone(ctx context.Context, after string, most int) (out []str
 	return out, indexErrorOrNil(rows.Err())
 }
 
+// Ping tells whether the index answers.
+func (a *Archive) Ping(ctx context.Context) error {
+	var one int
+	return indexErrorOrNil(a.read.QueryRowContext(ctx, "SELECT 1").Scan(&one))
+}
+
 // ID tells this archive from others whose workers share a Redis; an index that is made anew has another one.
 func (a *Archive) ID(ctx context.Context) (id string, err error) {
 	err = a.read.QueryRowContext(ctx, "SELECT id FROM archive").Scan(&id)
