@@ -111,7 +111,9 @@ func TestWebAndWorkers(t *testing.T) {
 		}
 		out, _ := chatxray(t, 0, "studies", "show", "--json", web.dicomweb(), study)
 		var shown struct {
-			Record struct{ Deliveries map[string]struct{ Attempts int } }
+			Record struct {
+				Deliveries map[string]struct{ Attempts int }
+			}
 		}
 		if err := json.Unmarshal([]byte(out), &shown); err != nil {
 			t.Fatal(err)

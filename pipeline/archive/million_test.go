@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -56,6 +58,51 @@ func BenchmarkMillion(b *testing.B) {
 	}
 	runtime.GC()
 	b.Logf("%d studies: open and first search %.2f s, memory of the process %d MB, before %d MB", n, time.Since(start).Seconds(), rss(), before)
+	benchSearches(b, a, n)
+}
+
+// BenchmarkIndexes does the same over every kind of index, and measures commits of studies of one instance from eight senders.
+func BenchmarkIndexes(b *testing.B) {
+	n, err := strconv.Atoi(os.Getenv("QIDO_STUDIES"))
+	if err != nil {
+		n = 2_000
+	}
+	for _, kind := range []string{"sqlite", "postgres"} {
+		b.Run(kind, func(b *testing.B) {
+			dir := b.TempDir()
+			a := open(b, dir, archive.Options{Reserve: -1})
+			fill(b, a, dir, n)
+			if onPostgres(b) {
+				if err := server(b).Query("archives", "VACUUM ANALYZE"); err != nil { // as autovacuum does a minute later
+					b.Fatal(err)
+				}
+			}
+			b.Run("commit", func(b *testing.B) { benchCommits(b, a) })
+			benchSearches(b, a, n)
+		})
+	}
+}
+
+func benchCommits(b *testing.B, a *archive.Archive) {
+	var next atomic.Int64
+	first := time.Now().UnixNano()
+	var work sync.WaitGroup
+	b.ResetTimer()
+	for range 8 {
+		work.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				study := fmt.Sprintf("1.2.%d.%d", first, i)
+				if o := store(b, a, object(b, study, study+".1", study+".1.1"))[0]; o.Err != nil {
+					b.Error(o.Err)
+				}
+			}
+		})
+	}
+	work.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "studies/s")
+}
+
+func benchSearches(b *testing.B, a *archive.Archive, n int) {
 	web := httptest.NewServer(dicomweb.New(dicomweb.Default(), a, dicomweb.Deps{Lookup: dicom.Lookup}))
 	defer web.Close()
 	for _, q := range queries(n) {

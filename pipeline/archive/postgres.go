@@ -275,3 +275,27 @@ func postgresError(err error) error {
 	}
 	return nil
 }
+
+// Examine tells in words what is found at the URL of an index, and changes nothing.
+func Examine(ctx context.Context, index pipeline.Secret) (said string, err error) {
+	d, err := dialectOf(index)
+	if err != nil {
+		return "", err
+	}
+	p, ok := d.(postgresIndex)
+	if !ok {
+		return "SQLite in the archive's folder", nil
+	}
+	db := p.pool(1, true)
+	defer db.Close()
+	version, err := p.version(ctx, db)
+	switch {
+	case err != nil:
+		return "", p.unusable(err)
+	case version == 0:
+		return "PostgreSQL answers; the index is made at the first start", nil
+	case version > len(migrations):
+		return "", fmt.Errorf("%w: the index has version %d, this program knows %d", pipeline.ErrUnsupported, version, len(migrations))
+	}
+	return fmt.Sprintf("PostgreSQL answers; the index in schema %s has version %d of %d", p.schema, version, len(migrations)), nil
+}
