@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -63,12 +62,13 @@ func TestWebAndWorkers(t *testing.T) {
 	pacs := orthanc(t, pacsPort, web.root)
 	chatxray(t, 0, append([]string{"send", web.dicomweb()}, files[:10]...)...)
 
-	// Killed while it reads: the first of the workers that a study names.
+	// Killed while it reads, which a study's life tells.
 	eventually(t, 3*time.Minute, "the first worker to read", func() error {
-		if n := first.metric("chatxray_studies_reading"); n != "1" {
-			return fmt.Errorf("it reads %s", n)
+		b, err := get(web.dicomweb() + "/readings?state=reading")
+		if err == nil && !strings.Contains(string(b), fmt.Sprintf("-%d-", first.cmd.Process.Pid)) {
+			err = fmt.Errorf("these are read: %s", b)
 		}
-		return nil
+		return err
 	})
 	first.stop(syscall.SIGKILL)
 	web.stop(syscall.SIGTERM) // a web that is started anew loses nothing
@@ -76,9 +76,9 @@ func TestWebAndWorkers(t *testing.T) {
 	chatxray(t, 0, append([]string{"send", web.dicomweb()}, files[10:]...)...)
 	start("worker")
 	eventually(t, 10*time.Minute, "all studies to be delivered", func() error {
-		out, _ := chatxray(t, 0, "studies", "list", "--json", "--state", "delivered", web.dicomweb())
-		if n := strings.Count(out, "study_instance_uid"); n != len(studies) {
-			return fmt.Errorf("%d of %d are", n, len(studies))
+		b, err := get(web.dicomweb() + "/readings?state=delivered")
+		if n := strings.Count(string(b), "study_instance_uid"); err != nil || n != len(studies) {
+			return fmt.Errorf("%d of %d are, %v", n, len(studies), err)
 		}
 		return nil
 	})
@@ -87,7 +87,9 @@ func TestWebAndWorkers(t *testing.T) {
 	}
 	readings, workers, takenOver := 0, map[string]int{}, 0
 	for i, study := range studies {
-		all := steps(t, web, study)
+		var life struct{ Steps []step }
+		getJSON(t, web.dicomweb()+"/studies/"+study+"/reading/timeline", &life)
+		all := life.Steps
 		readings += count(all, "reading")
 		for _, s := range all {
 			if s.State == "reading" {
@@ -109,20 +111,20 @@ func TestWebAndWorkers(t *testing.T) {
 		if len(found) != 2 {
 			t.Errorf("Orthanc has %d documents of study %d, want two", len(found), i)
 		}
-		out, _ := chatxray(t, 0, "studies", "show", "--json", web.dicomweb(), study)
 		var shown struct {
 			Record struct {
 				Deliveries map[string]struct{ Attempts int }
 			}
 		}
-		if err := json.Unmarshal([]byte(out), &shown); err != nil {
-			t.Fatal(err)
-		}
+		getJSON(t, web.dicomweb()+"/studies/"+study+"/reading", &shown)
 		for to, d := range shown.Record.Deliveries {
 			if d.Attempts != 1 {
 				t.Errorf("study %d was delivered to %s in %d attempts", i, to, d.Attempts)
 			}
 		}
+	}
+	if out, _ := chatxray(t, 0, "studies", "timeline", web.dicomweb(), studies[0]); !strings.Contains(out, "delivered") {
+		t.Error(out)
 	}
 	if readings > len(studies)+1 || takenOver != 1 || len(workers) < 3 {
 		t.Errorf("%d readings were begun of %d studies, %d were taken over, by these workers: %v", readings, len(studies), takenOver, workers)
