@@ -1,13 +1,10 @@
 package dicomweb
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 
 	"github.com/gin-gonic/gin"
-
-	"chatxray/pipeline"
 )
 
 // Part is what of the service a process answers for.
@@ -45,7 +42,13 @@ func (s *server) parted(all []route) (out []route) {
 // passOn has another process answer.
 func (s *server) passOn(c *gin.Context) error {
 	if s.Model == nil {
-		return fmt.Errorf("%w: this process has no model and knows no worker that has; worker_url names one", pipeline.ErrUnavailable)
+		const why = "this process has no model and knows no worker that has; worker_url names one"
+		body := any(gin.H{"error": why})
+		if ofOpenAI(c.Request) {
+			body = fault{kind: "server_error", code: "no_model", message: why}.body()
+		}
+		c.JSON(http.StatusServiceUnavailable, body)
+		return nil
 	}
 	if c.Request.ContentLength != 0 {
 		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, maxChatBody)

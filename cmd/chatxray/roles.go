@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -64,7 +65,12 @@ func worker(address string) http.Handler {
 			w.Header().Set("Content-Type", "application/json")
 			w.Header().Set("Retry-After", "5")
 			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintln(w, `{"error":"the worker that has the model does not answer; try again later"}`)
+			const why = `"the worker that has the model does not answer; try again later"`
+			if strings.HasPrefix(r.URL.Path, "/v1/") { // the form of OpenAI's interface
+				fmt.Fprintf(w, `{"error":{"message":%s,"type":"server_error","code":"worker_unavailable","param":null}}`+"\n", why)
+				return
+			}
+			fmt.Fprintf(w, `{"error":%s}`+"\n", why)
 		},
 	}
 }
