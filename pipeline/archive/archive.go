@@ -172,6 +172,9 @@ func (a *Archive) start() error {
 	if err != nil {
 		return err
 	}
+	if err := a.sameFolder(context.Background()); err != nil {
+		return errors.Join(err, a.closeIndex())
+	}
 	if orderly && !fresh {
 		err = a.finishDeletions(context.Background())
 	} else {

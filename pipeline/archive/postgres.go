@@ -61,8 +61,8 @@ func newPostgres(url string) (dialect, error) {
 		"search_path":                         p.schema,
 		"application_name":                    "chatxray",
 		"synchronous_commit":                  "on",
-		"lock_timeout":                        "10s",  // as SQLite's busy_timeout
-		"idle_in_transaction_session_timeout": "2min", // of a process that was stopped in the middle
+		"lock_timeout":                        "10s", // as SQLite's busy_timeout
+		"idle_in_transaction_session_timeout": "30s", // of a process that was stopped in the middle
 		"plan_cache_mode":                     "force_custom_plan",
 	} {
 		if _, given := config.RuntimeParams[name]; !given {

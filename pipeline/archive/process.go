@@ -168,6 +168,25 @@ func (a *Archive) sweep(f func(path string, entry os.DirEntry) error) error {
 	return nil
 }
 
+// sameFolder refuses a folder without a file to an index with entries: a process that does not see the folder of the others would find nothing.
+func (a *Archive) sameFolder(ctx context.Context) error {
+	if !a.index.shared() {
+		return nil
+	}
+	files, err := os.ReadDir(a.path(instancesDir))
+	if err != nil || len(files) > 0 {
+		return err
+	}
+	var entries bool
+	if err := a.read.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM instance WHERE own = 0)").Scan(&entries); err != nil {
+		return indexError(err)
+	}
+	if entries {
+		return fmt.Errorf("%w: the index has instances and the folder %s has none: it is not the folder that the other processes share (data), or its disk is not mounted", pipeline.ErrInvalid, a.dir)
+	}
+	return nil
+}
+
 // last tells whether no other process has the archive open, and no file of it may lack an index entry.
 func (a *Archive) last() bool {
 	if !a.index.shared() {
@@ -213,8 +232,31 @@ func (a *Archive) hold(study string) (release func(), err error) {
 		a.placing.Unlock()
 		return nil, indexError(err)
 	}
+	ending, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		keepAlive(ctx, tx, ending)
+	}()
 	return func() {
+		close(ending)
+		<-ended
 		_ = tx.Rollback() // the lock ends with it, and it has written nothing
 		a.placing.Unlock()
 	}, nil
+}
+
+// keepAlive keeps a transaction that waits for files from being taken for one of a process that was stopped.
+func keepAlive(ctx context.Context, tx writing, ending <-chan struct{}) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ending:
+			return
+		case <-tick.C:
+			if _, err := tx.ExecContext(ctx, "SELECT 1"); err != nil {
+				return
+			}
+		}
+	}
 }
