@@ -80,8 +80,9 @@ type Line struct {
 	Claims       Claims
 	Destinations []Destination
 	Complete     Completeness
-	Worker       string // names this process
-	Feeds        bool   // this process brings studies into the queue; others read and deliver
+	Worker       string        // names this process
+	Lease        time.Duration // how long what a worker has is left to it when the queues have forgotten it
+	Feeds        bool          // this process brings studies into the queue; others read and deliver
 	Log          zerolog.Logger
 	Now          func() time.Time
 	Stats        Stats

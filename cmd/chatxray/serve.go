@@ -91,6 +91,9 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	line := &pipeline.Line{Config: cfg.Line, Complete: complete, Steps: eng.steps, Archive: arch, Studies: claims.Queue("studies:" + id), Claims: claims, Worker: claims.Worker(), Feeds: !cfg.Role.Reads(),
 		Log: s.log, Now: time.Now}
+	if cfg.Jobs.Redis != "" { // else nobody outlives the queues
+		line.Lease = cfg.Jobs.Lease
+	}
 	for _, d := range cfg.Destinations {
 		to, err := deliver.Open(d)
 		if err != nil {
