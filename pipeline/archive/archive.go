@@ -86,7 +86,7 @@ func Open(dir string, open Opener, opts Options) (*Archive, error) {
 		return nil, err
 	}
 	if err := a.start(); err != nil {
-		a.leave()
+		_ = a.leave()
 		return nil, err
 	}
 	return a, nil

@@ -78,7 +78,7 @@ func indexed(t testing.TB, dir string, opts archive.Options) archive.Options {
 // loseIndex takes the index of the archive in dir away.
 func loseIndex(t testing.TB, dir string) {
 	t.Helper()
-	err := error(nil)
+	var err error
 	if onPostgres(t) {
 		err = server(t).Query("archives", "DROP SCHEMA "+schemaOf(dir)+" CASCADE")
 	} else {

@@ -25,7 +25,7 @@ func Rebuild(ctx context.Context, dir string, open Opener, opts Options) (int, e
 	if err != nil {
 		return 0, err
 	}
-	defer a.leave()
+	defer func() { _ = a.leave() }()
 	if err := os.Remove(a.path("clean")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return 0, fmt.Errorf("the old index cannot be removed: %w", bare(err))
 	}
