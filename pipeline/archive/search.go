@@ -228,6 +228,15 @@ func (a *Archive) page(ctx context.Context, p *plan, found *pipeline.Found) ([]i
 	if p.wide() {
 		counted = maxCountedWide
 	}
+	if a.index.shared() { // a count costs less than its rows, which would come over a network
+		ids, err := a.ids(ctx, "SELECT "+l.id+l.from+p.where()+p.order+" LIMIT ? OFFSET ?", append(slices.Clone(p.rest.args), p.limit, p.offset)...)
+		if err != nil || len(ids) < p.limit {
+			return ids, err
+		}
+		err = a.read.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1"+l.from+p.where()+" LIMIT ? OFFSET ?) behind", append(slices.Clone(p.rest.args), counted, p.offset+p.limit)...).Scan(&found.Left)
+		found.AtLeast = found.Left == counted
+		return ids, err
+	}
 	ids, err := a.ids(ctx, "SELECT "+l.id+l.from+p.where()+p.order+" LIMIT ? OFFSET ?", append(slices.Clone(p.rest.args), p.limit+counted, p.offset)...)
 	if err != nil || len(ids) <= p.limit {
 		return ids, err
