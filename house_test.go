@@ -100,6 +100,7 @@ var doors = []struct {
 	{"github.com/suyashkumar/dicom", []string{"pipeline/dicom"}},
 	{"github.com/tetratelabs/wazero", []string{"pipeline/dicom"}},
 	{"modernc.org/sqlite", []string{"pipeline/archive"}},
+	{"github.com/jackc/pgx", []string{"pipeline/archive"}},
 	{"database/sql", []string{"pipeline/archive"}},
 	{"github.com/goccy/go-yaml", []string{"config"}},
 	{"github.com/alecthomas/kong", []string{"cmd/chatxray"}},

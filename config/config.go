@@ -25,10 +25,12 @@ import (
 
 // Config is the configuration file. Example has every key with its default and what it does.
 type Config struct {
-	Listen       string              `yaml:"listen"`   // address of the HTTP server
-	Data         string              `yaml:"data"`     // folder of the archive
-	Station      string              `yaml:"station"`  // Station Name in the documents
-	Timezone     string              `yaml:"timezone"` // of the study times that have no offset: an IANA name, or Local
+	Listen       string              `yaml:"listen"`     // address of the HTTP server
+	Data         string              `yaml:"data"`       // folder of the archive
+	Role         Role                `yaml:"role"`       // what this process does of the service
+	WorkerURL    string              `yaml:"worker_url"` // of a web: the worker that answers what needs the model
+	Station      string              `yaml:"station"`    // Station Name in the documents
+	Timezone     string              `yaml:"timezone"`   // of the study times that have no offset: an IANA name, or Local
 	Model        modelrt.Config      `yaml:"model"`
 	DICOMweb     dicomweb.Config     `yaml:"dicomweb"`
 	Archive      archive.Config      `yaml:"archive"`
@@ -45,7 +47,7 @@ var Example []byte
 
 // Default returns the configuration of a service that runs alone on this machine.
 func Default() Config {
-	return Config{Listen: "127.0.0.1:8080", Data: "chatxray-data", Station: "CHATXRAY", Timezone: "Local", Model: modelrt.DefaultConfig(),
+	return Config{Listen: "127.0.0.1:8080", Data: "chatxray-data", Role: RoleAll, Station: "CHATXRAY", Timezone: "Local", Model: modelrt.DefaultConfig(),
 		DICOMweb: dicomweb.Default(), Archive: archive.DefaultConfig(), Jobs: jobs.Default(), Line: pipeline.DefaultLine(), Complete: rules.Default()}
 }
 
@@ -114,6 +116,7 @@ func (c Config) Check() error {
 	if _, err := time.LoadLocation(c.Timezone); err != nil || c.Timezone == "" {
 		add(fmt.Errorf("timezone: %q is neither a name like Europe/Berlin nor Local", c.Timezone))
 	}
+	add(c.checkRole())
 	add(c.Model.Check())
 	add(c.DICOMweb.Check())
 	add(c.Archive.Check())

@@ -79,7 +79,7 @@ func newTalking() talking {
 }
 
 func (s *server) chatRoutes() []route {
-	if s.Chat == nil {
+	if s.Chat == nil && s.Part != Face {
 		return nil
 	}
 	t := []route{

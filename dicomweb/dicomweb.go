@@ -147,6 +147,8 @@ type Deps struct {
 	Pages    fs.FS                                                       // the files of a web viewer; nil without one
 	Routes   func(gin.RoutesInfo)                                        // gets the routes; nil where nobody asks
 	Log      zerolog.Logger                                              // gets UIDs, never patient data
+	Part     Part                                                        // of the service; the zero value is all of it
+	Model    http.Handler                                                // of a face: answers what needs the model; nil where nobody does
 	Version  string                                                      // of the program: another one may write and draw otherwise
 	Imaging
 	Talking

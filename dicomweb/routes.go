@@ -202,7 +202,7 @@ func (s *server) table() []route {
 			route{"GET", Root + "/readings", RoleRead, "Where studies stand, in the order of their UIDs", livesQuery, nil, asJSON, nil, s.readings},
 			route{"GET", studyPath + "/reading/timeline", RoleRead, "The steps of a study's life", nil, nil, asJSON, nil, ofStudy(s.timeline)},
 			route{"GET", studyPath + "/reading/image", RoleRead, "The picture that the model saw", nil, nil, []string{"image/png"}, nil, ofStudy(s.readingImage)},
-			route{"GET", studyPath + "/reading/heatmap", RoleRead, "Where a sentence of the report rests on that picture", []parameter{
+			route{"GET", heatPath, RoleRead, "Where a sentence of the report rests on that picture", []parameter{
 				{name: "sentence", in: "query", about: "Its number, from 1.", schema: map[string]any{"type": "integer", "minimum": 1}},
 			}, nil, []string{"image/png"}, nil, ofStudy(s.readingHeat)},
 			route{"POST", studyPath + "/reading/release", RoleAdmin, "Let a held report go: it is written and delivered", nil, nil, asJSON, nil, ofStudy(s.readingRelease)},
@@ -220,7 +220,7 @@ func (s *server) table() []route {
 			route{"POST", studyPath + "/deliveries/retry", RoleAdmin, "Take up a delivery that was given up", deliveryQuery, nil, asJSON, accepted, s.taskChange(true, s.Work.Retry)},
 			route{"POST", studyPath + "/deliveries/drop", RoleAdmin, "Give up a delivery", deliveryQuery, nil, asJSON, accepted, s.taskChange(true, s.Work.Drop)})
 	}
-	return append(t, s.chatRoutes()...)
+	return s.parted(append(t, s.chatRoutes()...))
 }
 
 // register makes gin's routes from the table.

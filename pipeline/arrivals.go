@@ -177,6 +177,10 @@ func (l *Line) restore(ctx context.Context) error {
 			}
 			j := Job{Name: s.StudyInstanceUID, Lane: s.Lane, Due: l.Now()}
 			switch s.State {
+			case StateReading: // who has it makes its lease anew, unless it has died
+				if s.Worker != l.Worker {
+					j.Due = j.Due.Add(l.Lease)
+				}
 			case StateReceiving:
 				j.Due = s.Received.Add(l.Config.Quiet)
 			case StateFailed:

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -55,6 +56,21 @@ func (l *Line) busy(study string) bool {
 		}
 	}
 	return false
+}
+
+// Interrupt has workers of other processes stop what they do for a study. What of it is still to be done is taken up again by Shrunk, or at the next look at
+// the archive.
+func (l *Line) Interrupt(ctx context.Context, study string) error {
+	records, err := l.Archive.Records(ctx, study)
+	err = errors.Join(err, l.Studies.Drop(ctx, study))
+	for _, r := range records {
+		for _, d := range l.Destinations {
+			if r.undelivered(d.Name) {
+				err = errors.Join(err, d.Queue.Drop(ctx, r.name()))
+			}
+		}
+	}
+	return err
 }
 
 // Hold keeps the line's hands off a study until release is called: what is being done for it is stopped, and Hold returns when it has

@@ -472,3 +472,70 @@ func TestLineStopsInTheMiddle(t *testing.T) {
 		t.Errorf("a reading that was cut off left a record: %+v", b.archive.records["1.2"])
 	}
 }
+
+// What is being read when the service stops is finished within Config.Stop, and nothing else is begun.
+func TestLineFinishesWhatItReads(t *testing.T) { synctest.Test(t, finishesWhatItReads) }
+
+func finishesWhatItReads(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.Config.Stop, b.Config.Readers = time.Minute, 1
+	b.model.block = make(chan struct{})
+	stop := b.start(t)
+	for _, study := range []string{"1.2", "1.3"} {
+		b.archive.store(study, "frontal")
+		b.Stored(study)
+	}
+	time.Sleep(time.Second)
+	if b.model.count() != 1 {
+		t.Fatalf("%d studies are read, want one", b.model.count())
+	}
+	go func() {
+		time.Sleep(30 * time.Second)
+		close(b.model.block)
+	}()
+	began := time.Now()
+	stop()
+	if took := time.Since(began); took < 30*time.Second || took >= time.Minute {
+		t.Errorf("it stopped after %v", took)
+	}
+	if b.model.count() != 1 {
+		t.Errorf("%d studies were read, want the one under way", b.model.count())
+	}
+	reported := 0
+	for _, records := range b.archive.records {
+		for _, r := range records {
+			if r.State == StateReported {
+				reported++
+			}
+		}
+	}
+	if reported != 1 {
+		t.Errorf("%d studies are reported, want the one that was read", reported)
+	}
+}
+
+// A line that only feeds the queue reads nothing, and a held report is released without a model unless something came since.
+func TestLineFeeds(t *testing.T) { synctest.Test(t, feeds) }
+
+func feeds(t *testing.T) {
+	worker := newLine(t, newMemory())
+	worker.model.held = "flagged"
+	web := newLine(t, worker.archive)
+	web.Studies, web.Feeds, web.Worker, web.Steps = worker.Studies, true, "web", Steps{}
+	web.start(t)
+	worker.archive.store("1.2", "frontal")
+	web.Stored("1.2")
+	time.Sleep(time.Second)
+	if l, err := worker.archive.Life(t.Context(), "1.2"); err != nil || l.State == StateReading || worker.model.count() > 0 {
+		t.Fatal(l, err)
+	}
+	worker.start(t)
+	worker.until(t, "1.2", StateHeld)
+	if err := web.Release(t.Context(), "1.2", "ada"); err != nil {
+		t.Fatal(err)
+	}
+	worker.until(t, "1.2", StateReported)
+	if worker.model.count() != 1 {
+		t.Error("it was read again")
+	}
+}

@@ -12,11 +12,12 @@ type LineConfig struct {
 	Readers  int           `yaml:"readers"`  // studies read at the same time
 	Attempts int           `yaml:"attempts"` // a study is given up that has failed so often and for GiveUp; one that ends the process, after so many attempts
 	GiveUp   time.Duration `yaml:"give_up"`  // what still fails after this long is given up
+	Stop     time.Duration `yaml:"stop"`     // what is being read or delivered may take this long to finish when the service stops; then it is handed back
 }
 
 // DefaultLine returns what suits a PACS that forwards study by study.
 func DefaultLine() LineConfig {
-	return LineConfig{Quiet: 5 * time.Second, Readers: 1, Attempts: 20, GiveUp: 72 * time.Hour}
+	return LineConfig{Quiet: 5 * time.Second, Readers: 1, Attempts: 20, GiveUp: 72 * time.Hour, Stop: 10 * time.Second}
 }
 
 // Check returns what is wrong with the configuration.
@@ -33,6 +34,9 @@ func (c LineConfig) Check() error {
 	}
 	if c.GiveUp < time.Minute {
 		errs = append(errs, fmt.Errorf("line.give_up: %v is less than 1m", c.GiveUp))
+	}
+	if c.Stop < 0 || c.Stop > time.Hour {
+		errs = append(errs, fmt.Errorf("line.stop: %v is not between 0s and 1h", c.Stop))
 	}
 	return errors.Join(errs...)
 }

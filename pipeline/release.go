@@ -47,7 +47,11 @@ func (l *Line) Release(ctx context.Context, study, by string) error {
 	if err != nil {
 		return err
 	}
-	if l.Steps.Key(st) != last.Key {
+	changed := life.Received.After(last.Completed) // all that is known where another process has the model
+	if l.Steps.Model != nil {
+		changed = l.Steps.Key(st) != last.Key
+	}
+	if changed {
 		return fmt.Errorf("the report of study %s is held, but the images or the model have changed since: read it anew (chatxray jobs retry): %w", study, ErrConflict)
 	}
 	if _, err = l.Archive.UpdateRecord(ctx, life, last.Key, func(r *Record) {

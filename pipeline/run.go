@@ -86,7 +86,9 @@ type Line struct {
 	Claims       Claims
 	Destinations []Destination
 	Complete     Completeness
-	Worker       string // names this process
+	Worker       string        // names this process
+	Lease        time.Duration // how long what a worker has is left to it when the queues have forgotten it
+	Feeds        bool          // this process brings studies into the queue; others read and deliver
 	Log          zerolog.Logger
 	Now          func() time.Time
 	Stats        Stats
@@ -94,6 +96,7 @@ type Line struct {
 	arrivals arrivals
 	holds    holds
 	work     sync.WaitGroup
+	working  context.Context // of what is being read or delivered: it outlives Run's by Config.Stop
 	ahead    ahead
 	queues   atomic.Bool // the queues did not answer the last time
 	unnoted  atomic.Bool // complete studies could not be noted the last time
@@ -102,14 +105,20 @@ type Line struct {
 // Run works until ctx ends; first it takes up what an earlier process left undone. It returns when the running study is either
 // finished or safely put down.
 func (l *Line) Run(ctx context.Context) error {
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	l.working = working
 	l.work.Go(func() { l.forward(ctx) })
 	l.work.Go(func() { l.reconcile(ctx) })
-	l.startDeliveries(ctx)
-	l.work.Go(func() { l.lookAhead(ctx) })
-	for range l.Config.Readers {
-		l.work.Go(func() { l.take(ctx, l.Studies, nil, l.study) })
+	if !l.Feeds {
+		l.startDeliveries(ctx)
+		l.work.Go(func() { l.lookAhead(ctx) })
+		for range l.Config.Readers {
+			l.work.Go(func() { l.take(ctx, l.Studies, nil, l.study) })
+		}
 	}
 	<-ctx.Done()
+	defer time.AfterFunc(l.Config.Stop, stop).Stop()
 	l.work.Wait()
 	return nil
 }
@@ -131,13 +140,13 @@ func (l *Line) take(ctx context.Context, q Queue, ready func(context.Context) (f
 			continue
 		}
 		l.back()
-		work, cancel := context.WithCancel(ctx)
+		work, cancel := context.WithCancel(l.working)
 		stop := context.AfterFunc(lease.Held(), cancel)
 		again := do(work, lease)
 		stop()
 		cancel()
 		leave()
-		if ctx.Err() != nil {
+		if l.working.Err() != nil {
 			again = l.Now() // another worker goes on at once
 		}
 		giving, end := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)

@@ -102,9 +102,9 @@ type rebuildCmd struct{ archiveFlags }
 
 // Help is shown by chatxray archive rebuild --help.
 func (rebuildCmd) Help() string {
-	return `The files of an archive are the truth and its index, index.db, is made from them. This makes it anew: after index.db was lost or damaged,
+	return `The files of an archive are the truth and its index, index.db or a PostgreSQL database (archive.index), is made from them. This makes it anew: after it was lost or damaged,
 after files were put back from a backup, or to fill attributes that an earlier version did not keep. It reads every file once. Files
-change nowhere; one that cannot be read is told and stays. The service must not be running on the archive. When it is broken off, the
+change nowhere; one that cannot be read is told and stays. No process of the service may be running on the archive. When it is broken off, the
 next start of the service, or of this, goes on.
 
 Exit codes: 0 every file is in the index; 1 the archive is open in another process, or is not there; 3 the index is made and some files

@@ -63,6 +63,10 @@ func (c doctorCmd) Run(ctx context.Context, s streams) error {
 		door.Close()
 		folder, err := filepath.Abs(cfg.Data)
 		tell("archive", errors.Join(err, archive.Usable(cfg.Data, cfg.Archive.Options(nil))), folder)
+		if cfg.Archive.Index != "" {
+			said, err := archive.Examine(ctx, cfg.Archive.Index)
+			tell("index", err, said)
+		}
 		bundle, bundleErr := modelrt.Verify(bundleDir(cfg.Model.Bundle))
 		elsewhere := bundleErr == nil && bundle.Manifest.Kind == modelrt.KindRemote
 		if elsewhere {

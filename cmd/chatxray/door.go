@@ -105,8 +105,9 @@ func (d door) describe(ctx context.Context, cfg config.Config) string {
 
 // deleter deletes for the service.
 type deleter struct {
-	line *pipeline.Line
-	arch *archive.Archive
+	line   *pipeline.Line
+	arch   *archive.Archive
+	shared bool // other processes work for the same archive
 }
 
 // Delete implements dicomweb.Deleter. A reading or a delivery of the study under way is stopped first; what is left of the study is
@@ -117,11 +118,21 @@ func (d deleter) Delete(ctx context.Context, study, series, sop string) (int, er
 	}
 	release := d.line.Hold(study)
 	defer release()
+	if d.shared {
+		d.interrupt(ctx, study)
+	}
 	n, left, err := d.arch.Delete(ctx, study, series, sop)
 	if left || err != nil {
 		err = errors.Join(err, d.withdraw(ctx, study), d.line.Shrunk(context.WithoutCancel(ctx), study))
 	}
 	return n, err
+}
+
+// interrupt tells workers elsewhere; what they write of the study all the same is refused once it is gone.
+func (d deleter) interrupt(ctx context.Context, study string) {
+	if err := d.line.Interrupt(ctx, study); err != nil {
+		d.line.Log.Warn().Str("study", study).Err(err).Msg("workers could not be told of a deletion")
+	}
 }
 
 // withdraw takes back the readings about images that are gone.

@@ -167,7 +167,11 @@ func startEngine(ctx context.Context, s streams, cfg config.Config, change func(
 }
 
 // Close frees the model.
-func (e *engine) Close() { e.model.Close() }
+func (e *engine) Close() {
+	if e.model != nil {
+		e.model.Close()
+	}
+}
 
 // steps wires the rooms into the verbs of the line.
 func steps(model model, cfg config.Config) pipeline.Steps {

@@ -31,13 +31,19 @@ type serveCmd struct {
 	Listen   string `help:"Address to listen on; port 0 takes a free one. Default: 127.0.0.1:8080." placeholder:"ADDR"`
 	Data     string `help:"Folder of the archive. Default: chatxray-data." placeholder:"DIR"`
 	Viewer   string `help:"Folder of a web viewer (index.html of OHIF's dist) to serve at /." placeholder:"DIR"`
+	Role     string `enum:"all,web,worker," default:"" help:"all: everything in one process. web: takes studies in, without a model. worker: reads and delivers. Webs and workers need archive.index (PostgreSQL) and jobs.redis. Default: all."`
 	PortFile string `help:"Write the port to this file when listening." placeholder:"FILE"`
 }
 
 // Help is shown by chatxray serve --help.
 func (serveCmd) Help() string {
 	return `Needs nothing but this binary and its run-time parts: files and SQLite in the data folder, Redis inside the process, the CPU where
-there is no GPU. Flags win over the configuration file. SIGTERM finishes running uploads, puts the study at hand down safely and stops.`
+there is no GPU. Flags win over the configuration file. SIGTERM finishes running uploads (dicomweb.drain), finishes the study at hand or puts
+it down safely (line.stop), and stops.
+
+As several processes: serve --role web as often as clients need it, serve --role worker as often as there are GPUs, over one data folder, with
+archive.index and jobs.redis (docs/operations.md). A web needs no bundle; a worker answers only what webs pass on to it, /healthz, /readyz
+and /metrics.`
 }
 
 // Run serves until ctx ends.
@@ -60,7 +66,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer door.Close()
-	eng, err := startEngine(ctx, s, cfg, nil)
+	eng, err := roleEngine(ctx, s, cfg)
 	if err != nil {
 		return err
 	}
@@ -85,8 +91,11 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errConfig, err)
 	}
-	line := &pipeline.Line{Config: cfg.Line, Complete: complete, Steps: eng.steps, Archive: arch, Studies: claims.Queue("studies:" + id), Claims: claims, Worker: claims.Worker(),
+	line := &pipeline.Line{Config: cfg.Line, Complete: complete, Steps: eng.steps, Archive: arch, Studies: claims.Queue("studies:" + id), Claims: claims, Worker: claims.Worker(), Feeds: !cfg.Role.Reads(),
 		Log: s.log, Now: time.Now}
+	if cfg.Jobs.Redis != "" { // else nobody outlives the queues
+		line.Lease = cfg.Jobs.Lease
+	}
 	for _, d := range cfg.Destinations {
 		to, err := deliver.Open(d)
 		if err != nil {
@@ -104,14 +113,20 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 
 	metrics := prometheus.NewRegistry()
 	countLine(metrics, line)
-	countModel(metrics, eng.model)
-	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
+	countWorkers(metrics, claims)
+	checks := map[string]func(context.Context) error{"redis": claims.Ping, "index": arch.Ping}
+	var member *membership
+	if cfg.Role.Reads() {
+		countModel(metrics, eng.model)
+		member = newMembership(claims, cfg, eng.model.Ref())
+		checks["bundle"] = member.Check
+	}
+	web := dicomweb.New(cfg.DICOMweb, arch, roleDeps(cfg, eng, arch, dicomweb.Deps{
 		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng}, Work: undone{line},
 		Full:  (&full{queue: line.Studies, most: cfg.Jobs.MaxWaiting}).check,
-		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
-		Imaging: imaging(), Talking: talking(eng, arch),
-		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
-	})
+		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch, cfg.Archive.Index != ""},
+		Imaging: imaging(), Checks: checks,
+	}))
 	port := listener.Addr().(*net.TCPAddr).Port
 	if c.PortFile != "" {
 		if err := os.WriteFile(c.PortFile, []byte(strconv.Itoa(port)+"\n"), 0o644); err != nil {
@@ -124,8 +139,8 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	log.SetFlags(0)
 	log.SetOutput(s.log) // what net/http has to say, failed handshakes above all
 	listener, scheme := door.listen(listener)
-	s.log.Info().Str("url", scheme+"://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
-	return work(ctx, s, listener, web, line, cfg.DICOMweb)
+	s.log.Info().Str("url", scheme+"://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("role", string(cfg.Role)).Str("version", softwareVersion()).Msg("listening")
+	return work(ctx, s, listener, web, cfg.DICOMweb, func(ctx context.Context) error { return member.run(ctx, s, line) })
 }
 
 // tellAway tells the log when a destination goes away and when it is back.
@@ -171,13 +186,13 @@ func imaging() dicomweb.Imaging {
 
 // work runs server and line until ctx ends or one of them fails, then stops both in order: uploads first, so that what they bring is
 // still noticed.
-func work(ctx context.Context, s streams, listener net.Listener, web http.Handler, line *pipeline.Line, cfg dicomweb.Config) error {
+func work(ctx context.Context, s streams, listener net.Listener, web http.Handler, cfg dicomweb.Config, run func(context.Context) error) error {
 	serving, stopServing := context.WithCancel(ctx)
 	lineCtx, stopLine := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLine()
 	served, lined := make(chan error, 1), make(chan error, 1)
 	go func() { served <- dicomweb.Serve(serving, listener, web, cfg) }()
-	go func() { lined <- line.Run(lineCtx) }()
+	go func() { lined <- run(lineCtx) }()
 	var failed error
 	select {
 	case failed = <-lined: // only by an error
@@ -207,6 +222,9 @@ func (c serveCmd) config() (config.Config, error) {
 	}
 	if c.Data != "" {
 		cfg.Data = c.Data
+	}
+	if c.Role != "" {
+		cfg.Role = config.Role(c.Role)
 	}
 	if c.Viewer != "" {
 		cfg.DICOMweb.Viewer = c.Viewer

@@ -1,5 +1,5 @@
-// Package archive keeps instances, documents and records as files and finds them by an index in SQLite. The files are the truth:
-// the index is made anew from them whenever it is lost.
+// Package archive keeps instances, documents and records as files and finds them by an index, in SQLite beside them or in PostgreSQL. The files
+// are the truth: the index is made anew from them whenever it is lost.
 //
 //	DIR/instances/STUDY/SERIES/SOP.dcm   received, byte for byte; SOP~2.dcm replaced it, where the configuration lets it
 //	DIR/documents/STUDY/SERIES/SOP.dcm   written by this product
@@ -8,6 +8,8 @@
 //	DIR/incoming/                        uploads under way; emptied at start
 //	DIR/index.db                         SQLite, WAL
 //	DIR/lock, DIR/clean                  one process at a time; the last one stopped in order
+//
+// With PostgreSQL several processes have it open, each with a folder of its own in incoming (process.go).
 package archive
 
 import (
@@ -19,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,20 +41,23 @@ type Options struct {
 	Replace   bool                                      // other content under a UID that is kept replaces it; else it is a conflict
 	Header    Opener                                    // reads the header of a file without summing it up; nil takes the Opener
 	Progress  func(instances int)                       // how many files Rebuild has entered so far; nil drops it
+	Index     pipeline.Secret                           // URL of the PostgreSQL database that has the index; empty: SQLite in the folder
 }
 
 // DefaultReserve is the disk space that stays free, 256 MB.
 const DefaultReserve = 256 << 20
 
-// Archive is safe for concurrent use. Only one process has it open at a time.
+// Archive is safe for concurrent use. Only one process has it open at a time, unless the index is shared.
 type Archive struct {
 	dir  string
 	open Opener
 	opts Options
 	lock *os.File
+	own  processFiles
 
-	read        *sql.DB
-	write       *sql.DB
+	index       dialect
+	read        database
+	write       database
 	statements  map[string]*sql.Stmt // of write, by their text
 	columns     columns
 	loading     sync.WaitGroup // of columns
@@ -63,6 +69,7 @@ type Archive struct {
 	writing  sync.WaitGroup
 	closing  sync.RWMutex // held for reading while a request is handed over
 	closed   bool
+	untidy   atomic.Bool // files lie here that may lack an index entry
 
 	hooks  sync.RWMutex
 	stored []func(studyUID string, news bool)
@@ -71,21 +78,26 @@ type Archive struct {
 }
 
 // Open opens the archive in dir and makes it where there is none. Leftovers of an earlier crash are put in order first: unfinished
-// uploads go away, files without an index entry get one. The error wraps pipeline.ErrBusy when another process has it open.
+// uploads go away, files without an index entry get one. The error wraps pipeline.ErrBusy when another process has it open, or when the
+// database of the index does not answer.
 func Open(dir string, open Opener, opts Options) (*Archive, error) {
-	a, err := prepare(dir, open, opts)
+	a, err := prepare(dir, open, opts, false)
 	if err != nil {
 		return nil, err
 	}
 	if err := a.start(); err != nil {
-		a.lock.Close()
+		_ = a.leave()
 		return nil, err
 	}
 	return a, nil
 }
 
-// prepare makes the folders and takes the lock.
-func prepare(dir string, open Opener, opts Options) (*Archive, error) {
+// prepare makes the folders and takes the lock; exclusively even where the index is shared.
+func prepare(dir string, open Opener, opts Options, exclusively bool) (*Archive, error) {
+	index, err := dialectOf(opts.Index)
+	if err != nil {
+		return nil, err
+	}
 	if opts.Reserve == 0 {
 		opts.Reserve = DefaultReserve
 	}
@@ -112,11 +124,12 @@ func prepare(dir string, open Opener, opts Options) (*Archive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the archive in %s cannot be locked: %w", dir, full(err))
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	a := &Archive{dir: dir, open: open, opts: opts, lock: lock, index: index, requests: make(chan *request), wide: make(chan struct{}, 2)}
+	if err := a.enter(exclusively); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("the archive in %s is open in another process; stop it, or use another folder: %w", dir, pipeline.ErrBusy)
+		return nil, err
 	}
-	return &Archive{dir: dir, open: open, opts: opts, lock: lock, requests: make(chan *request), wide: make(chan struct{}, 2)}, nil
+	return a, nil
 }
 
 // Usable tells whether an archive can be opened in dir or be made there, and changes nothing: the folder, or the nearest one above it that
@@ -151,43 +164,35 @@ func Usable(dir string, opts Options) error {
 
 // start opens the index, puts the leftovers of a crash in order and starts the writer.
 func (a *Archive) start() error {
-	if err := a.emptyIncoming(); err != nil {
+	orderly, err := a.tidy()
+	if err != nil {
 		return err
 	}
-	clean := filepath.Join(a.dir, "clean")
-	_, err := os.Stat(clean)
-	orderly := err == nil
-	if orderly {
-		if err := errors.Join(os.Remove(clean), syncDir(a.dir)); err != nil {
-			return err
-		}
-	}
-	if _, err := os.Stat(a.path("index.db")); err != nil {
-		orderly = false
-	}
-	if err := a.openIndex(); err != nil {
+	fresh, err := a.index.open(a)
+	if err != nil {
 		return err
 	}
-	if !orderly {
-		if _, err := a.recover(context.Background()); err != nil {
-			return errors.Join(fmt.Errorf("putting the archive in order after a crash: %w", err), a.closeIndex())
-		}
+	if err := a.sameFolder(context.Background()); err != nil {
+		return errors.Join(err, a.closeIndex())
 	}
-	a.writing.Go(a.writer)
-	ctx, cancel := context.WithCancel(context.Background())
-	a.stopLoading = cancel
-	a.loading.Go(func() { _ = a.columns.follow(ctx, a.read) }) // a search that finds them missing tries again, and tells why
-	return nil
-}
-
-func (a *Archive) emptyIncoming() error {
-	left, err := os.ReadDir(a.path(incomingDir))
-	for _, f := range left {
-		err = errors.Join(err, os.Remove(a.path(incomingDir, f.Name())))
+	if orderly && !fresh {
+		err = a.finishDeletions(context.Background())
+	} else {
+		_, err = a.recover(context.Background())
 	}
 	if err != nil {
-		return fmt.Errorf("unfinished uploads cannot be removed: %w", err)
+		return errors.Join(fmt.Errorf("putting the archive in order after a crash: %w", err), a.closeIndex())
 	}
+	if err := a.tidied(); err != nil {
+		return errors.Join(err, a.closeIndex())
+	}
+	a.writing.Go(a.writer)
+	if a.index.shared() {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a.stopLoading = cancel
+	a.loading.Go(func() { _ = a.columns.follow(ctx, a.read.DB) }) // a search that finds them missing tries again, and tells why
 	return nil
 }
 
@@ -202,13 +207,15 @@ func (a *Archive) Close() error {
 	a.closing.Unlock()
 	close(a.requests)
 	a.writing.Wait()
-	a.stopLoading()
+	if a.stopLoading != nil {
+		a.stopLoading()
+	}
 	a.loading.Wait()
 	err := a.closeIndex()
-	if err == nil {
+	if err == nil && a.last() {
 		err = writeDurably(a.path("clean"), nil)
 	}
-	return errors.Join(err, a.lock.Close())
+	return errors.Join(err, a.leave())
 }
 
 // OnStored has f called with the Study Instance UID after each commit that took instances from outside; news is false when all of

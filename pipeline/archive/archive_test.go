@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +29,10 @@ func TestMain(m *testing.M) {
 		child(dir)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		stopCluster()
+		os.Exit(code)
+	}))
 }
 
 // object is a small image of the synthetic patient. Each pair of edit is a tag and the text that it gets.
@@ -67,7 +69,7 @@ func object(t testing.TB, study, series, sop string, edit ...any) []byte {
 
 func open(t testing.TB, dir string, opts archive.Options) *archive.Archive {
 	t.Helper()
-	a, err := archive.Open(dir, dicom.OpenFile, opts)
+	a, err := archive.Open(dir, dicom.OpenFile, indexed(t, dir, opts))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +110,9 @@ func otherMeta(b []byte) []byte {
 	return out
 }
 
-func TestCommit(t *testing.T) {
+func TestCommit(t *testing.T) { onEach(t, testCommit) }
+
+func testCommit(t *testing.T) {
 	dir := t.TempDir()
 	a := open(t, dir, archive.Options{})
 	first := object(t, "1.2.1", "1.2.1.1", "1.2.1.1.1")
@@ -145,13 +149,15 @@ func TestCommit(t *testing.T) {
 			}
 		})
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "incoming", "*")); len(left) > 0 {
+	if left := uploads(t, dir); len(left) > 0 {
 		t.Error("temporary files stay:", left)
 	}
 }
 
 // TestCommitTwiceInOneRequest sends one UID twice in one request: with the same content, then with other content.
-func TestCommitTwiceInOneRequest(t *testing.T) {
+func TestCommitTwiceInOneRequest(t *testing.T) { onEach(t, testCommitTwiceInOneRequest) }
+
+func testCommitTwiceInOneRequest(t *testing.T) {
 	a := open(t, t.TempDir(), archive.Options{})
 	one, other := object(t, "1.2", "1.2.3", "1.2.3.4"), object(t, "1.2", "1.2.3", "1.2.3.4", pipeline.TagPatientID, "P9")
 	out := store(t, a, one, one, other)
@@ -160,7 +166,9 @@ func TestCommitTwiceInOneRequest(t *testing.T) {
 	}
 }
 
-func TestStageRefuses(t *testing.T) {
+func TestStageRefuses(t *testing.T) { onEach(t, testStageRefuses) }
+
+func testStageRefuses(t *testing.T) {
 	dir := t.TempDir()
 	a := open(t, dir, archive.Options{})
 	whole := object(t, "1.2", "1.2.3", "1.2.3.4", pipeline.TagPatientComments, strings.Repeat("x", 5000))
@@ -188,7 +196,7 @@ func TestStageRefuses(t *testing.T) {
 			}
 		})
 	}
-	if left, _ := os.ReadDir(filepath.Join(dir, "incoming")); len(left) > 0 {
+	if left := uploads(t, dir); len(left) > 0 {
 		t.Error("temporary files stay:", left)
 	}
 }
@@ -197,7 +205,9 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-func TestFullDisk(t *testing.T) {
+func TestFullDisk(t *testing.T) { onEach(t, testFullDisk) }
+
+func testFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	free := int64(300 << 20)
 	var mu sync.Mutex
@@ -227,7 +237,7 @@ func TestFullDisk(t *testing.T) {
 	if _, err := a.Stage(context.Background(), drain); !errors.Is(err, pipeline.ErrFull) {
 		t.Fatal(err)
 	}
-	if left, _ := os.ReadDir(filepath.Join(dir, "incoming")); len(left) > 0 {
+	if left := uploads(t, dir); len(left) > 0 {
 		t.Error("temporary files stay:", left)
 	}
 	if got, err := a.Instances(context.Background(), "1.2", "", ""); err != nil || len(got) != 1 {
@@ -263,7 +273,9 @@ func TestOnlyOneProcess(t *testing.T) {
 	open(t, dir, archive.Options{})
 }
 
-func TestStudy(t *testing.T) {
+func TestStudy(t *testing.T) { onEach(t, testStudy) }
+
+func testStudy(t *testing.T) {
 	ctx := context.Background()
 	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 	a := open(t, t.TempDir(), archive.Options{Now: func() time.Time { return at }})
@@ -350,7 +362,9 @@ func TestStudy(t *testing.T) {
 	}
 }
 
-func TestDamagedFileIsNotRead(t *testing.T) {
+func TestDamagedFileIsNotRead(t *testing.T) { onEach(t, testDamagedFileIsNotRead) }
+
+func testDamagedFileIsNotRead(t *testing.T) {
 	a := open(t, t.TempDir(), archive.Options{})
 	o := store(t, a, object(t, "1.2", "1.2.3", "1.2.3.4"))[0]
 	b, _ := os.ReadFile(o.Instance.Path)
@@ -363,7 +377,9 @@ func TestDamagedFileIsNotRead(t *testing.T) {
 	}
 }
 
-func TestManyAtOnce(t *testing.T) {
+func TestManyAtOnce(t *testing.T) { onEach(t, testManyAtOnce) }
+
+func testManyAtOnce(t *testing.T) {
 	a := open(t, t.TempDir(), archive.Options{})
 	const clients, each = 8, 5
 	var work sync.WaitGroup

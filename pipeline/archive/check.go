@@ -4,12 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -50,12 +48,13 @@ func Check(ctx context.Context, dir string, opts Options) (c Checked, err error)
 	if opts.Warn == nil {
 		opts.Warn = func(string, string, error) {}
 	}
-	a := &Archive{dir: dir, opts: opts}
-	if _, err := os.Stat(a.path("index.db")); err != nil {
-		return c, fmt.Errorf("%w: %s has no index to compare the files with", pipeline.ErrNotFound, dir)
+	index, err := dialectOf(opts.Index)
+	if err != nil {
+		return c, err
 	}
+	a := &Archive{dir: dir, opts: opts, index: index}
 	alone := !a.inUse()
-	if err := a.openToRead(ctx, alone); err != nil {
+	if err := index.look(ctx, a, alone); err != nil {
 		return c, err
 	}
 	defer a.read.Close()
@@ -88,37 +87,6 @@ func Check(ctx context.Context, dir string, opts Options) (c Checked, err error)
 		opts.Warn("a problem of the archive", s.path, s.err)
 	}
 	return c, nil
-}
-
-// openToRead opens the index without a right to change it, and has SQLite look whether it is whole. alone: no other process has it open;
-// then nothing is written beside it either, and it may lie on a medium that cannot be written.
-func (a *Archive) openToRead(ctx context.Context, alone bool) (err error) {
-	dsn := "file:" + (&url.URL{Path: a.path("index.db")}).EscapedPath() + "?mode=ro&_pragma=busy_timeout(10000)&_pragma=query_only(1)"
-	if log, err := os.Stat(a.path("index.db-wal")); alone && (err != nil || log.Size() == 0) {
-		dsn += "&immutable=1"
-	}
-	if a.read, err = sql.Open("sqlite", dsn); err != nil {
-		return err
-	}
-	var version int
-	var whole string
-	if err = a.read.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err == nil {
-		err = a.read.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&whole)
-	}
-	switch {
-	case ctx.Err() != nil:
-		err = ctx.Err()
-	case err != nil:
-		err = fmt.Errorf("the index %s cannot be read: %w", a.path("index.db"), indexError(err))
-	case whole != "ok":
-		err = fmt.Errorf("%w: the index %s is damaged", pipeline.ErrInvalid, a.path("index.db"))
-	case version != len(migrations):
-		err = fmt.Errorf("%w: the index has version %d, this program checks version %d; a start of the service brings it there", pipeline.ErrUnsupported, version, len(migrations))
-	}
-	if err != nil {
-		a.read.Close()
-	}
-	return err
 }
 
 // suspect is a file that is not as it should be, or was not when it was looked at.
@@ -287,9 +255,13 @@ func (a *Archive) confirm(ctx context.Context, s suspect, alone bool) (still boo
 
 // beingDeleted tells whether a deletion in a study has begun and not ended; one that a crash has interrupted ends at the next start.
 func (a *Archive) beingDeleted(study string) bool {
-	var d deletion
-	b, err := os.ReadFile(a.path(deletingDir, deletionNote))
-	return err == nil && json.Unmarshal(b, &d) == nil && d.Study == study
+	notes, _ := os.ReadDir(a.path(deletingDir))
+	for _, n := range notes {
+		if d, err := readDeletion(a.path(deletingDir, n.Name())); err == nil && d.Study == study {
+			return true
+		}
+	}
+	return false
 }
 
 // inUse tells whether another process has the archive open.
@@ -299,5 +271,5 @@ func (a *Archive) inUse() bool {
 		return false
 	}
 	defer lock.Close()
-	return syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
+	return syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil
 }

@@ -19,9 +19,9 @@ import (
 func checked(t *testing.T, dir string) (archive.Checked, []string) {
 	t.Helper()
 	var told []string
-	c, err := archive.Check(t.Context(), dir, archive.Options{Warn: func(_, path string, err error) {
+	c, err := archive.Check(t.Context(), dir, indexed(t, dir, archive.Options{Warn: func(_, path string, err error) {
 		told = append(told, filepath.Base(path)+" "+err.Error())
-	}})
+	}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,9 +29,11 @@ func checked(t *testing.T, dir string) (archive.Checked, []string) {
 	return c, told
 }
 
-func TestCheck(t *testing.T) {
+func TestCheck(t *testing.T) { onEach(t, testCheck) }
+
+func testCheck(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := archive.Check(t.Context(), dir, archive.Options{}); !errors.Is(err, pipeline.ErrNotFound) {
+	if _, err := archive.Check(t.Context(), dir, indexed(t, dir, archive.Options{})); !errors.Is(err, pipeline.ErrNotFound) {
 		t.Error(err)
 	}
 	a := open(t, dir, archive.Options{Replace: true})
@@ -104,10 +106,19 @@ func TestCheck(t *testing.T) {
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := archive.Check(gone, dir, archive.Options{}); !errors.Is(err, context.Canceled) {
+	if _, err := archive.Check(gone, dir, indexed(t, dir, archive.Options{})); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	// An index that is none, or is of another version.
+	if onPostgres(t) {
+		if err := server(t).Query("archives", "UPDATE "+schemaOf(dir)+".chatxray_index SET version = 2"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := archive.Check(t.Context(), dir, indexed(t, dir, archive.Options{})); err == nil || !strings.Contains(err.Error(), "this program checks version") {
+			t.Error(err)
+		}
+		return
+	}
 	index := filepath.Join(dir, "index.db")
 	sound, err := os.ReadFile(index)
 	if err != nil {
@@ -119,14 +130,16 @@ func TestCheck(t *testing.T) {
 		if err := os.WriteFile(index, bytes, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := archive.Check(t.Context(), dir, archive.Options{}); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := archive.Check(t.Context(), dir, indexed(t, dir, archive.Options{})); err == nil || !strings.Contains(err.Error(), says) {
 			t.Error(err)
 		}
 	}
 }
 
 // TestCheckWhileItChanges: what a service stores, replaces and deletes meanwhile is no problem.
-func TestCheckWhileItChanges(t *testing.T) {
+func TestCheckWhileItChanges(t *testing.T) { onEach(t, testCheckWhileItChanges) }
+
+func testCheckWhileItChanges(t *testing.T) {
 	dir := t.TempDir()
 	a := open(t, dir, archive.Options{Replace: true})
 	mustStore(t, a, object(t, "1.2.1", "1.2.1.1", "1.2.1.1.1"))

@@ -11,12 +11,12 @@ import (
 // TestPrune: changes that are in memory do not pile up in the index, and those that come afterwards are still noticed.
 func TestPrune(t *testing.T) {
 	ctx := context.Background()
-	a, err := prepare(t.TempDir(), nil, Options{})
+	a, err := prepare(t.TempDir(), nil, Options{}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.lock.Close()
-	if err := a.openIndex(); err != nil {
+	if _, err := a.index.open(a); err != nil {
 		t.Fatal(err)
 	}
 	defer a.closeIndex()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,7 +17,8 @@ import (
 // to do something else within the transaction.
 type request struct {
 	do       func(context.Context, writing) error
-	err      error // of do
+	studies  []string // that do writes about
+	err      error    // of do
 	staged   []*pipeline.Staged
 	own      bool
 	outcomes []pipeline.Outcome // one for each of staged
@@ -69,12 +71,12 @@ func (a *Archive) commit(ctx context.Context, staged []*pipeline.Staged, own boo
 }
 
 // book has the writer do something within a transaction, together with what others want at the same time. An error of do undoes what it
-// has done, and nothing else.
-func (a *Archive) book(ctx context.Context, do func(context.Context, writing) error) error {
+// has done, and nothing else. No other process writes about its studies meanwhile.
+func (a *Archive) book(ctx context.Context, do func(context.Context, writing) error, studies ...string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	r := &request{do: do, done: make(chan struct{})}
+	r := &request{do: do, studies: studies, done: make(chan struct{})}
 	if !a.hand(r) {
 		return fmt.Errorf("%w: the archive is being closed", pipeline.ErrBusy)
 	}
@@ -111,7 +113,7 @@ func (a *Archive) writer() {
 		}
 		g := grouped{a: a, dirs: map[string]bool{}}
 		a.placing.Lock()
-		g.keep(context.Background(), group)
+		g.keep(group)
 		a.placing.Unlock()
 		for _, r := range group {
 			close(r.done)
@@ -126,14 +128,24 @@ type grouped struct {
 	placed []string        // files that were not there before
 }
 
+// patience is how long a transaction may take whose index is elsewhere: a network that has died says nothing.
+const patience = 2 * time.Minute
+
 // keep places the files of a group, makes the names durable and commits their entries. When the index refuses, the files go too
-// and nothing of the group is kept.
-func (g *grouped) keep(ctx context.Context, group []*request) {
+// and nothing of the group is kept. Where others share the index, files stay: the index may have committed without being able to say so, or another
+// process may have been sent the same meanwhile; one that is sent again finds its file, and a start after all have stopped enters it.
+func (g *grouped) keep(group []*request) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	err := g.transact(ctx, group)
 	if err == nil {
 		return
 	}
 	err = fmt.Errorf("the archive cannot keep the instance: %w", indexError(err))
+	if g.a.index.shared() && len(g.placed) > 0 {
+		g.a.untidy.Store(true)
+		g.placed = nil
+	}
 	for _, f := range g.placed {
 		err = errors.Join(err, bare(os.Remove(f)))
 	}
@@ -155,6 +167,9 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 		return err
 	}
 	defer tx.Rollback()
+	if err := g.a.index.lock(ctx, tx, studiesOf(group)...); err != nil {
+		return err
+	}
 	news := map[string]pipeline.Lane{} // studies of which something new has come from outside
 	for _, r := range group {
 		if r.do != nil {
@@ -164,6 +179,11 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 			continue
 		}
 		for i, s := range r.staged {
+			if r.own && r.outcomes[i].Err == nil { // a worker elsewhere may not know yet that the study was deleted
+				if r.outcomes[i].Err = lives(ctx, tx, s.Instance.StudyInstanceUID); r.outcomes[i].Err != nil && !errors.Is(r.outcomes[i].Err, pipeline.ErrNotFound) {
+					return r.outcomes[i].Err
+				}
+			}
 			if r.outcomes[i].Err == nil {
 				if err := g.one(ctx, tx, s, r.own, &r.outcomes[i]); err != nil {
 					return err
@@ -181,10 +201,31 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 			return err
 		}
 	}
-	if err := errors.Join(g.syncDirs(), g.a.columns.prune(ctx, tx)); err != nil {
+	if err := g.syncDirs(); err != nil {
 		return err
 	}
+	if !g.a.index.shared() {
+		if err := g.a.columns.prune(ctx, tx); err != nil {
+			return err
+		}
+	}
 	return tx.Commit()
+}
+
+// lives tells by pipeline.ErrNotFound that nothing of a study is known.
+func lives(ctx context.Context, tx writing, study string) error {
+	_, err := fenced(ctx, tx, pipeline.Life{StudyInstanceUID: study})
+	return err
+}
+
+func studiesOf(group []*request) (out []string) {
+	for _, r := range group {
+		out = append(out, r.studies...)
+		for _, s := range r.staged {
+			out = append(out, s.Instance.StudyInstanceUID)
+		}
+	}
+	return out
 }
 
 // attempt does something within a transaction so that its error undoes it and nothing else. broken is the transaction's own error.

@@ -3,12 +3,17 @@ package archive
 import (
 	"errors"
 	"fmt"
+
+	"chatxray/pipeline"
 )
 
 // Config is the section "archive" of the configuration file.
 type Config struct {
 	// ReserveMB is the disk space that uploads leave free, in MB: what would eat into it is refused before it is accepted.
 	ReserveMB int64 `yaml:"reserve_mb"`
+	// Index is the URL of the PostgreSQL database that has the index, so that several processes can share the archive: postgres://user:password@host/database;
+	// "env:NAME" takes it from the environment. Empty: SQLite in the archive's folder, for a service that runs alone.
+	Index pipeline.Secret `yaml:"index"`
 	// SameUID is what becomes of other content under a SOP Instance UID that is kept: keep the first, or replace it.
 	SameUID string `yaml:"same_uid"`
 }
@@ -31,12 +36,15 @@ func (c Config) Check() error {
 	if c.SameUID != sameUIDKeep && c.SameUID != sameUIDReplace {
 		errs = append(errs, fmt.Errorf("archive.same_uid: %q is neither keep nor replace", c.SameUID))
 	}
+	if _, err := dialectOf(c.Index); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 
 // Options returns the options of an archive with this configuration.
 func (c Config) Options(warn func(what, path string, err error)) Options {
-	o := Options{Reserve: c.ReserveMB << 20, Warn: warn, Replace: c.SameUID == sameUIDReplace}
+	o := Options{Index: c.Index, Reserve: c.ReserveMB << 20, Warn: warn, Replace: c.SameUID == sameUIDReplace}
 	if c.ReserveMB == 0 {
 		o.Reserve = -1
 	}

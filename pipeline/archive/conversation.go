@@ -66,7 +66,10 @@ func (a *Archive) Converse(ctx context.Context, studyUID, author string, said []
 		return k, fmt.Errorf("a conversation about study %s cannot be kept: %w", studyUID, full(err))
 	}
 	if !known.Started.IsZero() { // after a crash there are both, and the longer one counts
-		err = errors.Join(os.Remove(filepath.Join(dir, earlier)), syncDir(dir))
+		if err = os.Remove(filepath.Join(dir, earlier)); errors.Is(err, os.ErrNotExist) { // another process has gone on from it too
+			err = nil
+		}
+		err = errors.Join(err, syncDir(dir))
 	}
 	return k, err
 }
@@ -113,6 +116,9 @@ func (a *Archive) Conversations(_ context.Context, studyUID string) ([]pipeline.
 			continue
 		}
 		k, err := readConversation(filepath.Join(dir, f.Name()))
+		if errors.Is(err, os.ErrNotExist) { // another process has gone on from it
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("a conversation about study %s cannot be read: %w", studyUID, bare(err))
 		}

@@ -15,7 +15,9 @@ import (
 	"chatxray/pipeline/archive"
 )
 
-func TestConversations(t *testing.T) {
+func TestConversations(t *testing.T) { onEach(t, testConversations) }
+
+func testConversations(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	a := open(t, dir, archive.Options{})
 	mustStore(t, a, object(t, "1.2", "1.2.3", "1.2.3.4"))

@@ -24,7 +24,7 @@ import (
 // child commits instances from four goroutines until it is killed and writes the UID of each to standard output once it is
 // acknowledged.
 func child(dir string) {
-	a, err := archive.Open(dir, dicom.OpenFile, archive.Options{Reserve: -1})
+	a, err := archive.Open(dir, dicom.OpenFile, archive.Options{Reserve: -1, Index: pipeline.Secret(os.Getenv("ARCHIVE_INDEX"))})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -56,12 +56,14 @@ func child(dir string) {
 }
 
 // TestKilled kills a process in the middle of commits, several times in one archive: what it had acknowledged is there.
-func TestKilled(t *testing.T) {
+func TestKilled(t *testing.T) { onEach(t, testKilled) }
+
+func testKilled(t *testing.T) {
 	dir := t.TempDir()
 	acknowledged := map[string]string{} // by line
 	for round := range 4 {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "ARCHIVE_CHILD="+dir)
+		cmd.Env = append(os.Environ(), "ARCHIVE_CHILD="+dir, "ARCHIVE_INDEX="+indexed(t, dir, archive.Options{}).Index.Reveal())
 		var complaint bytes.Buffer
 		cmd.Stderr = &complaint
 		out, err := cmd.StdoutPipe()
@@ -102,13 +104,15 @@ func TestKilled(t *testing.T) {
 	if err != nil || len(all) != len(files) {
 		t.Errorf("%d files, %d index entries, %v", len(files), len(all), err)
 	}
-	if left, _ := os.ReadDir(filepath.Join(dir, "incoming")); len(left) > 0 {
+	if left := uploads(t, dir); len(left) > 0 {
 		t.Errorf("%d temporary files stay", len(left))
 	}
 	t.Logf("%d acknowledged, %d kept", len(acknowledged), len(files))
 }
 
-func TestFileWithoutEntry(t *testing.T) {
+func TestFileWithoutEntry(t *testing.T) { onEach(t, testFileWithoutEntry) }
+
+func testFileWithoutEntry(t *testing.T) {
 	dir := t.TempDir()
 	a := open(t, dir, archive.Options{})
 	mustStore(t, a, object(t, "1.2", "1.2.3", "1.2.3.4"))
@@ -133,12 +137,14 @@ func TestFileWithoutEntry(t *testing.T) {
 	if diff := cmp.Diff([]string{strange}, warned); diff != "" {
 		t.Error(diff)
 	}
-	if left, _ := os.ReadDir(filepath.Join(dir, "incoming")); len(left) > 0 {
+	if left := uploads(t, dir); len(left) > 0 {
 		t.Error("temporary files stay:", left)
 	}
 }
 
-func TestRebuild(t *testing.T) {
+func TestRebuild(t *testing.T) { onEach(t, testRebuild) }
+
+func testRebuild(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	a := open(t, dir, archive.Options{})
 	mustStore(t, a, object(t, "1.2.1", "1.2.1.1", "1.2.1.1.1"), object(t, "1.2.1", "1.2.1.1", "1.2.1.1.2"),
@@ -169,8 +175,11 @@ func TestRebuild(t *testing.T) {
 		name   string
 		damage func() error
 	}{
-		{"deleted", func() error { return os.Remove(filepath.Join(dir, "index.db")) }},
+		{"deleted", func() error { loseIndex(t, dir); return nil }},
 		{"damaged", func() error {
+			if onPostgres(t) {
+				return server(t).Query("archives", "DROP TABLE "+schemaOf(dir)+".life; TRUNCATE "+schemaOf(dir)+".instance")
+			}
 			return os.WriteFile(filepath.Join(dir, "index.db"), bytes.Repeat([]byte("junk"), 5000), 0o600)
 		}},
 	} {
@@ -178,7 +187,7 @@ func TestRebuild(t *testing.T) {
 			if err := c.damage(); err != nil {
 				t.Fatal(err)
 			}
-			n, err := archive.Rebuild(ctx, dir, dicom.OpenFile, archive.Options{})
+			n, err := archive.Rebuild(ctx, dir, dicom.OpenFile, indexed(t, dir, archive.Options{}))
 			if err != nil || n != 4 {
 				t.Fatal(n, err)
 			}
@@ -192,9 +201,7 @@ func TestRebuild(t *testing.T) {
 		})
 	}
 	t.Run("opened without it", func(t *testing.T) {
-		if err := os.Remove(filepath.Join(dir, "index.db")); err != nil {
-			t.Fatal(err)
-		}
+		loseIndex(t, dir)
 		a := open(t, dir, archive.Options{})
 		if diff := cmp.Diff(want, state(a)); diff != "" {
 			t.Error(diff)
@@ -202,6 +209,9 @@ func TestRebuild(t *testing.T) {
 		a.Close()
 	})
 	t.Run("junk is told", func(t *testing.T) {
+		if onPostgres(t) {
+			return // TestForeignSchema
+		}
 		if err := os.WriteFile(filepath.Join(dir, "index.db"), bytes.Repeat([]byte("junk"), 5000), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -20,10 +20,8 @@ type deletion struct {
 	Instance string `json:"instance,omitempty"`
 }
 
-const (
-	deletingDir  = "deleting"
-	deletionNote = "one.json" // Archive.placing is held: there is only one at a time
-)
+// deletingDir has one note for each process: Archive.placing is held, so that there is only one at a time.
+const deletingDir = "deleting"
 
 // fileTrees are the folders whose second level is a Study Instance UID, and what lies below it a series and an instance.
 var fileTrees = []string{instancesDir, documentsDir}
@@ -46,8 +44,11 @@ func (a *Archive) Delete(ctx context.Context, study, series, sop string) (n int,
 	if a.closed {
 		return 0, false, fmt.Errorf("%w: the archive is being closed", pipeline.ErrBusy)
 	}
-	a.placing.Lock() // no commit meanwhile: what is stored again afterwards stays
-	defer a.placing.Unlock()
+	release, err := a.hold(study) // no commit meanwhile: what is stored again afterwards stays
+	if err != nil {
+		return 0, false, err
+	}
+	defer release()
 	found, err := a.Instances(ctx, study, series, sop)
 	if err != nil {
 		return 0, false, err
@@ -80,34 +81,63 @@ func (a *Archive) noteDeletion(d deletion) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	path = a.path(deletingDir, deletionNote)
+	path = a.path(deletingDir, a.own.note)
 	return path, writeDurably(path, b)
 }
 
 // finishDeletions carries out what a crash has interrupted.
 func (a *Archive) finishDeletions(ctx context.Context) error {
 	files, err := os.ReadDir(a.path(deletingDir))
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(files) == 0 {
 		return nil
 	}
 	for _, f := range files {
 		path := a.path(deletingDir, f.Name())
-		if strings.HasSuffix(f.Name(), ".json") {
-			var d deletion
-			b, rerr := os.ReadFile(path)
-			if rerr == nil {
-				rerr = json.Unmarshal(b, &d)
-			}
-			if rerr != nil || !pipeline.ValidUID(d.Study) || d.Series != "" && !pipeline.ValidUID(d.Series) || d.Instance != "" && !pipeline.ValidUID(d.Instance) {
-				return fmt.Errorf("%w: the note %s of an interrupted deletion cannot be read", pipeline.ErrInvalid, path)
-			}
-			if _, err := a.carryOut(ctx, d); err != nil {
-				return fmt.Errorf("an interrupted deletion in study %s cannot be finished: %w", d.Study, indexError(err))
-			}
+		switch {
+		case strings.HasSuffix(f.Name(), ".json"):
+			err = errors.Join(err, a.finishDeletion(ctx, path))
+		case !a.index.shared() || a.own.alone: // a note that was never finished
+			err = errors.Join(err, os.Remove(path))
 		}
-		err = errors.Join(err, os.Remove(path)) // else a note that was never finished
 	}
 	return errors.Join(err, syncDir(a.path(deletingDir)))
+}
+
+// finishDeletion carries out one, unless the process whose it is does so, or has done so.
+func (a *Archive) finishDeletion(ctx context.Context, note string) error {
+	d, err := readDeletion(note)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	release, err := a.hold(d.Study)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if now, err := readDeletion(note); err != nil || now != d { // it was finished while this process waited
+		return nil
+	}
+	if _, err := a.carryOut(ctx, d); err != nil {
+		return fmt.Errorf("an interrupted deletion in study %s cannot be finished: %w", d.Study, indexError(err))
+	}
+	return os.Remove(note)
+}
+
+func readDeletion(note string) (d deletion, err error) {
+	b, err := os.ReadFile(note)
+	if errors.Is(err, os.ErrNotExist) {
+		return d, err
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &d)
+	}
+	if err != nil || !pipeline.ValidUID(d.Study) || d.Series != "" && !pipeline.ValidUID(d.Series) || d.Instance != "" && !pipeline.ValidUID(d.Instance) {
+		return d, fmt.Errorf("%w: the note %s of an interrupted deletion cannot be read", pipeline.ErrInvalid, note)
+	}
+	return d, nil
 }
 
 // carryOut removes files first, then index entries: while a file is there an entry leads to it, so that a failure can be asked for again. It
@@ -176,7 +206,7 @@ func removeBelow(root string, d deletion) error {
 // removeEntries removes the index entries of a deletion, and series and study with their last instance; left tells whether the study has
 // another one.
 func (a *Archive) removeEntries(ctx context.Context, d deletion) (left bool, err error) {
-	tx, err := a.write.BeginTx(ctx, nil)
+	tx, err := a.begin(ctx)
 	if err != nil {
 		return false, err
 	}

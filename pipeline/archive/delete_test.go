@@ -35,7 +35,9 @@ func under(t testing.TB, dir string) (files []string) {
 	return files
 }
 
-func TestDelete(t *testing.T) {
+func TestDelete(t *testing.T) { onEach(t, testDelete) }
+
+func testDelete(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	a := open(t, dir, archive.Options{})
 	fill := func() {
@@ -106,7 +108,9 @@ func TestDelete(t *testing.T) {
 }
 
 // TestDeleteThatFails: a deletion that cannot be noted is an error, nothing is gone, and it may be asked for again.
-func TestDeleteThatFails(t *testing.T) {
+func TestDeleteThatFails(t *testing.T) { onEach(t, testDeleteThatFails) }
+
+func testDeleteThatFails(t *testing.T) {
 	dir := t.TempDir()
 	a := open(t, dir, archive.Options{})
 	mustStore(t, a, object(t, "1.2", "1.2.3", "1.2.3.4"))
@@ -132,7 +136,7 @@ const studySize = 5
 
 // deletingChild stores studies and deletes them from four goroutines until it is killed, and says what was acknowledged.
 func deletingChild(dir string) {
-	a, err := archive.Open(dir, dicom.OpenFile, archive.Options{Reserve: -1})
+	a, err := archive.Open(dir, dicom.OpenFile, archive.Options{Reserve: -1, Index: pipeline.Secret(os.Getenv("ARCHIVE_INDEX"))})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -179,12 +183,14 @@ func deletingChild(dir string) {
 }
 
 // TestKilledInDeletions: after a crash an acknowledged deletion is whole, one that was not is whole or has not begun.
-func TestKilledInDeletions(t *testing.T) {
+func TestKilledInDeletions(t *testing.T) { onEach(t, testKilledInDeletions) }
+
+func testKilledInDeletions(t *testing.T) {
 	dir := t.TempDir()
 	state := map[string]string{}
 	for round := range 5 {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "ARCHIVE_CHILD="+dir, "ARCHIVE_DELETES=1")
+		cmd.Env = append(os.Environ(), "ARCHIVE_CHILD="+dir, "ARCHIVE_DELETES=1", "ARCHIVE_INDEX="+indexed(t, dir, archive.Options{}).Index.Reveal())
 		var complaint bytes.Buffer
 		cmd.Stderr = &complaint
 		out, err := cmd.StdoutPipe()
@@ -232,7 +238,9 @@ func TestKilledInDeletions(t *testing.T) {
 
 // TestDeleteBesideOddNames: the folder of the archive may have characters in its name that mean something to patterns of files; what an
 // instance had replaced goes with it all the same.
-func TestDeleteBesideOddNames(t *testing.T) {
+func TestDeleteBesideOddNames(t *testing.T) { onEach(t, testDeleteBesideOddNames) }
+
+func testDeleteBesideOddNames(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "x-ray [new] *")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)

@@ -48,45 +48,6 @@ func insertInto(table, first string, columns []string) string {
 	return "INSERT INTO " + table + " (" + first + ", " + strings.Join(columns, ", ") + ") VALUES (?,?" + strings.Repeat(",?", len(columns)) + ") RETURNING id"
 }
 
-// writing is a transaction of the index that knows the prepared statements.
-type writing struct {
-	*sql.Tx
-	statements map[string]*sql.Stmt // of the index
-	own        map[string]*sql.Stmt // the same in this transaction, which closes them
-}
-
-// begin starts a transaction of the index.
-func (a *Archive) begin(ctx context.Context) (writing, error) {
-	tx, err := a.write.BeginTx(ctx, nil)
-	return writing{tx, a.statements, map[string]*sql.Stmt{}}, err
-}
-
-// statement is a prepared statement in this transaction; nil where the text has none.
-func (w writing) statement(ctx context.Context, text string) *sql.Stmt {
-	st := w.own[text]
-	if st == nil && w.statements[text] != nil {
-		st = w.StmtContext(ctx, w.statements[text])
-		w.own[text] = st
-	}
-	return st
-}
-
-func (w writing) exec(ctx context.Context, text string, args ...any) error {
-	if st := w.statement(ctx, text); st != nil { //nolint:sqlclosecheck // the end of the transaction closes it
-		_, err := st.ExecContext(ctx, args...)
-		return err
-	}
-	_, err := w.ExecContext(ctx, text, args...)
-	return err
-}
-
-func (w writing) row(ctx context.Context, text string, args ...any) *sql.Row {
-	if st := w.statement(ctx, text); st != nil { //nolint:sqlclosecheck // the end of the transaction closes it
-		return st.QueryRowContext(ctx, args...)
-	}
-	return w.QueryRowContext(ctx, text, args...)
-}
-
 // insert writes an entry with its series and study. The first instance of a study or series gives their attributes.
 func insert(ctx context.Context, tx writing, e entry) error {
 	study, err := studyOf(ctx, tx, e)

@@ -13,12 +13,20 @@ func (a *Archive) Enter(ctx context.Context, instances []*pipeline.Instance) err
 		in.Header = indexed(in)
 		files[i] = &lost{entry: &entry{in: in, size: 8 << 20, received: int64(i)}}
 	}
-	return a.insertAll(ctx, files)
+	tx, err := a.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if err := insertAll(ctx, tx, files); err != nil {
+		return err
+	}
+	return tx.Commit()
 }
 
 // Plan tells how SQLite would find the ids of a query.
 func (a *Archive) Plan(ctx context.Context, q pipeline.Query) (string, error) {
-	p, err := newPlan(q)
+	p, err := newPlan(q, a.index)
 	if err != nil {
 		return "", err
 	}

@@ -4,72 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
-	"net/url"
-
-	"modernc.org/sqlite"
 
 	"chatxray/pipeline"
 )
 
-func (a *Archive) openIndex() error {
-	dsn := func(more string) string {
-		return "file:" + (&url.URL{Path: a.path("index.db")}).EscapedPath() +
-			"?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_pragma=temp_store(2)" + more
-	}
-	var err error
-	if a.write, err = sql.Open("sqlite", dsn("&_pragma=cache_size(-32000)&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")); err != nil {
-		return err
-	}
-	a.write.SetMaxOpenConns(1)
-	err = a.migrate()
-	if err == nil { // nothing is in memory yet; what a full disk lets stay is pruned later
-		if _, err = a.write.Exec("DELETE FROM study_change"); errors.Is(indexError(err), pipeline.ErrFull) {
-			err = nil
-		}
-	}
-	if err != nil {
-		a.write.Close()
-		return fmt.Errorf("the archive's index %s cannot be used; stop the service, delete the file (it is made anew from the instances) and start again: %w", a.path("index.db"), indexError(err))
-	}
-	a.statements = map[string]*sql.Stmt{}
-	for _, text := range prepared {
-		if a.statements[text], err = a.write.Prepare(text); err != nil { //nolint:sqlclosecheck // closing the database closes it
-			a.write.Close()
-			return indexError(err)
-		}
-	}
-	if a.read, err = sql.Open("sqlite", dsn("&_pragma=cache_size(-8000)&_pragma=query_only(1)")); err != nil {
-		a.write.Close()
-		return err
-	}
-	a.read.SetMaxOpenConns(4)
-	a.read.SetMaxIdleConns(4)
-	return nil
-}
-
 func (a *Archive) closeIndex() error { return errors.Join(a.read.Close(), a.write.Close()) }
-
-// SQLite's primary result codes that have a sentinel.
-const (
-	sqliteBusy = 5
-	sqliteFull = 13
-)
-
-// indexError adds the sentinel to an error of SQLite and drops what it may quote.
-func indexError(err error) error {
-	var e *sqlite.Error
-	if !errors.As(err, &e) {
-		return full(err)
-	}
-	switch e.Code() & 0xFF {
-	case sqliteFull:
-		return fmt.Errorf("%w: the index cannot grow", pipeline.ErrFull)
-	case sqliteBusy:
-		return fmt.Errorf("%w: the index is locked", pipeline.ErrBusy)
-	}
-	return fmt.Errorf("index: %s", sqlite.ErrorCodeString[e.Code()])
-}
 
 const instanceColumns = `s.uid, e.uid, i.uid, i.class, i.syntax, i.digest, i.own, i.size, i.version`
 
@@ -96,12 +35,4 @@ func (a *Archive) find(ctx context.Context, tx writing, sop string) (in *pipelin
 		return nil, false, nil
 	}
 	return in, own, err
-}
-
-// noRow is nil for an error that says that there is no row.
-func noRow(err error) error {
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
-	}
-	return err
 }

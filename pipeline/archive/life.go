@@ -21,9 +21,9 @@ const lifeTables = ` FROM life l LEFT JOIN study s ON s.uid = l.study`
 var (
 	findLife   = "SELECT " + lifeColumns + lifeTables + " WHERE l.study = ?"
 	arriveLife = `INSERT INTO life (study, state, since, first, open, news, lane) VALUES (?1, 'receiving', ?2, ?2, 1, 1, ?3)
-		ON CONFLICT (study) DO UPDATE SET lane = min(lane, ?3), news = news + 1, open = 1, attempts = 0, next = 0, first = CASE WHEN open = 0 THEN ?2 ELSE first END,
-			state = CASE WHEN state = 'reading' THEN state ELSE 'receiving' END, since = CASE WHEN state IN ('reading', 'receiving') THEN since ELSE ?2 END,
-			reason = CASE WHEN state = 'reading' THEN reason ELSE '' END`
+		ON CONFLICT (study) DO UPDATE SET lane = min(life.lane, ?3), news = life.news + 1, open = 1, attempts = 0, next = 0, first = CASE WHEN life.open = 0 THEN ?2 ELSE life.first END,
+			state = CASE WHEN life.state = 'reading' THEN life.state ELSE 'receiving' END, since = CASE WHEN life.state IN ('reading', 'receiving') THEN life.since ELSE ?2 END,
+			reason = CASE WHEN life.state = 'reading' THEN life.reason ELSE '' END`
 	beginLife = `UPDATE life SET fence = fence + 1, attempts = attempts + 1, state = ?2, since = ?3, reason = ?4, worker = ?5, next = 0, open = 1 WHERE study = ?1`
 	moveLife  = `UPDATE life SET state = ?2, since = ?3, reason = ?4, worker = ?5, next = ?6, open = CASE WHEN ?7 = 1 AND news = ?8 THEN 0 ELSE 1 END,
 		attempts = CASE WHEN ?2 = 'queued' THEN max(0, attempts - 1) WHEN ?2 IN ('failed', 'complete', 'reading') THEN attempts ELSE 0 END WHERE study = ?1`
@@ -152,7 +152,7 @@ func (a *Archive) Begin(ctx context.Context, study string, steps func(pipeline.L
 		}
 		l, err = scanLife(tx.row(ctx, findLife, study))
 		return err
-	})
+	}, study)
 	return l, err
 }
 
@@ -162,6 +162,10 @@ func (a *Archive) Complete(ctx context.Context, since time.Time, most int, steps
 	due, err := a.lives(ctx, "l.state = ?1 AND l.open = 1 AND s.received <= "+strconv.FormatInt(since.UnixNano(), 10), pipeline.StateReceiving, "", most)
 	if err != nil || len(due) == 0 {
 		return 0, err
+	}
+	studies := make([]string, len(due))
+	for i, l := range due {
+		studies[i] = l.StudyInstanceUID
 	}
 	return len(due), a.book(ctx, func(ctx context.Context, tx writing) error {
 		for _, l := range due {
@@ -179,13 +183,13 @@ func (a *Archive) Complete(ctx context.Context, since time.Time, most int, steps
 			}
 		}
 		return nil
-	})
+	}, studies...)
 }
 
 // Move notes a step of a study's life. l is what Begin has returned; the error is pipeline.ErrLost when another worker has begun since. A
 // life with the fence 0 is nobody's: the step is noted in any case.
 func (a *Archive) Move(ctx context.Context, l pipeline.Life, c pipeline.Change) error {
-	return a.book(ctx, func(ctx context.Context, tx writing) error { return move(ctx, tx, l, c) })
+	return a.book(ctx, func(ctx context.Context, tx writing) error { return move(ctx, tx, l, c) }, l.StudyInstanceUID)
 }
 
 func move(ctx context.Context, tx writing, l pipeline.Life, c pipeline.Change) error {
@@ -246,6 +250,12 @@ func (a *Archive) Undone(ctx context.Context, after string, most int) (out []str
 		out = append(out, study)
 	}
 	return out, indexErrorOrNil(rows.Err())
+}
+
+// Ping tells whether the index answers.
+func (a *Archive) Ping(ctx context.Context) error {
+	var one int
+	return indexErrorOrNil(a.read.QueryRowContext(ctx, "SELECT 1").Scan(&one))
 }
 
 // ID tells this archive from others whose workers share a Redis; an index that is made anew has another one.

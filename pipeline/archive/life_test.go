@@ -2,8 +2,6 @@ package archive_test
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -14,7 +12,9 @@ import (
 )
 
 // A study's life from its first instance to a takeover, across a restart: steps in order, an older worker's writes refused.
-func TestLife(t *testing.T) {
+func TestLife(t *testing.T) { onEach(t, testLife) }
+
+func testLife(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
 	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 	opts := archive.Options{Now: func() time.Time { return at }}
@@ -94,7 +94,9 @@ func TestLife(t *testing.T) {
 }
 
 // What arrives while a study is read leaves something to be done when the reading ends.
-func TestNewsWhileReading(t *testing.T) {
+func TestNewsWhileReading(t *testing.T) { onEach(t, testNewsWhileReading) }
+
+func testNewsWhileReading(t *testing.T) {
 	ctx := t.Context()
 	a := open(t, t.TempDir(), archive.Options{})
 	mustStore(t, a, object(t, "1.2", "1.2.1", "1.2.1.1"))
@@ -115,7 +117,9 @@ func TestNewsWhileReading(t *testing.T) {
 }
 
 // An index that is made anew knows from the copies of the records what is settled, and takes up the rest.
-func TestLifeAfterRebuild(t *testing.T) {
+func TestLifeAfterRebuild(t *testing.T) { onEach(t, testLifeAfterRebuild) }
+
+func testLifeAfterRebuild(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
 	a := open(t, dir, archive.Options{})
 	mustStore(t, a, object(t, "1.2", "1.2.1", "1.2.1.1"))
@@ -131,9 +135,7 @@ func TestLifeAfterRebuild(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(filepath.Join(dir, "index.db")); err != nil {
-		t.Fatal(err)
-	}
+	loseIndex(t, dir)
 	a = open(t, dir, archive.Options{})
 	if l, err := a.Life(ctx, "1.2"); err != nil || l.State != pipeline.StateReported || l.Open {
 		t.Errorf("%+v %v", l, err)

@@ -89,7 +89,7 @@ func nameCondition(columns []string, value string) (clause, error) {
 			all = append(all, clause{sql: "(" + c.sql + ")", args: c.args})
 		}
 		if len(all) == 0 {
-			return clause{sql: "1"}, nil
+			return clause{sql: "1 = 1"}, nil
 		}
 		out := clause{}
 		for i, c := range all {
@@ -257,10 +257,10 @@ func pattern(column, value string) (clause, error) {
 	}
 	glob := strings.ReplaceAll(value, "[", "[[]")
 	if first == 0 {
-		return clause{sql: column + " GLOB ?", args: []any{glob}}, nil
+		return clause{sql: "glob(?, " + column + ")", args: []any{glob}}, nil
 	}
 	prefix := value[:first]
-	return clause{sql: column + " >= ? AND " + column + " < ? AND " + column + " GLOB ?", args: []any{prefix, prefix + "\U0010FFFF", glob}, narrow: true}, nil
+	return clause{sql: column + " >= ? AND " + column + " < ? AND glob(?, " + column + ")", args: []any{prefix, prefix + "\U0010FFFF", glob}, narrow: true}, nil
 }
 
 // globs matches text with the wildcards * and ? without SQL, in time that grows with the product of both lengths.

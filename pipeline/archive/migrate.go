@@ -2,9 +2,7 @@ package archive
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"chatxray/pipeline"
@@ -12,8 +10,9 @@ import (
 
 // migration brings an index from one version to the next: SQL, then what takes Go, in one transaction.
 type migration struct {
-	sql  string
-	fill func(*Archive, context.Context, writing) error
+	sql      string
+	postgres string // the same for PostgreSQL where it differs; the first three are postgres.sql
+	fill     func(*Archive, context.Context, writing) error
 }
 
 // migrations bring an index from version i to i+1. A migration that has been released is never changed.
@@ -166,38 +165,57 @@ CREATE INDEX record_dead ON record(study) WHERE outgoing != 0;
 `, fill: (*Archive).fillLives}}
 
 func (a *Archive) migrate() error {
-	var version int
-	if err := a.write.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
-		return err
-	}
-	if version > len(migrations) {
-		return fmt.Errorf("%w: the index has version %d, this program knows %d", pipeline.ErrUnsupported, version, len(migrations))
-	}
-	for ; version < len(migrations); version++ {
-		if err := a.migrateOne(version); err != nil {
+	ctx := context.Background()
+	for {
+		version, err := a.index.version(ctx, a.write)
+		if err != nil {
+			return err
+		}
+		if version > len(migrations) {
+			return fmt.Errorf("%w: the index has version %d, this program knows %d", pipeline.ErrUnsupported, version, len(migrations))
+		}
+		if version == len(migrations) {
+			return nil
+		}
+		if err := a.migrateFrom(ctx, version); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
-func (a *Archive) migrateOne(version int) error {
-	ctx := context.Background()
+// migrateFrom takes one step, unless another process has taken it meanwhile.
+func (a *Archive) migrateFrom(ctx context.Context, version int) error {
 	tx, err := a.begin(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, migrations[version].sql)
-	if fill := migrations[version].fill; err == nil && fill != nil {
+	defer tx.Rollback()
+	if err := a.index.locked(ctx, tx); err != nil {
+		return err
+	}
+	if now, err := a.index.version(ctx, tx); err != nil || now != version {
+		return err
+	}
+	text, to := a.index.migration(version)
+	_, err = tx.ExecContext(ctx, text)
+	if fill := migrations[to-1].fill; err == nil && fill != nil {
 		err = fill(a, ctx, tx)
 	}
 	if err == nil {
-		_, err = tx.ExecContext(ctx, "PRAGMA user_version = "+strconv.Itoa(version+1))
+		err = a.index.setVersion(ctx, tx, to)
 	}
 	if err != nil {
-		return errors.Join(err, tx.Rollback())
+		return err
 	}
 	return tx.Commit()
+}
+
+// checkable tells whether Check understands an index of a version.
+func checkable(version int) error {
+	if version == len(migrations) {
+		return nil
+	}
+	return fmt.Errorf("%w: the index has version %d, this program checks version %d; a start of the service brings it there", pipeline.ErrUnsupported, version, len(migrations))
 }
 
 // fillKeys makes the columns of version 2 from the attributes that version 1 has kept.

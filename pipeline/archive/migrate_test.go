@@ -46,12 +46,12 @@ func TestMigration(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	a, err := prepare(dir, nil, Options{})
+	a, err := prepare(dir, nil, Options{}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.lock.Close()
-	if err := a.openIndex(); err != nil {
+	if _, err := a.index.open(a); err != nil {
 		t.Fatal(err)
 	}
 	defer a.closeIndex()

@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -56,6 +58,75 @@ func BenchmarkMillion(b *testing.B) {
 	}
 	runtime.GC()
 	b.Logf("%d studies: open and first search %.2f s, memory of the process %d MB, before %d MB", n, time.Since(start).Seconds(), rss(), before)
+	benchSearches(b, a, n)
+}
+
+// BenchmarkIndexes does the same over every kind of index, and measures commits of studies of one instance from eight senders.
+func BenchmarkIndexes(b *testing.B) {
+	n, err := strconv.Atoi(os.Getenv("QIDO_STUDIES"))
+	if err != nil {
+		n = 2_000
+	}
+	for _, kind := range []string{"sqlite", "postgres"} {
+		b.Run(kind, func(b *testing.B) {
+			dir := b.TempDir()
+			a := open(b, dir, archive.Options{Reserve: -1})
+			if onPostgres(b) && n >= 20_000 { // entering them all one by one takes minutes
+				fill(b, a, dir, n/20)
+				multiply(b, schemaOf(dir), n/20)
+			} else {
+				fill(b, a, dir, n)
+			}
+			if onPostgres(b) {
+				if err := server(b).Query("archives", "VACUUM ANALYZE"); err != nil { // as autovacuum does a minute later
+					b.Fatal(err)
+				}
+			}
+			b.Run("commit", func(b *testing.B) { benchCommits(b, a) })
+			benchSearches(b, a, n)
+		})
+	}
+}
+
+// multiply makes twenty studies of each of n, of other patients and with other numbers.
+func multiply(b *testing.B, schema string, n int) {
+	study := `s.uid || '.' || c.k, received, name_alphabetic, name_ideographic, name_phonetic, 'MRN' || lpad((substr(patient_id, 4)::int + k * ` + strconv.Itoa(n*2/5) + `)::text, 8, '0'), birth_date, sex,
+		study_date, study_time, 'ACC' || lpad((substr(accession, 4)::int + k * ` + strconv.Itoa(n) + `)::text, 9, '0'), study_id, referring, description, attrs`
+	err := server(b).Query("archives", `SET search_path = `+schema+`;
+		CREATE TEMP TABLE copies AS SELECT s.id AS old, k, nextval(pg_get_serial_sequence('study', 'id')) AS id FROM generate_series(1, 19) k, study s ORDER BY k, s.id;
+		INSERT INTO study (id, uid, received, name_alphabetic, name_ideographic, name_phonetic, patient_id, birth_date, sex, study_date, study_time, accession, study_id, referring, description, attrs)
+			SELECT c.id, `+study+` FROM copies c JOIN study s ON s.id = c.old;
+		INSERT INTO name_word SELECT field, word, c.id FROM copies c JOIN name_word w ON w.study = c.old;
+		INSERT INTO series (study, uid, modality, number, description, step_date, step_time, attrs)
+			SELECT c.id, uid || '.' || k, modality, number, description, step_date, step_time, attrs FROM copies c JOIN series e ON e.study = c.old;
+		INSERT INTO instance (series, uid, class, syntax, number, digest, size, own, received, attrs)
+			SELECT n.id, i.uid || '.' || k, class, syntax, i.number, digest, size, own, i.received, i.attrs
+			FROM copies c JOIN series e ON e.study = c.old JOIN instance i ON i.series = e.id JOIN series n ON n.study = c.id AND n.uid = e.uid || '.' || k`)
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func benchCommits(b *testing.B, a *archive.Archive) {
+	var next atomic.Int64
+	first := time.Now().UnixNano()
+	var work sync.WaitGroup
+	b.ResetTimer()
+	for range 8 {
+		work.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				study := fmt.Sprintf("1.2.%d.%d", first, i)
+				if o := store(b, a, object(b, study, study+".1", study+".1.1"))[0]; o.Err != nil {
+					b.Error(o.Err)
+				}
+			}
+		})
+	}
+	work.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "studies/s")
+}
+
+func benchSearches(b *testing.B, a *archive.Archive, n int) {
 	web := httptest.NewServer(dicomweb.New(dicomweb.Default(), a, dicomweb.Deps{Lookup: dicom.Lookup}))
 	defer web.Close()
 	for _, q := range queries(n) {

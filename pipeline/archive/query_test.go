@@ -36,7 +36,9 @@ func found(t *testing.T, a *archive.Archive, q pipeline.Query) string {
 	return last(r.Results, q.Level)
 }
 
-func TestFuzzyNames(t *testing.T) {
+func TestFuzzyNames(t *testing.T) { onEach(t, testFuzzyNames) }
+
+func testFuzzyNames(t *testing.T) {
 	a := open(t, t.TempDir(), archive.Options{})
 	for i, name := range []string{"Müller-Lüdenscheidt^Jörg", "Mueller^Anna", "MULLER^Ben^Karl", "Øster^Åse", "Yamada^Tarou=山田^太郎=やまだ^たろう", "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^花子=ヤマダ^ハナコ", "O'Neil^Sean", "홍^길동", "van der Berg^Jan^^Dr."} {
 		study := fmt.Sprint("1.2.", i+1)
@@ -107,7 +109,9 @@ func requested(t *testing.T, study, issuer string, steps ...string) []byte {
 	return b
 }
 
-func TestSequenceMatching(t *testing.T) {
+func TestSequenceMatching(t *testing.T) { onEach(t, testSequenceMatching) }
+
+func testSequenceMatching(t *testing.T) {
 	a := open(t, t.TempDir(), archive.Options{})
 	mustStore(t, a, requested(t, "1.2.1", "HOSPITAL", "S1", "P1", "S2", "P2"), requested(t, "1.2.2", "CLINIC", "S1", "P2"), object(t, "1.2.3", "1.2.3.1", "1.2.3.1.1"))
 	const step, procedure = pipeline.TagScheduledProcedureStepID, pipeline.TagRequestedProcedureID
@@ -145,7 +149,9 @@ func TestSequenceMatching(t *testing.T) {
 	}
 }
 
-func TestInclude(t *testing.T) {
+func TestInclude(t *testing.T) { onEach(t, testInclude) }
+
+func testInclude(t *testing.T) {
 	dir := t.TempDir()
 	reads := 0
 	a := open(t, dir, archive.Options{Header: func(path string) (*pipeline.Instance, error) { reads++; return dicom.OpenHeader(path) }})
@@ -205,7 +211,9 @@ func TestInclude(t *testing.T) {
 	}
 }
 
-func TestDatesAndTimes(t *testing.T) {
+func TestDatesAndTimes(t *testing.T) { onEach(t, testDatesAndTimes) }
+
+func testDatesAndTimes(t *testing.T) {
 	a := open(t, t.TempDir(), archive.Options{})
 	for i, at := range []string{"20200101 090000", "20200101 1830", "20200102 08:30:15", "2020.01.03 235959.999", "20200104 ", "nonsense 12"} {
 		date, clock, _ := strings.Cut(at, " ")
@@ -237,7 +245,9 @@ func TestDatesAndTimes(t *testing.T) {
 	}
 }
 
-func TestOrder(t *testing.T) {
+func TestOrder(t *testing.T) { onEach(t, testOrder) }
+
+func testOrder(t *testing.T) {
 	a := searched(t)
 	for _, c := range []struct {
 		order []pipeline.Order
@@ -263,7 +273,9 @@ func TestOrder(t *testing.T) {
 }
 
 // TestPagesWhileStudiesArrive: no study comes twice and none is left out when others arrive between two pages.
-func TestPagesWhileStudiesArrive(t *testing.T) {
+func TestPagesWhileStudiesArrive(t *testing.T) { onEach(t, testPagesWhileStudiesArrive) }
+
+func testPagesWhileStudiesArrive(t *testing.T) {
 	a := searched(t)
 	q := pipeline.Query{Limit: 2, Match: []pipeline.Match{match(pipeline.TagStudyDate, "20000101-20301231")}}
 	var got []string
@@ -289,7 +301,9 @@ func TestPagesWhileStudiesArrive(t *testing.T) {
 
 // TestOrderedPagesMissNothing: in an order that is asked for, studies that arrive between two pages may bring a result again, and leave none
 // out that was there at the first page. Results that are equal in that order keep their places.
-func TestOrderedPagesMissNothing(t *testing.T) {
+func TestOrderedPagesMissNothing(t *testing.T) { onEach(t, testOrderedPagesMissNothing) }
+
+func testOrderedPagesMissNothing(t *testing.T) {
 	for _, descending := range []bool{false, true} {
 		a := open(t, t.TempDir(), archive.Options{})
 		put := func(study, date string) {
@@ -400,7 +414,9 @@ func TestBombs(t *testing.T) {
 }
 
 // TestSearchWhileStudiesArrive: what has been stored is found at once, by whoever looks, and never less than before.
-func TestSearchWhileStudiesArrive(t *testing.T) {
+func TestSearchWhileStudiesArrive(t *testing.T) { onEach(t, testSearchWhileStudiesArrive) }
+
+func testSearchWhileStudiesArrive(t *testing.T) {
 	a := open(t, t.TempDir(), archive.Options{})
 	var work sync.WaitGroup
 	done := make(chan struct{})

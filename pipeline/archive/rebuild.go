@@ -21,17 +21,18 @@ import (
 // returns how many instances the new index has; files that cannot be opened stay where they are and are told to opts.Warn. One that is
 // broken off leaves an index that the next Open completes.
 func Rebuild(ctx context.Context, dir string, open Opener, opts Options) (int, error) {
-	a, err := prepare(dir, open, opts)
+	a, err := prepare(dir, open, opts, true)
 	if err != nil {
 		return 0, err
 	}
-	defer a.lock.Close()
-	for _, name := range []string{"clean", "index.db", "index.db-wal", "index.db-shm"} {
-		if err := os.Remove(a.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return 0, fmt.Errorf("the old index cannot be removed: %w", bare(err))
-		}
+	defer func() { _ = a.leave() }()
+	if err := os.Remove(a.path("clean")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return 0, fmt.Errorf("the old index cannot be removed: %w", bare(err))
 	}
-	if err := a.openIndex(); err != nil {
+	if err := a.index.remove(ctx, a); err != nil {
+		return 0, err
+	}
+	if _, err := a.index.open(a); err != nil {
 		return 0, err
 	}
 	n, err := a.recover(ctx)
@@ -55,6 +56,9 @@ type lost struct {
 	entry    *entry
 	err      error // why it cannot get an entry
 }
+
+// study is the name of the folder of a study that the file lies in.
+func (l *lost) study() string { return filepath.Base(filepath.Dir(filepath.Dir(l.path))) }
 
 // recover gives every file that has no index entry one and returns how many there were. A file whose name and content disagree is left
 // out. The order is about that of arrival: of studies by their folders, within a study by its files.
@@ -162,9 +166,21 @@ func (a *Archive) filesOf(dir string, own bool) ([]*lost, error) {
 	return out, err
 }
 
-// adopt gives files an entry and returns how many got one.
+// adopt gives files an entry and returns how many got one. Nobody else writes about their studies meanwhile.
 func (a *Archive) adopt(ctx context.Context, files []*lost) (n int, err error) {
-	missing, err := a.missing(ctx, files)
+	tx, err := a.begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Rollback()
+	studies := make([]string, len(files))
+	for i, l := range files {
+		studies[i] = l.study()
+	}
+	if err := a.index.lock(ctx, tx, studies...); err != nil {
+		return 0, err
+	}
+	missing, err := a.missing(ctx, tx, files)
 	if err != nil {
 		return 0, err
 	}
@@ -194,16 +210,14 @@ func (a *Archive) adopt(ctx context.Context, files []*lost) (n int, err error) {
 		inBatch[l.sop] = true
 		n++
 	}
-	return n, a.insertAll(ctx, missing)
+	if err := insertAll(ctx, tx, missing); err != nil {
+		return 0, err
+	}
+	return n, tx.Commit()
 }
 
 // missing returns the files that the index does not have.
-func (a *Archive) missing(ctx context.Context, files []*lost) (out []*lost, err error) {
-	tx, err := a.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer tx.Rollback()
+func (a *Archive) missing(ctx context.Context, tx writing, files []*lost) (out []*lost, err error) {
 	for _, l := range files {
 		known := false
 		if l.err == nil {
@@ -255,12 +269,7 @@ func (a *Archive) entryOf(l *lost) (*entry, error) {
 	return &entry{in: in, size: l.info.Size(), own: l.own, received: l.info.ModTime().UnixNano(), version: l.version}, nil
 }
 
-func (a *Archive) insertAll(ctx context.Context, files []*lost) error {
-	tx, err := a.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
+func insertAll(ctx context.Context, tx writing, files []*lost) error {
 	var renewed []*lost
 	for _, l := range files {
 		if l.err != nil {
@@ -282,5 +291,5 @@ func (a *Archive) insertAll(ctx context.Context, files []*lost) error {
 			return err
 		}
 	}
-	return tx.Commit()
+	return nil
 }

@@ -44,7 +44,8 @@ func scanRecords(rows *sql.Rows) (out []pipeline.Record, err error) {
 }
 
 // UpdateRecord changes a record, or makes it with Key and StudyInstanceUID set, and notes steps of the study's life, as one step: after a
-// crash there is all of it or nothing. l is what Begin has returned, with the fence 0 where nobody need have begun; the error is
+// crash there is all of it or nothing. l is what Begin has returned, with the fence 0 where nobody need have begun; the error wraps pipeline.ErrNotFound
+// when the study is gone, and is
 // pipeline.ErrLost when another worker has begun since. It returns the record as it is kept then.
 func (a *Archive) UpdateRecord(ctx context.Context, l pipeline.Life, key string, change func(*pipeline.Record), steps ...pipeline.Change) (r pipeline.Record, err error) {
 	study := l.StudyInstanceUID
@@ -52,10 +53,8 @@ func (a *Archive) UpdateRecord(ctx context.Context, l pipeline.Life, key string,
 		return r, err
 	}
 	err = a.book(ctx, func(ctx context.Context, tx writing) error {
-		if l.Fence != 0 {
-			if _, err := fenced(ctx, tx, l); err != nil {
-				return err
-			}
+		if _, err := fenced(ctx, tx, l); err != nil {
+			return err
 		}
 		r = pipeline.Record{Key: key, StudyInstanceUID: study}
 		var content []byte
@@ -83,7 +82,7 @@ func (a *Archive) UpdateRecord(ctx context.Context, l pipeline.Life, key string,
 			}
 		}
 		return nil
-	})
+	}, study)
 	if err != nil {
 		return r, fmt.Errorf("record %s of study %s cannot be written: %w", key, study, err)
 	}

@@ -12,12 +12,26 @@ import (
 	"chatxray/pipeline/archive"
 )
 
-func TestRecords(t *testing.T) {
+func TestRecords(t *testing.T) { onEach(t, testRecords) }
+
+func testRecords(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	a := open(t, dir, archive.Options{})
 	if r, err := a.Records(ctx, "1.2"); err != nil || len(r) != 0 {
 		t.Fatal(r, err)
 	}
+	// Nothing is written about a study that is not here, or no more: who wrote it may not know yet that it was deleted.
+	if _, err := a.UpdateRecord(ctx, pipeline.Life{StudyInstanceUID: "1.2"}, "b", func(*pipeline.Record) {}); !errors.Is(err, pipeline.ErrNotFound) {
+		t.Error(err)
+	}
+	late := pipeline.Document{StudyInstanceUID: "1.2", SeriesInstanceUID: "1.2.9", SOPInstanceUID: "1.2.9.1", SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: object(t, "1.2", "1.2.9", "1.2.9.1")}
+	if errs := a.PutDocuments(ctx, []pipeline.Document{late}); !errors.Is(errs[0], pipeline.ErrNotFound) {
+		t.Error(errs)
+	}
+	if found, err := a.Instances(ctx, "1.2", "", ""); !errors.Is(err, pipeline.ErrNotFound) {
+		t.Error(found, err)
+	}
+	mustStore(t, a, object(t, "1.2", "1.2.1", "1.2.1.1"))
 	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 	put := func(key string, completed time.Time) {
 		t.Helper()

@@ -16,7 +16,9 @@ import (
 
 // TestReplace: the study shows the new content as a changed set of inputs, who reads the old one is not disturbed, and an index that is
 // made anew from the files says the same.
-func TestReplace(t *testing.T) {
+func TestReplace(t *testing.T) { onEach(t, testReplace) }
+
+func testReplace(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	a := open(t, dir, archive.Options{Replace: true})
 	mustStore(t, a, object(t, "1.2.1", "1.2.1.1", "1.2.1.1.1"), object(t, "1.2.1", "1.2.1.1", "1.2.1.1.2"))
@@ -73,11 +75,9 @@ func TestReplace(t *testing.T) {
 	want := searchAll(t, a)
 	a.Close()
 
-	if err := os.Remove(filepath.Join(dir, "index.db")); err != nil {
-		t.Fatal(err)
-	}
+	loseIndex(t, dir)
 	warn := func(what, path string, err error) { t.Error(what, path, err) }
-	if n, err := archive.Rebuild(ctx, dir, dicom.OpenFile, archive.Options{Warn: warn}); err != nil || n != 3 {
+	if n, err := archive.Rebuild(ctx, dir, dicom.OpenFile, indexed(t, dir, archive.Options{Warn: warn})); err != nil || n != 3 {
 		t.Fatal(n, err)
 	}
 	a = open(t, dir, archive.Options{Warn: warn})

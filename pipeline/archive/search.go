@@ -27,7 +27,7 @@ func (a *Archive) Search(ctx context.Context, q pipeline.Query) (pipeline.Found,
 	if q.All && q.Level == pipeline.InstanceLevel && (q.Limit == 0 || q.Limit > maxAll) {
 		q.Limit = maxAll
 	}
-	p, err := newPlan(q)
+	p, err := newPlan(q, a.index)
 	if err != nil {
 		return pipeline.Found{}, err
 	}
@@ -45,7 +45,7 @@ func (a *Archive) Search(ctx context.Context, q pipeline.Query) (pipeline.Found,
 // Count returns how many results Search has without limit and offset. Its errors are those of Search.
 func (a *Archive) Count(ctx context.Context, q pipeline.Query) (n int, err error) {
 	q.Limit, q.Offset, q.Order = 0, 0, nil
-	p, err := newPlan(q)
+	p, err := newPlan(q, a.index)
 	if err != nil {
 		return 0, err
 	}
@@ -54,7 +54,7 @@ func (a *Archive) Count(ctx context.Context, q pipeline.Query) (n int, err error
 		case p.filter == nil:
 			return a.read.QueryRowContext(ctx, "SELECT count(*)"+levels[q.Level].from+p.where(), p.rest.args...).Scan(&n)
 		case p.rest.sql == "":
-			if err := a.columns.follow(ctx, a.read); err != nil {
+			if err := a.columns.follow(ctx, a.read.DB); err != nil {
 				return err
 			}
 			_, n = a.columns.match(*p.filter, 0, 0)
@@ -100,11 +100,12 @@ type plan struct {
 	level         pipeline.Level
 	filter        *filter // over columns; nil where SQL does all
 	rest          clause  // what SQL matches
+	indexed       bool    // by indexes of the database, though they may find many rows
 	order         string
 	limit, offset int
 }
 
-func newPlan(q pipeline.Query) (*plan, error) {
+func newPlan(q pipeline.Query, d dialect) (*plan, error) {
 	all, err := matchings(q)
 	if err != nil {
 		return nil, err
@@ -114,7 +115,7 @@ func newPlan(q pipeline.Query) (*plan, error) {
 		return nil, err
 	}
 	p := &plan{level: q.Level, rest: and(conditions), limit: q.Limit, offset: q.Offset}
-	if p.order, err = orderBy(q); err != nil {
+	if p.order, err = orderBy(q, d); err != nil {
 		return nil, err
 	}
 	if p.limit == 0 {
@@ -123,11 +124,12 @@ func newPlan(q pipeline.Query) (*plan, error) {
 	if q.Level != pipeline.StudyLevel || len(q.Order) > 0 {
 		return p, nil
 	}
-	return p, p.narrowByColumns(all, q.Fuzzy)
+	return p, p.narrowByColumns(all, q.Fuzzy, d.shared())
 }
 
-// narrowByColumns lets columns answer what they can, unless an index of SQLite finds few rows at once.
-func (p *plan) narrowByColumns(all []matching, fuzzy bool) error {
+// narrowByColumns lets columns answer what they can, unless an index of SQLite finds few rows at once. Where the index is shared, there are no
+// columns, and the database has indexes for the same keys.
+func (p *plan) narrowByColumns(all []matching, fuzzy, shared bool) error {
 	var f filter
 	var others []matching
 	timed := slices.ContainsFunc(all, func(m matching) bool { return m.attribute == plainKey(pipeline.TagStudyTime) })
@@ -146,6 +148,8 @@ func (p *plan) narrowByColumns(all []matching, fuzzy bool) error {
 	}
 	rest := and(conditions)
 	switch {
+	case shared:
+		p.indexed = rest.sql == ""
 	case rest.narrow: // with a plus SQLite does not take an index that is less narrow
 		p.rest.sql = strings.NewReplacer("s.study_date", "+s.study_date", "s.name_", "+s.name_").Replace(p.rest.sql)
 	case rest.sql == "" || !f.any():
@@ -162,9 +166,9 @@ func (p *plan) where() string {
 }
 
 // wide tells that SQL goes over rows that no index has picked.
-func (p *plan) wide() bool { return p.rest.sql != "" && !p.rest.narrow }
+func (p *plan) wide() bool { return p.rest.sql != "" && !p.rest.narrow && !p.indexed }
 
-func orderBy(q pipeline.Query) (string, error) {
+func orderBy(q pipeline.Query, d dialect) (string, error) {
 	if len(q.Order) > maxOrder {
 		return "", fmt.Errorf("%w: more than %d criteria to sort by", pipeline.ErrInvalid, maxOrder)
 	}
@@ -181,7 +185,7 @@ func orderBy(q pipeline.Query) (string, error) {
 		case !ok || k.level > q.Level || o.Tag == pipeline.TagModalitiesInStudy || k.kind == kindUIDs:
 			return "", fmt.Errorf("%w: results at the level of the %s cannot be sorted by the attribute %s", pipeline.ErrInvalid, q.Level, o.Tag)
 		case k.kind == kindNumber:
-			column = "CAST(" + k.columns[0] + " AS INTEGER)"
+			column = d.integer(k.columns[0])
 		default:
 			column = k.columns[0]
 		}
@@ -209,7 +213,7 @@ const studyColumns = ", s.attrs, s.modalities, s.classes, s.series_count, s.inst
 // page returns the ids of the rows that a plan finds and notes how many are left.
 func (a *Archive) page(ctx context.Context, p *plan, found *pipeline.Found) ([]int64, error) {
 	if p.filter != nil {
-		if err := a.columns.follow(ctx, a.read); err != nil {
+		if err := a.columns.follow(ctx, a.read.DB); err != nil {
 			return nil, err
 		}
 		if p.rest.sql != "" {
@@ -224,6 +228,15 @@ func (a *Archive) page(ctx context.Context, p *plan, found *pipeline.Found) ([]i
 	if p.wide() {
 		counted = maxCountedWide
 	}
+	if a.index.shared() { // a count costs less than its rows, which would come over a network
+		ids, err := a.ids(ctx, "SELECT "+l.id+l.from+p.where()+p.order+" LIMIT ? OFFSET ?", append(slices.Clone(p.rest.args), p.limit, p.offset)...)
+		if err != nil || len(ids) < p.limit {
+			return ids, err
+		}
+		err = a.read.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1"+l.from+p.where()+" LIMIT ? OFFSET ?) behind", append(slices.Clone(p.rest.args), counted, p.offset+p.limit)...).Scan(&found.Left)
+		found.AtLeast = found.Left == counted
+		return ids, err
+	}
 	ids, err := a.ids(ctx, "SELECT "+l.id+l.from+p.where()+p.order+" LIMIT ? OFFSET ?", append(slices.Clone(p.rest.args), p.limit+counted, p.offset)...)
 	if err != nil || len(ids) <= p.limit {
 		return ids, err
@@ -235,7 +248,7 @@ func (a *Archive) page(ctx context.Context, p *plan, found *pipeline.Found) ([]i
 
 // verified matches by SQL what columns let pass, some thousand at a time, until the page is full. Without found it goes through all.
 func (a *Archive) verified(ctx context.Context, p *plan, found *pipeline.Found) ([]int64, error) {
-	if err := a.columns.follow(ctx, a.read); err != nil {
+	if err := a.columns.follow(ctx, a.read.DB); err != nil {
 		return nil, err
 	}
 	candidates, _ := a.columns.match(*p.filter, 0, 1<<40)

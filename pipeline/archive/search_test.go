@@ -34,7 +34,9 @@ func searched(t *testing.T) *archive.Archive {
 	return a
 }
 
-func TestSearch(t *testing.T) {
+func TestSearch(t *testing.T) { onEach(t, testSearch) }
+
+func testSearch(t *testing.T) {
 	a := searched(t)
 	study, series, instance := pipeline.StudyLevel, pipeline.SeriesLevel, pipeline.InstanceLevel
 	for _, c := range []struct {
@@ -130,7 +132,9 @@ func TestSearchRefuses(t *testing.T) {
 	}
 }
 
-func TestSearchPages(t *testing.T) {
+func TestSearchPages(t *testing.T) { onEach(t, testSearchPages) }
+
+func testSearchPages(t *testing.T) {
 	a := searched(t)
 	var got []string
 	for offset := 0; ; offset += 2 {
@@ -148,7 +152,9 @@ func TestSearchPages(t *testing.T) {
 	}
 }
 
-func TestSearchAttributes(t *testing.T) {
+func TestSearchAttributes(t *testing.T) { onEach(t, testSearchAttributes) }
+
+func testSearchAttributes(t *testing.T) {
 	a := searched(t)
 	found, err := a.Search(context.Background(), pipeline.Query{Match: []pipeline.Match{{Tag: pipeline.TagStudyInstanceUID, Value: "1.2.1"}}})
 	if err != nil {
@@ -177,7 +183,9 @@ func TestSearchAttributes(t *testing.T) {
 }
 
 // TestNumbersThatJSONLacks: an attribute that the index cannot write does not take the others with it.
-func TestNumbersThatJSONLacks(t *testing.T) {
+func TestNumbersThatJSONLacks(t *testing.T) { onEach(t, testNumbersThatJSONLacks) }
+
+func testNumbersThatJSONLacks(t *testing.T) {
 	var item, d pipeline.Dataset
 	item.SetText(pipeline.TagScheduledProcedureStepID, "SH", "S7")
 	item.Set(pipeline.Element{Tag: 0x00409225, VR: "FD", Floats: []float64{math.NaN()}})

@@ -127,10 +127,3 @@ func (a *Archive) Received(ctx context.Context) (map[string]time.Time, error) {
 	}
 	return out, indexErrorOrNil(rows.Err())
 }
-
-func indexErrorOrNil(err error) error {
-	if err == nil {
-		return nil
-	}
-	return indexError(err)
-}

@@ -1,7 +1,8 @@
 -- The queue, one script for all that it does, so that each step is one step for everybody who shares the server.
 --
 -- KEYS  1 jobs     hash: name to what is known of it, as JSON: lane, id of its stream entry once it is due, by whom it is taken,
---                  until when (ms) without an entry, again: when it is due once more
+--                  until when (ms) without an entry, again: when it is due once more,
+--                  lost: restored for somebody who has a lease of it that an emptied server has forgotten
 --       2 later    sorted set: names by the time (ms) when they are due
 --       3 heads    hash: lane to the last id that its consumer group has given out
 --       4.. a stream for each lane, in their order; entries hold the name as n
@@ -34,7 +35,7 @@ end
 -- due puts a job into its lane.
 local function due(name, j)
   j.id = redis.call('XADD', lane(j), '*', 'n', name)
-  j.by, j.again = nil, nil
+  j.by, j.again, j.lost = nil, nil, nil
   set(name, j)
 end
 
@@ -50,8 +51,9 @@ local function wait(name, j, at)
   end
 end
 
-local function put(name, number, at)
+local function put(name, number, at, lost)
   local j = get(name) or {}
+  j.lost = lost
   if j.by then
     j.again = at
     if number < j.lane then j.urge = number end
@@ -83,7 +85,7 @@ verbs.restore = function()
       -- it is known
     else
       redis.call('HDEL', jobs, ARGV[i + 2])
-      put(ARGV[i + 2], tonumber(ARGV[i]), now + tonumber(ARGV[i + 1]))
+      put(ARGV[i + 2], tonumber(ARGV[i]), now + tonumber(ARGV[i + 1]), true)
       n = n + 1
     end
   end
@@ -151,6 +153,10 @@ verbs.beat = function()
   if not j then
     set(name, { lane = tonumber(ARGV[4]), by = by, ['until'] = now + tonumber(ARGV[3]) })
     return 1
+  end
+  if j.lost and not j.by and not j.id then
+    redis.call('ZREM', later, name)
+    j.by, j.lost = by, nil
   end
   if j.by ~= by or (j.id and j.id ~= ARGV[5]) then return 0 end
   if j.id then

@@ -229,6 +229,36 @@ func TestALeaseIsRenewed(t *testing.T) {
 	})
 }
 
+// Another process restores what an emptied server has lost before those who have leases have told it of them: they keep them.
+func TestRestoredBeforeTheLease(t *testing.T) {
+	servers(t, func(t *testing.T, cfg Config) {
+		q := open(t, cfg).Queue("read")
+		put(t, q, "held", pipeline.LaneRoutine, 0)
+		held := take(t, q)
+		if err := q.client.redis.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.Restore(t.Context(), []pipeline.Job{{Name: "held", Lane: pipeline.LaneRoutine, Due: time.Now().Add(time.Hour)}}); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			if w, _ := size(t, q); w == 0 {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatal("the lease was not taken up")
+			}
+		}
+		if held.Held().Err() != nil {
+			t.Error("the lease was lost")
+		}
+		done(t, held, time.Time{})
+		if w, n := size(t, q); w != 0 || n != 0 {
+			t.Errorf("%d wait, %d are taken", w, n)
+		}
+	})
+}
+
 // An emptied server loses no work that is under way, and what waited is restored once.
 func TestAnEmptiedServer(t *testing.T) {
 	servers(t, func(t *testing.T, cfg Config, admin func(*Client) redis.UniversalClient) {

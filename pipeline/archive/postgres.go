@@ -1,0 +1,301 @@
+package archive
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	_ "embed"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"chatxray/pipeline"
+)
+
+// postgresIndex is an index in a schema of a PostgreSQL database, for several processes over one folder.
+type postgresIndex struct {
+	config *pgx.ConnConfig
+	schema string
+	class  int32 // of its advisory locks
+}
+
+// postgresSchema makes an index of the version postgresBase.
+//
+//go:embed postgres.sql
+var postgresSchema string
+
+const (
+	postgresBase = 3          // older versions were SQLite's alone
+	schemaName   = "chatxray" // where the URL's search_path names no other
+	versionTable = "chatxray_index"
+	lockBuckets  = 512 // one transaction has at most so many locks, of the thousands for which a server has memory
+)
+
+var plainName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
+
+func newPostgres(url string) (dialect, error) {
+	config, err := pgx.ParseConfig(url) // its error may quote the URL
+	if err != nil {
+		return nil, fmt.Errorf("%w: archive.index: not the URL of a PostgreSQL database (postgres://user:password@host:5432/database)", pipeline.ErrInvalid)
+	}
+	p := postgresIndex{config: config, schema: schemaName}
+	if s := config.RuntimeParams["search_path"]; s != "" {
+		p.schema = s
+	}
+	if !plainName.MatchString(p.schema) || p.schema == "public" || strings.HasPrefix(p.schema, "pg_") {
+		return nil, fmt.Errorf("%w: archive.index: search_path is not the name of a schema that the index has for itself, in small letters", pipeline.ErrInvalid)
+	}
+	h := fnv.New32a()
+	h.Write([]byte(p.schema))
+	p.class = int32(h.Sum32())
+	for name, value := range map[string]string{
+		"search_path":                         p.schema,
+		"application_name":                    "chatxray",
+		"synchronous_commit":                  "on",
+		"lock_timeout":                        "10s", // as SQLite's busy_timeout
+		"idle_in_transaction_session_timeout": "30s", // of a process that was stopped in the middle
+		"plan_cache_mode":                     "force_custom_plan",
+	} {
+		if _, given := config.RuntimeParams[name]; !given {
+			config.RuntimeParams[name] = value
+		}
+	}
+	return p, nil
+}
+
+func (postgresIndex) shared() bool { return true }
+
+func (p postgresIndex) pool(connections int, readOnly bool) database {
+	config := p.config.Copy()
+	if readOnly {
+		config.RuntimeParams["default_transaction_read_only"] = "on"
+	}
+	db := stdlib.OpenDB(*config)
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
+	return database{db, p}
+}
+
+func (p postgresIndex) open(a *Archive) (fresh bool, err error) {
+	a.write = p.pool(3, false) // the writer, a deletion, and what the deletion removes
+	before, err := p.version(context.Background(), a.write)
+	if err == nil {
+		err = a.migrate()
+	}
+	if err != nil {
+		a.write.Close()
+		return false, p.unusable(err)
+	}
+	a.read = p.pool(4, true)
+	return before == 0, nil
+}
+
+// unusable says which index cannot be used, without its password.
+func (p postgresIndex) unusable(err error) error {
+	return fmt.Errorf("the archive's index, schema %s of the PostgreSQL database %s at %s, cannot be used: %w", p.schema, p.config.Database,
+		net.JoinHostPort(p.config.Host, strconv.Itoa(int(p.config.Port))), indexError(err))
+}
+
+func (p postgresIndex) look(ctx context.Context, a *Archive, _ bool) error {
+	a.read = p.pool(4, true)
+	version, err := p.version(ctx, a.read)
+	switch {
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	case err != nil:
+		err = p.unusable(err)
+	case version == 0:
+		err = fmt.Errorf("%w: the PostgreSQL database has no index in its schema %s to compare the files with", pipeline.ErrNotFound, p.schema)
+	default:
+		err = checkable(version)
+	}
+	if err != nil {
+		a.read.Close()
+	}
+	return err
+}
+
+// remove drops the tables and leaves the schema, which may be another's to make.
+func (p postgresIndex) remove(ctx context.Context, _ *Archive) error {
+	db := p.pool(1, false)
+	defer db.Close()
+	version, err := p.version(ctx, db)
+	if err == nil && version > 0 {
+		_, err = db.ExecContext(ctx, `DO $$ DECLARE t text; BEGIN
+			FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP EXECUTE format('DROP TABLE %I CASCADE', t); END LOOP; END $$`)
+	}
+	if err != nil {
+		return p.unusable(err)
+	}
+	return nil
+}
+
+// statement numbers the placeholders, $1 for ?1 and for the first ?, and makes values such as PostgreSQL has: numbers for truth, and text
+// without NUL, in UTF-8. What has no values may be several statements, and stays as it is.
+func (postgresIndex) statement(text string, args []any) (string, []any) {
+	if len(args) == 0 {
+		return text, nil
+	}
+	var b strings.Builder
+	quoted, n := false, 0
+	for i := range len(text) {
+		if text[i] == '\'' {
+			quoted = !quoted
+		}
+		if text[i] != '?' || quoted {
+			b.WriteByte(text[i])
+			continue
+		}
+		b.WriteByte('$')
+		if n++; i+1 == len(text) || text[i+1] < '0' || text[i+1] > '9' { // else its number follows
+			b.WriteString(strconv.Itoa(n))
+		}
+	}
+	values := make([]any, len(args))
+	for i, v := range args {
+		switch v := v.(type) {
+		case bool:
+			values[i] = 0
+			if v {
+				values[i] = 1
+			}
+		case string:
+			values[i] = strings.ToValidUTF8(strings.ReplaceAll(v, "\x00", ""), "\uFFFD")
+		default:
+			values[i] = v
+		}
+	}
+	return b.String(), values
+}
+
+func (postgresIndex) integer(column string) string { return "to_integer(" + column + ")" }
+
+func (p postgresIndex) lock(ctx context.Context, tx writing, studies ...string) error {
+	var wanted [lockBuckets]bool
+	for _, s := range studies {
+		h := fnv.New32a()
+		h.Write([]byte(s))
+		wanted[h.Sum32()%lockBuckets] = true
+	}
+	var keys []string // in their order: two transactions never wait for each other
+	for key, w := range wanted {
+		if w {
+			keys = append(keys, strconv.Itoa(key))
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock(?1, k) FROM unnest(CAST(?2 AS int[])) AS k", p.class, "{"+strings.Join(keys, ",")+"}")
+	return err
+}
+
+func (p postgresIndex) locked(ctx context.Context, tx writing) error {
+	_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock(?1, -1)", p.class)
+	return err
+}
+
+func (p postgresIndex) version(ctx context.Context, q querier) (version int, err error) {
+	var encoding string
+	var tables, ours int
+	err = q.QueryRowContext(ctx, `SELECT current_setting('server_encoding'), count(c.oid), count(c.oid) FILTER (WHERE c.relname = ?2)
+		FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f') WHERE n.nspname = ?1`, p.schema, versionTable).Scan(&encoding, &tables, &ours)
+	switch {
+	case err != nil:
+		return 0, err
+	case encoding != "UTF8":
+		return 0, fmt.Errorf("%w: the database is in the encoding %s; make one with ENCODING 'UTF8'", pipeline.ErrUnsupported, encoding)
+	case tables > 0 && ours == 0:
+		return 0, fmt.Errorf("%w: the schema %s holds tables of something else; name another one in the URL of archive.index (?search_path=NAME)", pipeline.ErrConflict, p.schema)
+	case ours == 0:
+		return 0, nil
+	}
+	return version, q.QueryRowContext(ctx, "SELECT version FROM "+versionTable).Scan(&version)
+}
+
+func (p postgresIndex) migration(version int) (string, int) {
+	if version < postgresBase {
+		schema := fmt.Sprintf("DO $$ BEGIN IF to_regnamespace('%[1]s') IS NULL THEN CREATE SCHEMA %[1]s; END IF; END $$;\n", p.schema)
+		return schema + postgresSchema, postgresBase
+	}
+	if m := migrations[version]; m.postgres != "" {
+		return m.postgres, version + 1
+	}
+	return migrations[version].sql, version + 1
+}
+
+func (postgresIndex) setVersion(ctx context.Context, tx writing, version int) error {
+	_, err := tx.ExecContext(ctx, "UPDATE "+versionTable+" SET version = ?", version)
+	return err
+}
+
+var errAway = fmt.Errorf("%w: the index's PostgreSQL does not answer", pipeline.ErrBusy)
+
+// postgresError is an error of PostgreSQL, or of the way to it, with its sentinel; nil for any other. Messages may quote what was stored.
+func postgresError(err error) error {
+	var of *pgconn.PgError
+	var connecting *pgconn.ConnectError
+	var network *net.OpError
+	switch {
+	case errors.As(err, &connecting):
+		if errors.As(err, &of) { // refused before anything was asked
+			return fmt.Errorf("%w: %s", errAway, of.Message)
+		}
+		if errors.As(err, &network) {
+			return fmt.Errorf("%w: %w", errAway, network.Err)
+		}
+		return errAway
+	case errors.As(err, &of):
+		switch {
+		case of.Code == "53100":
+			return fmt.Errorf("%w: the index cannot grow", pipeline.ErrFull)
+		case of.Code == "55P03", of.Code == "40001", of.Code == "40P01", of.Code == "23505", of.Code == "57014":
+			return fmt.Errorf("%w: another process writes the same (%s)", pipeline.ErrBusy, of.Code)
+		case strings.HasPrefix(of.Code, "53"), strings.HasPrefix(of.Code, "08"), strings.HasPrefix(of.Code, "57P"), of.Code == "25P03", of.Code == "25P02", of.Code == "25006":
+			return fmt.Errorf("%w (%s)", errAway, of.Code)
+		case of.Code == "42501":
+			return fmt.Errorf("%w: the user of archive.index may not do this (42501); it needs the schema, or the right to create it", pipeline.ErrInvalid)
+		}
+		if strings.HasPrefix(of.Code, "42") || strings.HasPrefix(of.Code, "0A") { // about names and statements, which are ours
+			return fmt.Errorf("index: PostgreSQL error %s: %s", of.Code, of.Message)
+		}
+		return fmt.Errorf("index: PostgreSQL error %s", of.Code)
+	case errors.As(err, &network), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone),
+		errors.Is(err, sql.ErrTxDone), errors.Is(err, pgconn.ErrConnClosed):
+		return errAway
+	}
+	return nil
+}
+
+// Examine tells in words what is found at the URL of an index, and changes nothing.
+func Examine(ctx context.Context, index pipeline.Secret) (said string, err error) {
+	d, err := dialectOf(index)
+	if err != nil {
+		return "", err
+	}
+	p, ok := d.(postgresIndex)
+	if !ok {
+		return "SQLite in the archive's folder", nil
+	}
+	db := p.pool(1, true)
+	defer db.Close()
+	version, err := p.version(ctx, db)
+	switch {
+	case err != nil:
+		return "", p.unusable(err)
+	case version == 0:
+		return "PostgreSQL answers; the index is made at the first start", nil
+	case version > len(migrations):
+		return "", fmt.Errorf("%w: the index has version %d, this program knows %d", pipeline.ErrUnsupported, version, len(migrations))
+	}
+	return fmt.Sprintf("PostgreSQL answers; the index in schema %s has version %d of %d", p.schema, version, len(migrations)), nil
+}
