@@ -31,6 +31,9 @@ type serveCmd struct {
 	Data     string `help:"Folder of the archive. Default: chatxray-data." placeholder:"DIR"`
 	Viewer   string `help:"Folder of a web viewer (index.html of OHIF's dist) to serve at /." placeholder:"DIR"`
 	PortFile string `help:"Write the port to this file when listening." placeholder:"FILE"`
+
+	Reader    string        `enum:"model,stub" default:"model" help:"model; or stub, which looks at no image and says so in every report, to try the machinery without a model."`
+	StubSleep time.Duration `env:"CHATXRAY_STUB_SLEEP" default:"0s" help:"How long the stub reader takes over an image." placeholder:"DURATION"`
 }
 
 // Help is shown by chatxray serve --help.
@@ -59,7 +62,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer door.Close()
-	eng, err := startEngine(ctx, s, cfg, nil)
+	eng, err := c.start(ctx, s, cfg)
 	if err != nil {
 		return err
 	}
@@ -103,12 +106,17 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 
 	metrics := prometheus.NewRegistry()
 	countLine(metrics, line)
-	countModel(metrics, eng.model)
+	checks := map[string]func(context.Context) error{"redis": claims.Ping}
+	if eng.model != nil {
+		countModel(metrics, eng.model)
+	} else {
+		checks[stubSays] = func(context.Context) error { return nil }
+	}
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
 		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng}, Work: undone{line},
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
 		Imaging: imaging(), Talking: talking(eng, arch),
-		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
+		Checks: checks,
 	})
 	port := listener.Addr().(*net.TCPAddr).Port
 	if c.PortFile != "" {
@@ -124,6 +132,14 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	listener, scheme := door.listen(listener)
 	s.log.Info().Str("url", scheme+"://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
 	return work(ctx, s, listener, web, line, cfg.DICOMweb)
+}
+
+// start loads the model, unless the stub reader takes its place.
+func (c serveCmd) start(ctx context.Context, s streams, cfg config.Config) (*engine, error) {
+	if c.Reader == "stub" {
+		return startStub(s, cfg, c.StubSleep), nil
+	}
+	return startEngine(ctx, s, cfg, nil)
 }
 
 // listenHint tells what to do where an address cannot be had.
