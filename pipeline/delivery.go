@@ -149,7 +149,7 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 // delivered notes that every destination has what it wanted, unless the study is being read again.
 func (l *Line) delivered(ctx context.Context, study string) {
 	life, err := l.Archive.Life(ctx, study)
-	if err == nil && life.State == StateReported {
+	if err == nil && life.State == StateReported && !life.Open { // else something came while it was read, which this must not settle
 		err = l.Archive.Move(ctx, life, Change{At: l.Now(), State: StateDelivered, Worker: l.Worker})
 	}
 	if err != nil && !errors.Is(err, ErrLost) && !errors.Is(err, ErrNotFound) {

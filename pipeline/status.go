@@ -35,7 +35,8 @@ func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
 	return s, nil
 }
 
-// latest returns the record that tells where a study stands, a withdrawn one only where there is no other; nil where there is none.
+// latest returns the record that tells where a study stands, a withdrawn one only where there is no other; nil where there is none. Readings are counted:
+// the clock may have been set back between two of them.
 func latest(records []Record) *Record {
 	var last *Record
 	for i := range records {
@@ -44,7 +45,12 @@ func latest(records []Record) *Record {
 		switch {
 		case last == nil, holds && last.State == StateWithdrawn:
 			last = r
-		case holds == (last.State != StateWithdrawn) && !r.Completed.Before(last.Completed):
+		case holds != (last.State != StateWithdrawn):
+		case r.Reading != nil && last.Reading != nil && r.Reading.Revision != last.Reading.Revision:
+			if r.Reading.Revision > last.Reading.Revision {
+				last = r
+			}
+		case !r.Completed.Before(last.Completed):
 			last = r
 		}
 	}

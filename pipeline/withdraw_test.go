@@ -104,3 +104,15 @@ func TestWithdrawnIsNotDelivered(t *testing.T) {
 	case <-time.After(2 * time.Second): // the next attempt would have been after one
 	}
 }
+
+// A clock that was set back between two readings does not make the first one the last.
+func TestLatestDoesNotGoByTheClock(t *testing.T) {
+	now := time.Now()
+	records := []Record{
+		{Key: "second", State: StateReported, Completed: now.Add(-time.Hour), Reading: &Reading{Revision: 2}},
+		{Key: "first", State: StateReported, Completed: now, Reading: &Reading{Revision: 1}},
+	}
+	if r := latest(records); r.Key != "second" {
+		t.Errorf("the latest is the %s", r.Key)
+	}
+}
