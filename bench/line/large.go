@@ -26,6 +26,9 @@ func (b *bench) large(known int) error {
 	}
 	fmt.Printf("%7d studies queued: service %4.0f MB resident, Redis %4.0f MB (stored in %.0f s)\n", known, s.resident(), b.redis.resident(), time.Since(began).Seconds())
 	s.stop()
+	if err := b.flush(); err != nil { // where it is due in an hour
+		return err
+	}
 
 	a.config = fmt.Sprintf("line: {quiet: 0s, readers: %d}\n", readers)
 	began = time.Now()

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -81,6 +82,9 @@ func (b *bench) machinery() error {
 	}
 	report("STOW-RS, a study each request, 4 at a time", b.studies, time.Since(began), s.cpu()-cpu, 0)
 	s.stop()
+	if err := b.flush(); err != nil { // where it is due in an hour
+		return err
+	}
 
 	// Started again with what is complete: from its first instruction, so what a start costs is in it.
 	to.hold(true)
@@ -116,7 +120,7 @@ func (b *bench) readers() error {
 		studies := 200 * n
 		err = s.store(b, studies, 50, 2, "")
 		s.stop()
-		if err != nil {
+		if err = errors.Join(err, b.flush()); err != nil {
 			return err
 		}
 		a.config = fmt.Sprintf("line: {quiet: 0s, readers: %d}\n", n)
