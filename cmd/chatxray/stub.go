@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"image"
 	"image/png"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -57,9 +58,11 @@ func (r stub) Read(ctx context.Context, m *pipeline.Image) (*pipeline.Reading, e
 	return out, nil
 }
 
-// Preview implements pipeline.Model: one grey pixel.
-func (stub) Preview(*pipeline.Image) ([]byte, error) {
+// Preview implements pipeline.Model: one black pixel.
+func (stub) Preview(*pipeline.Image) ([]byte, error) { return blackPixel() }
+
+var blackPixel = sync.OnceValues(func() ([]byte, error) {
 	var b bytes.Buffer
 	err := png.Encode(&b, image.NewGray(image.Rect(0, 0, 1, 1)))
 	return b.Bytes(), err
-}
+})
