@@ -258,6 +258,18 @@ func (b *bench) until(t *testing.T, study string, want State) Status {
 	}
 }
 
+// A study that arrived, as it seems, in the future waits no longer than its quiet time, though the queue was lost: the clock was set back.
+func TestLineWhoseClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newLine(t, newMemory())
+		b.archive.store("1.2", "frontal")
+		b.archive.lives["1.2"].Received = time.Now().Add(6 * time.Hour)
+		b.start(t)
+		b.until(t, "1.2", StateReported)
+		<-b.sent
+	})
+}
+
 func TestLineReadsAStudyOnceItIsComplete(t *testing.T) { synctest.Test(t, readsOnceComplete) }
 
 func readsOnceComplete(t *testing.T) {
