@@ -166,7 +166,7 @@ func (s *server) metric(name string) float64 {
 
 // until waits until a metric has a value; idle: and until nothing is read any more.
 func (s *server) until(name string, value int, idle bool) error {
-	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if s.metric(name) >= float64(value) && (!idle || s.metric("chatxray_studies_reading") == 0) {
 			return nil
 		}
