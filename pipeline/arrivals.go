@@ -181,7 +181,7 @@ func (l *Line) restore(ctx context.Context) error {
 			case StateReceiving:
 				j.Due = earlier(s.Received.Add(l.Config.Quiet), j.Due.Add(l.Config.Quiet))
 			case StateFailed:
-				j.Due = earlier(s.Next, j.Due.Add(longestBackoff))
+				j.Due = earlier(s.Next, j.Due.Add(s.Next.Sub(s.At)))
 			}
 			jobs = append(jobs, j)
 		}

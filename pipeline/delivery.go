@@ -172,9 +172,6 @@ func (l *Line) attempt(ctx context.Context, rec Record, to Destination) error {
 	return to.Deliver(ctx, docs)
 }
 
-// longestBackoff is the longest that backoff returns.
-const longestBackoff = 6 * time.Minute
-
 // backoff doubles from one second to five minutes, give or take a fifth so that many failures do not come back at once.
 func backoff(attempt int) time.Duration {
 	s := min(math.Pow(2, float64(attempt-1)), 300)

@@ -151,7 +151,7 @@ destinations: [{name: pacs, url: "http://%s/dicom-web", timeout: 3s}]
 	serve := func(name string, args ...string) *process {
 		argv := append([]string{s.binary, "--log-json", "serve", "--config", config}, args...)
 		if !s.bundle {
-			argv = append(argv, "--reader", "stub", "--stub-sleep", "150ms")
+			argv = append(argv, "--reader", "stub", "--stub-sleep", "500ms")
 		}
 		return keep(t, &process{name: name, log: filepath.Join(r.logs, name+".log"), argv: argv, skew: true, env: []string{"CHATXRAY_BUNDLES=" + filepath.Join(root, "bundles")}})
 	}
