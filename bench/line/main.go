@@ -2,7 +2,7 @@
 // radiograph each.
 //
 //	go run ./bench/line                    processor time and studies a second; readers 1, 2, 4, 8
-//	go run ./bench/line -known 100000      also: so many studies known and queued, a restart, an urgent one, FLUSHALL
+//	go run ./bench/line -known 100000      a large queue: memory, a restart, an urgent study, FLUSHALL
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 func main() {
 	binary := flag.String("binary", "", "chatxray; empty: it is built")
 	studies := flag.Int("studies", 2000, "studies of each measurement")
-	known := flag.Int("known", 0, "studies that are queued for the measurements of a large queue; 0: none")
+	known := flag.Int("known", 0, "measure with a queue of so many studies instead")
 	dir := flag.String("dir", "", "where the archives lie while they are used; empty: the system's folder for temporary files")
 	flag.Parse()
 	b := &bench{binary: *binary, studies: *studies}
@@ -52,16 +52,10 @@ func (b *bench) run(dir string, known int) (err error) {
 		return err
 	}
 	defer b.redis.stop()
-	if err := b.machinery(); err != nil {
-		return err
-	}
-	if err := b.readers(); err != nil {
-		return err
-	}
 	if known > 0 {
 		return b.large(known)
 	}
-	return nil
+	return errors.Join(b.machinery(), b.readers())
 }
 
 // machinery tells what a study costs: taken by STOW-RS, from complete to reported, delivered.

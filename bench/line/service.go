@@ -216,7 +216,7 @@ var template = sync.OnceValues(func() ([]byte, error) {
 	ds.SetText(pipeline.TagStudyInstanceUID, "UI", uidOf(1, 0))
 	ds.SetText(pipeline.TagSeriesInstanceUID, "UI", uidOf(2, 0))
 	ds.SetText(pipeline.TagSOPInstanceUID, "UI", uidOf(3, 0))
-	ds.SetText(pipeline.TagRequestedProcedurePriority, "SH", "NONE")
+	ds.SetText(pipeline.TagRequestedProcedurePriority, "SH", "MEDIUM")
 	var b bytes.Buffer
 	err = dicom.Write(&b, ds, "1.2.840.10008.1.2.1")
 	return b.Bytes(), err
@@ -236,7 +236,7 @@ func (s *server) store(b *bench, n, each, parallel int, priority string) error {
 		return err
 	}
 	if priority != "" {
-		t = bytes.Replace(t, []byte("NONE"), []byte(priority), 1)
+		t = bytes.Replace(t, []byte("MEDIUM"), []byte(fmt.Sprintf("%-6s", priority)), 1)
 	}
 	var work errgroup.Group
 	work.SetLimit(parallel)
