@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Status is where a study stands.
@@ -24,7 +25,11 @@ func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
 	if s.Life, err = l.Archive.Life(ctx, studyUID); err != nil {
 		return s, fmt.Errorf("study %s: %w", studyUID, err)
 	}
-	s.Record, s.Withdrawn, s.State = latest(records), withdrawn(records), s.Life.State
+	s.Withdrawn, s.State = withdrawn(records), s.Life.State
+	if s.State == StateReported || s.State == StateDelivered { // not an attempt that failed before, by a clock that was ahead
+		records = slices.DeleteFunc(records, func(r Record) bool { return r.Reading == nil })
+	}
+	s.Record = latest(records)
 	switch s.Life.State {
 	case StateReported, StateDelivered, StateRefused: // a reading can be withdrawn later
 		if s.Record == nil {

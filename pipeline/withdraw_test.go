@@ -116,3 +116,17 @@ func TestLatestDoesNotGoByTheClock(t *testing.T) {
 		t.Errorf("the latest is the %s", r.Key)
 	}
 }
+
+// An attempt that failed by a clock that was ahead is not where a study stands that has been reported since.
+func TestStatusDoesNotGoByTheClock(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.archive.store("1.2", "frontal")
+	b.archive.lives["1.2"].State = StateReported
+	b.archive.records["1.2"] = []Record{
+		{Key: "read", StudyInstanceUID: "1.2", State: StateReported, Completed: time.Now(), Reading: &Reading{Revision: 1}},
+		{Key: "failed", StudyInstanceUID: "1.2", State: StateFailed, Completed: time.Now().Add(time.Hour)},
+	}
+	if s, err := b.Status(t.Context(), "1.2"); err != nil || s.State != StateReported || s.Record.Key != "read" {
+		t.Errorf("it is %s by record %s (%v)", s.State, s.Record.Key, err)
+	}
+}

@@ -71,7 +71,7 @@ func TestChaos(t *testing.T) {
 		s.binary = build(t)
 	}
 	began := time.Now()
-	faults := plan(s.seed, s.faults, s.topology)
+	faults := plan(s.seed, s.faults, s.topology, os.Getenv("CHAOS_KINDS"))
 	t.Logf("seed %d, topology %s, %d faults: %s", s.seed, s.topology.Name, len(faults), tally(faults))
 	for i, f := range faults {
 		t.Logf("%3d %v", i+1, f)

@@ -18,7 +18,7 @@ import (
 // impatient gives up on a service that hangs; patient waits for a busy machine.
 var (
 	impatient = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
-	patient   = &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+	patient   = &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}} // Orthanc closes connections that a request may be on its way through
 )
 
 // call sends a request and decodes the JSON of its answer, which must be a success, into v unless that is nil.

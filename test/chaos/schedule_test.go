@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -66,13 +67,14 @@ var kinds = []kind{
 
 var jumps = []time.Duration{-6 * time.Hour, -10 * time.Minute, -5 * time.Second, 5 * time.Second, 10 * time.Minute, 6 * time.Hour}
 
-// plan draws a schedule of n faults: the same for the same seed and topology. Each kind that can happen comes once before any is drawn by weight.
-func plan(seed uint64, n int, t topology) []fault {
+// plan draws a schedule of n faults: the same for the same seed, topology and kinds. Each kind that can happen comes once before any is drawn by weight.
+// only names kinds with commas between them; empty: all.
+func plan(seed uint64, n int, t topology, only string) []fault {
 	r := rand.New(rand.NewPCG(seed, 6))
 	var bag []kind
 	var all []kind
 	for _, k := range kinds {
-		if k.in(t) {
+		if k.in(t) && (only == "" || slices.Contains(strings.Split(only, ","), k.name)) {
 			all = append(all, k)
 			for range k.weight {
 				bag = append(bag, k)
