@@ -220,26 +220,34 @@ func (r *run) compare(st *study, v *verdict) {
 	if sets > 0 && replaced != 2*(sets-1) {
 		fail(&v.lost, "%d documents name an earlier one that they replace, want %d", replaced, 2*(sets-1))
 	}
-	r.compareLatest(st, v, fail)
+	r.compareLatest(st, v, byCall, fail)
 	r.compareReceiver(st, here, v, fail)
 	r.compareSteps(st, sets, v, fail)
 }
 
-// compareLatest checks that the last reading knows every image.
-func (r *run) compareLatest(st *study, v *verdict, fail func(*int, string, ...any)) {
+// compareLatest checks that the last reading knows every image, and that the documents are its own.
+func (r *run) compareLatest(st *study, v *verdict, byCall map[string]int, fail func(*int, string, ...any)) {
 	type sop struct {
 		UID string `json:"sop_instance_uid"`
 	}
 	var s struct {
 		State  string
 		Record struct {
-			Reading struct{ Inputs []sop }
+			Reading struct {
+				Inputs    []sop
+				Sentences []struct{ Text string }
+			}
 			Refused []sop
 		}
 	}
 	if err := call(patient, "GET", r.service+"/dicom-web/studies/"+st.uid+"/reading", nil, &s); err != nil {
 		fail(&v.lost, "%v", err)
 		return
+	}
+	for _, x := range s.Record.Reading.Sentences {
+		if m := calls.FindStringSubmatch(x.Text); m != nil && byCall[m[1]] == 0 {
+			fail(&v.duplicate, "its record is of the call %s, and its documents of %v", m[1], byCall)
+		}
 	}
 	want := "delivered"
 	if st.refused {
