@@ -40,7 +40,7 @@ test: parts ## Run every test: Go with the race detector, end to end, Python. En
 
 .PHONY: chaos
 chaos: build ## Kill, stop, empty and fill everything while studies are read, then compare. SEED=n, FAULTS=n.
-	@CHAOS_SEED=$(SEED) CHAOS_FAULTS=$(FAULTS) CHAOS_TOPOLOGY=$(TOPOLOGY) CHAOS_READER=$(READER) CHAOS_BINARY=$(or $(BINARY),$(CURDIR)/bin/chatxray) \
+	@CHAOS_SEED=$(SEED) CHAOS_FAULTS=$(FAULTS) CHAOS_TOPOLOGY=$(TOPOLOGY) CHAOS_READER=$(READER) CHAOS_KINDS='$(KINDS)' CHAOS_BINARY=$(or $(BINARY),$(CURDIR)/bin/chatxray) \
 	  go test ./test/chaos -run '^TestChaos$$' -count=1 -timeout 3h -v
 
 .PHONY: lint
