@@ -249,7 +249,7 @@ func (r *run) strike(f fault) bool {
 		}
 		r.later(f.For, r.disk.empty)
 	case "clock":
-		return p.jump(f.For) || p.skew // it may be down just now
+		return p.jump(f.For)
 	default:
 		if !strings.HasPrefix(f.Kind, "receiver") {
 			r.t.Fatalf("fault %q is not known", f.Kind)

@@ -20,10 +20,10 @@ import (
 
 // verdict is what a run has come to.
 type verdict struct {
-	studies, images, sets   int
-	lost, duplicate, stuck  int
-	runs, leases, failures  int // of the model; leases that faults may have cost; attempts that failed and were told
-	redelivered, unexpected int // documents that the receiver got again; ends of processes that no fault explains
+	studies, images, sets  int
+	lost, duplicate, stuck int
+	runs, leases, failures int // of the model; leases that faults may have cost; attempts that failed and were told
+	redelivered            int // documents that the receiver got again
 }
 
 func (v verdict) String() string {
@@ -104,7 +104,7 @@ func (r *run) judge() (v verdict) {
 		r.t.Errorf("document %s was delivered with other content than before", sop)
 	}
 	for _, p := range append(slices.Clone(r.workers), r.web, r.redis) {
-		for _, e := range p.ends {
+		for _, e := range p.ended() {
 			r.t.Logf("%s ended by itself: %s", p.name, e)
 		}
 	}

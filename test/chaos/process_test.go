@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -130,11 +131,18 @@ func (p *process) end(s syscall.Signal, down time.Duration) bool {
 	return p.cmd.Process.Signal(s) == nil
 }
 
-// jump moves the clock of the process; false where that cannot be done.
+// jump moves the clock of the process, if it is not down just now; false where that cannot be done.
 func (p *process) jump(d time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.clock != nil && p.clock.jump(d) == nil
+	return p.clock != nil && p.clock.jump(d) == nil || p.cmd == nil && p.skew
+}
+
+// ended tells how the process ended without our doing.
+func (p *process) ended() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.ends)
 }
 
 // said counts the lines of the log that hold all words.

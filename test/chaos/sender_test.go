@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/textproto"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -117,7 +116,6 @@ type sender struct {
 	slots          chan struct{}
 	sent, repeated atomic.Int64
 	giveUp         chan struct{} // closed when the run is over
-	work           sync.WaitGroup
 }
 
 var errAgain = errors.New("not yet")
