@@ -8,6 +8,8 @@ SHELL       := bash
 VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo 0.1.0-dev$$(git rev-parse --short HEAD 2>/dev/null | sed 's/^/+/'))
 GPU     ?=
 BENCH   ?= .
+SEED    ?= 1
+FAULTS  ?= 300
 export STUDY KEEP
 
 GO_BUILD := CGO_ENABLED=1 go build -ldflags "-s -w -X main.version=$(VERSION)"
@@ -16,7 +18,7 @@ TOOLS    := bash scripts/tool.sh
 .PHONY: help
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\n  STUDY=path  the study of make demo      KEEP=1  leaves the service of make demo running\n  GPU=1       CUDA instead of the CPU      BENCH=x  only benchmarks that match x\n'
+	@printf '\n  STUDY=path  the study of make demo      KEEP=1  leaves the service of make demo running\n  GPU=1       CUDA instead of the CPU      BENCH=x  only benchmarks that match x\n  SEED=n FAULTS=n  the schedule of make chaos\n'
 
 .PHONY: build
 build: ## Build bin/chatxray.
@@ -35,6 +37,11 @@ demo: parts ## Start the service, send it a chest radiograph, show the report. S
 .PHONY: test
 test: parts ## Run every test: Go with the race detector, end to end, Python. Ends with the list of skipped tests.
 	@bash scripts/test.sh
+
+.PHONY: chaos
+chaos: build ## Kill, stop, empty and fill everything while studies are read, then compare. SEED=n, FAULTS=n.
+	@CHAOS_SEED=$(SEED) CHAOS_FAULTS=$(FAULTS) CHAOS_TOPOLOGY=$(TOPOLOGY) CHAOS_READER=$(READER) CHAOS_KINDS='$(KINDS)' CHAOS_BINARY=$(or $(BINARY),$(CURDIR)/bin/chatxray) \
+	  go test ./test/chaos -run '^TestChaos$$' -count=1 -timeout 3h -v
 
 .PHONY: lint
 lint: ## Check format, Go code, scripts, chart and Dockerfile.

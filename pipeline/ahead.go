@@ -31,6 +31,7 @@ type early struct {
 	due   time.Time     // when its quiet time ends
 	done  chan struct{} // nil until the work begins, closed at its end
 	study *Study        // nil where nothing came of it
+	news  int64         // what had arrived of it then, as its life counts
 	seen  *Sight
 	err   error // a *NoImageError
 }
@@ -132,6 +133,10 @@ func (l *Line) lookAhead(ctx context.Context) {
 // reader tries again.
 func (l *Line) lookAt(ctx context.Context, uid string, e *early) {
 	took := l.stopwatch(uid)
+	life, err := l.Archive.Life(ctx, uid)
+	if err != nil {
+		return
+	}
 	st, err := l.Archive.Study(ctx, uid)
 	took("load ahead")
 	if err != nil {
@@ -140,13 +145,15 @@ func (l *Line) lookAt(ctx context.Context, uid string, e *early) {
 	seen, err := l.Steps.Look(ctx, st)
 	took("decode ahead")
 	if none := (*NoImageError)(nil); err == nil || errors.As(err, &none) {
-		e.study, e.seen, e.err = st, seen, err
+		e.study, e.news, e.seen, e.err = st, life.News, seen, err
 	}
 }
 
-// open returns a study and the way to look at it: at what was found ahead, or else at what is there now.
-func (l *Line) open(ctx context.Context, uid string) (*Study, look, error) {
-	if e := l.ahead.take(ctx, uid); e != nil {
+// open returns a study and the way to look at it: at what was found ahead, unless more has arrived since, here or at another process; or else at what is
+// there now.
+func (l *Line) open(ctx context.Context, life Life) (*Study, look, error) {
+	uid := life.StudyInstanceUID
+	if e := l.ahead.take(ctx, uid); e != nil && e.news == life.News {
 		return e.study, func(context.Context) (*Sight, error) { return e.seen, e.err }, nil
 	}
 	st, err := l.Archive.Study(ctx, uid)

@@ -124,6 +124,19 @@ func TestLookAheadIsVoidWhenMoreComes(t *testing.T) {
 	})
 }
 
+// What another process has stored makes void what was done here, though nobody tells this one.
+func TestLookAheadIsVoidWhenMoreComesElsewhere(t *testing.T) {
+	watch(t, func(t *testing.T, w *watched) {
+		w.arrive("1.2", "frontal1")
+		w.after(t, 3*time.Second, "load 1.2 2, decode frontal1 2")
+		w.archive.store("1.2", "frontal2")
+		w.after(t, 2*time.Second, "load 1.2 4, decode frontal1 4")
+		if s, _ := w.Status(t.Context(), "1.2"); s.Record == nil || len(s.Record.Refused) != 1 {
+			t.Errorf("the image that came elsewhere is not known: %+v", s.Record)
+		}
+	})
+}
+
 // A reader waits for what is under way, and does not begin it a second time.
 func TestLookAheadUnderWay(t *testing.T) {
 	watch(t, func(t *testing.T, w *watched) {
@@ -199,8 +212,8 @@ func TestLookAheadFinds(t *testing.T) {
 		w.after(t, 4100*time.Millisecond, "load 1.2 2, decode broken 2")
 		w.state(t, "1.2", StateRefused)
 
-		w.Stored("1.3") // it is gone: the reader meets that himself
-		w.after(t, 4*time.Second, "load 1.3 6.1")
+		w.Stored("1.3") // it is gone: nothing of it is looked at
+		w.after(t, 4*time.Second, "")
 	})
 	watchQuiet(t, 0, func(t *testing.T, w *watched) {
 		w.arrive("1.4", "frontal")

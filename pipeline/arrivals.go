@@ -159,7 +159,8 @@ func (l *Line) emptied(ctx context.Context) (any bool, err error) {
 	return any, err
 }
 
-// restore adds to the queues what the archive knows to be undone.
+// restore adds to the queues what the archive knows to be undone. None of it waits for longer than it could have to: the times that the archive has are those
+// of another process's clock, or of one that has been set back since.
 func (l *Line) restore(ctx context.Context) error {
 	const page = 1000
 	for after := ""; ; {
@@ -182,9 +183,9 @@ func (l *Line) restore(ctx context.Context) error {
 					j.Due = j.Due.Add(l.Lease)
 				}
 			case StateReceiving:
-				j.Due = s.Received.Add(l.Config.Quiet)
+				j.Due = earlier(s.Received.Add(l.Config.Quiet), j.Due.Add(l.Config.Quiet))
 			case StateFailed:
-				j.Due = s.Next
+				j.Due = earlier(s.Next, j.Due.Add(s.Next.Sub(s.At)))
 			}
 			jobs = append(jobs, j)
 		}

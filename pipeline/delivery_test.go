@@ -39,6 +39,25 @@ func TestLineDeliversUntilItIsTaken(t *testing.T) {
 	}
 }
 
+// An image that comes while a study is read is not forgotten when what was read is delivered before the image's quiet time is over.
+func TestAnImageWhileItIsReadOutlivesTheDelivery(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.Config.Quiet, b.model.block = 300*time.Millisecond, make(chan struct{})
+	b.start(t)
+	b.archive.store("1.2", "frontal")
+	b.Stored("1.2")
+	until(t, "the model to read", func() bool { return b.model.count() == 1 })
+	b.archive.store("1.2", "frontal, late")
+	b.Stored("1.2")
+	close(b.model.block)
+	<-b.sent
+	until(t, "the model to read the late image too", func() bool { return b.model.count() == 2 })
+	<-b.sent
+	if s := b.until(t, "1.2", StateDelivered); len(s.Record.Reading.Refused) != 1 {
+		t.Errorf("the last reading leaves out %+v, want the image that is not first", s.Record.Reading.Refused)
+	}
+}
+
 // undelivered fills an archive with n studies that are reported and on their way to the destination "pacs".
 func undelivered(n int) *memory {
 	m := newMemory()

@@ -258,6 +258,21 @@ func (b *bench) until(t *testing.T, study string, want State) Status {
 	}
 }
 
+// What a clock has dated that was ahead, before it was set back or at another process, waits no longer for that when the queue was lost.
+func TestLineWhoseClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newLine(t, newMemory())
+		ahead := time.Now().Add(6 * time.Hour)
+		b.archive.store("1.2", "frontal")
+		b.archive.lives["1.2"].Received = ahead
+		b.archive.store("1.3", "frontal")
+		b.archive.note(b.archive.lives["1.3"], Change{At: ahead, State: StateFailed, Reason: "the disk is full", Next: ahead.Add(time.Second)})
+		b.start(t)
+		b.until(t, "1.2", StateReported)
+		b.until(t, "1.3", StateReported)
+	})
+}
+
 func TestLineReadsAStudyOnceItIsComplete(t *testing.T) { synctest.Test(t, readsOnceComplete) }
 
 func readsOnceComplete(t *testing.T) {

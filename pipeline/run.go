@@ -230,7 +230,7 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 		return l.fail(ctx, life, "", completed, errDied)
 	}
 	took("begin")
-	st, look, err := l.open(ctx, uid)
+	st, look, err := l.open(ctx, life)
 	switch {
 	case ctx.Err() != nil, errors.Is(err, ErrNotFound):
 		return 0, err

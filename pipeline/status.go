@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Status is where a study stands.
@@ -24,7 +25,11 @@ func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
 	if s.Life, err = l.Archive.Life(ctx, studyUID); err != nil {
 		return s, fmt.Errorf("study %s: %w", studyUID, err)
 	}
-	s.Record, s.Withdrawn, s.State = latest(records), withdrawn(records), s.Life.State
+	s.Withdrawn, s.State = withdrawn(records), s.Life.State
+	if s.State == StateReported || s.State == StateDelivered { // not an attempt that failed before, by a clock that was ahead
+		records = slices.DeleteFunc(records, func(r Record) bool { return r.Reading == nil })
+	}
+	s.Record = latest(records)
 	switch s.Life.State {
 	case StateReported, StateDelivered, StateRefused: // a reading can be withdrawn later
 		if s.Record == nil {
@@ -35,7 +40,8 @@ func (l *Line) Status(ctx context.Context, studyUID string) (Status, error) {
 	return s, nil
 }
 
-// latest returns the record that tells where a study stands, a withdrawn one only where there is no other; nil where there is none.
+// latest returns the record that tells where a study stands, a withdrawn one only where there is no other; nil where there is none. Readings are counted:
+// the clock may have been set back between two of them.
 func latest(records []Record) *Record {
 	var last *Record
 	for i := range records {
@@ -44,7 +50,12 @@ func latest(records []Record) *Record {
 		switch {
 		case last == nil, holds && last.State == StateWithdrawn:
 			last = r
-		case holds == (last.State != StateWithdrawn) && !r.Completed.Before(last.Completed):
+		case holds != (last.State != StateWithdrawn):
+		case r.Reading != nil && last.Reading != nil && r.Reading.Revision != last.Reading.Revision:
+			if r.Reading.Revision > last.Reading.Revision {
+				last = r
+			}
+		case !r.Completed.Before(last.Completed):
 			last = r
 		}
 	}

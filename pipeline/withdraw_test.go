@@ -104,3 +104,29 @@ func TestWithdrawnIsNotDelivered(t *testing.T) {
 	case <-time.After(2 * time.Second): // the next attempt would have been after one
 	}
 }
+
+// A clock that was set back between two readings does not make the first one the last.
+func TestLatestDoesNotGoByTheClock(t *testing.T) {
+	now := time.Now()
+	records := []Record{
+		{Key: "second", State: StateReported, Completed: now.Add(-time.Hour), Reading: &Reading{Revision: 2}},
+		{Key: "first", State: StateReported, Completed: now, Reading: &Reading{Revision: 1}},
+	}
+	if r := latest(records); r.Key != "second" {
+		t.Errorf("the latest is the %s", r.Key)
+	}
+}
+
+// An attempt that failed by a clock that was ahead is not where a study stands that has been reported since.
+func TestStatusDoesNotGoByTheClock(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.archive.store("1.2", "frontal")
+	b.archive.lives["1.2"].State = StateReported
+	b.archive.records["1.2"] = []Record{
+		{Key: "read", StudyInstanceUID: "1.2", State: StateReported, Completed: time.Now(), Reading: &Reading{Revision: 1}},
+		{Key: "failed", StudyInstanceUID: "1.2", State: StateFailed, Completed: time.Now().Add(time.Hour)},
+	}
+	if s, err := b.Status(t.Context(), "1.2"); err != nil || s.State != StateReported || s.Record.Key != "read" {
+		t.Errorf("it is %s by record %s (%v)", s.State, s.Record.Key, err)
+	}
+}

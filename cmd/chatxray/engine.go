@@ -55,7 +55,7 @@ func (f modelFlags) over(c modelrt.Config) modelrt.Config {
 
 // engine is the model with the steps around it: what reading a study needs, with a server or without.
 type engine struct {
-	model model           // reads and answers, with the adapter that is configured
+	model model           // reads and answers, with the adapter that is configured; nil with the stub reader
 	own   model           // the same with the bundle's own adapter
 	named []dicomweb.Chat // the same with each other adapter
 	steps pipeline.Steps
@@ -180,7 +180,13 @@ func steps(model model, cfg config.Config) pipeline.Steps {
 	if language := model.Language(); language != model.Bundle().Manifest.Languages[0] {
 		s.Language = language
 	}
-	s.Write = func(st *pipeline.Study, r *pipeline.Reading, earlier []pipeline.Record) ([]pipeline.Document, error) {
+	s.Write = writing(cfg)
+	return s
+}
+
+// writing is how documents are made of a reading.
+func writing(cfg config.Config) func(*pipeline.Study, *pipeline.Reading, []pipeline.Record) ([]pipeline.Document, error) {
+	return func(st *pipeline.Study, r *pipeline.Reading, earlier []pipeline.Record) ([]pipeline.Document, error) {
 		in := sr.Input{Reading: r, Software: softwareVersion(), Station: cfg.Station, Zone: cfg.Zone()}
 		for _, i := range st.Instances {
 			if i.SOPInstanceUID == r.Inputs[0].SOPInstanceUID {
@@ -192,7 +198,6 @@ func steps(model model, cfg config.Config) pipeline.Steps {
 		}
 		return sr.Documents(in, dicom.Encode)
 	}
-	return s
 }
 
 // looking are the steps up to the image that is read.

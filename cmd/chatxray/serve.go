@@ -33,6 +33,9 @@ type serveCmd struct {
 	Viewer   string `help:"Folder of a web viewer (index.html of OHIF's dist) to serve at /." placeholder:"DIR"`
 	Role     string `enum:"all,web,worker," default:"" help:"all: everything in one process. web: takes studies in, without a model. worker: reads and delivers. Webs and workers need archive.index (PostgreSQL) and jobs.redis. Default: all."`
 	PortFile string `help:"Write the port to this file when listening." placeholder:"FILE"`
+
+	Reader    string        `enum:"model,stub" default:"model" help:"model; or stub, which looks at no image and says so in every report, to try the machinery without a model."`
+	StubSleep time.Duration `env:"CHATXRAY_STUB_SLEEP" default:"0s" help:"How long the stub reader takes over an image." placeholder:"DURATION"`
 }
 
 // Help is shown by chatxray serve --help.
@@ -66,7 +69,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer door.Close()
-	eng, err := roleEngine(ctx, s, cfg)
+	eng, err := c.start(ctx, s, cfg)
 	if err != nil {
 		return err
 	}
@@ -116,10 +119,13 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	countWorkers(metrics, claims)
 	checks := map[string]func(context.Context) error{"redis": claims.Ping, "index": arch.Ping}
 	var member *membership
-	if cfg.Role.Reads() {
+	switch {
+	case eng.model != nil:
 		countModel(metrics, eng.model)
 		member = newMembership(claims, cfg, eng.model.Ref())
 		checks["bundle"] = member.Check
+	case cfg.Role.Reads():
+		checks[stubSays] = func(context.Context) error { return nil }
 	}
 	web := dicomweb.New(cfg.DICOMweb, arch, roleDeps(cfg, eng, arch, dicomweb.Deps{
 		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng}, Work: undone{line},
@@ -152,6 +158,14 @@ func tellAway(log zerolog.Logger) func(pipeline.DestinationState) {
 			log.Info().Str("destination", d.Name).Msg("the destination answers again")
 		}
 	}
+}
+
+// start loads the model, unless the stub reader takes its place.
+func (c serveCmd) start(ctx context.Context, s streams, cfg config.Config) (*engine, error) {
+	if c.Reader == "stub" && cfg.Role.Reads() {
+		return startStub(s, cfg, c.StubSleep), nil
+	}
+	return roleEngine(ctx, s, cfg)
 }
 
 // listenHint tells what to do where an address cannot be had.

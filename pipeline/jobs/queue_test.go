@@ -231,13 +231,11 @@ func TestALeaseIsRenewed(t *testing.T) {
 
 // Another process restores what an emptied server has lost before those who have leases have told it of them: they keep them.
 func TestRestoredBeforeTheLease(t *testing.T) {
-	servers(t, func(t *testing.T, cfg Config) {
+	servers(t, func(t *testing.T, cfg Config, admin func(*Client) redis.UniversalClient) {
 		q := open(t, cfg).Queue("read")
 		put(t, q, "held", pipeline.LaneRoutine, 0)
 		held := take(t, q)
-		if err := q.client.redis.FlushAll(t.Context()).Err(); err != nil {
-			t.Fatal(err)
-		}
+		flush(t, admin(q.client))
 		if err := q.Restore(t.Context(), []pipeline.Job{{Name: "held", Lane: pipeline.LaneRoutine, Due: time.Now().Add(time.Hour)}}); err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,267 @@
+// Package chaos kills, stops, starves and lies to the real binaries beside a real Redis and a real Orthanc, by a schedule that a seed makes, and then
+// looks whether anything was lost, done twice, or left undone. What it drives is the built program; of the product it imports what makes
+// radiographs and nothing else.
+package chaos
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// readers is how many studies a working process reads at the same time.
+const readers = 2
+
+// studiesPerFault gives the line something to do at each fault.
+const studiesPerFault = 4
+
+var root, _ = filepath.Abs("../..")
+
+// settings are what make chaos gives through the environment.
+type settings struct {
+	seed     uint64
+	faults   int
+	topology topology
+	binary   string // of chatxray; empty: it is built
+	bundle   bool   // the default bundle reads instead of the stub
+}
+
+func setting(t *testing.T, name, normal string) int {
+	t.Helper()
+	v := os.Getenv(name)
+	if v == "" {
+		v = normal
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 0 {
+		t.Fatalf("%s is not a number: %q", name, v)
+	}
+	return n
+}
+
+func fromEnvironment(t *testing.T) (s settings) {
+	t.Helper()
+	s.seed, s.faults = uint64(setting(t, "CHAOS_SEED", "1")), setting(t, "CHAOS_FAULTS", "30")
+	name := os.Getenv("CHAOS_TOPOLOGY")
+	if name == "" {
+		name = topologies[0].Name
+	}
+	var ok bool
+	if s.topology, ok = chosen(name); !ok {
+		t.Fatalf("CHAOS_TOPOLOGY: %q is none of %v", name, topologies)
+	}
+	s.binary, s.bundle = os.Getenv("CHAOS_BINARY"), os.Getenv("CHAOS_READER") == "model"
+	return s
+}
+
+// TestChaos runs the schedule of CHAOS_SEED (1) with CHAOS_FAULTS (30) faults. `make chaos SEED=n FAULTS=n` is the same with 300.
+func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short leaves out what runs the whole service")
+	}
+	s := fromEnvironment(t)
+	if s.binary == "" {
+		s.binary = build(t)
+	}
+	began := time.Now()
+	faults := plan(s.seed, s.faults, s.topology, os.Getenv("CHAOS_KINDS"))
+	t.Logf("seed %d, topology %s, %d faults: %s", s.seed, s.topology.Name, len(faults), tally(faults))
+	for i, f := range faults {
+		t.Logf("%3d %v", i+1, f)
+	}
+	r := start(t, s)
+	result := r.run(faults)
+	t.Logf("chaos: seed %d, topology %s: %d faults (%d could not be done here), %v, %.0f s",
+		s.seed, s.topology.Name, len(faults), r.undone, result, time.Since(began).Seconds())
+}
+
+// build builds chatxray.
+func build(t *testing.T) string {
+	t.Helper()
+	_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error { // go test else takes a result from its cache though the product has changed
+		if err == nil && filepath.Ext(path) == ".go" {
+			_, err = os.Stat(path)
+		}
+		return err
+	})
+	bin := filepath.Join(t.TempDir(), "chatxray")
+	cmd := exec.Command("go", "build", "-o", bin, "./cmd/chatxray")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
+}
+
+// run is a service of a topology with what stands around it.
+type run struct {
+	t        *testing.T
+	settings settings
+	logs     string
+	service  string     // root of its web face
+	web      *process   // takes and shows
+	workers  []*process // read and deliver; web itself where one process does all
+	redis    *process
+	port     int // of Redis
+	pacs     string
+	receiver *receiver
+	disk     *disk
+	sender   *sender
+	studies  []*study
+
+	lost    int // leases that the faults may have cost
+	undone  int // faults that could not be done here
+	lifting sync.WaitGroup
+}
+
+// start starts everything and waits until the service is ready.
+func start(t *testing.T, s settings) *run {
+	t.Helper()
+	r := &run{t: t, settings: s, logs: t.TempDir()}
+	t.Cleanup(func() {
+		if t.Failed() {
+			keepLogs(t, r.logs, fmt.Sprintf("seed-%d-%s", s.seed, s.topology.Name))
+		}
+	})
+	r.disk = newDisk(t)
+	r.redis, r.port = redis(t, r.logs)
+	web := freePort(t)
+	r.service = fmt.Sprintf("http://127.0.0.1:%d", web)
+	r.pacs = orthanc(t, r.logs, r.service)
+	r.receiver = newReceiver(t, r.pacs)
+	config := filepath.Join(t.TempDir(), "chatxray.yaml")
+	if err := os.WriteFile(config, []byte(fmt.Sprintf(`
+listen: 127.0.0.1:%d
+data: %s
+dicomweb: {drain: 5s}
+archive: {reserve_mb: 8}
+jobs: {redis: "redis://127.0.0.1:%d/0", lease: %v}
+line: {quiet: 500ms, readers: %d}
+destinations: [{name: pacs, url: "http://%s/dicom-web", timeout: 3s}]
+`, web, filepath.Join(r.disk.dir, "data"), r.port, lease, readers, r.receiver.addr)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	serve := func(name string, args ...string) *process {
+		argv := append([]string{s.binary, "--log-json", "serve", "--config", config}, args...)
+		if !s.bundle {
+			argv = append(argv, "--reader", "stub", "--stub-sleep", "500ms")
+		}
+		return keep(t, &process{name: name, log: filepath.Join(r.logs, name+".log"), argv: argv, skew: true, env: []string{"CHATXRAY_BUNDLES=" + filepath.Join(root, "bundles")}})
+	}
+	r.web = serve("service")
+	r.workers = []*process{r.web}
+	eventually(t, 3*time.Minute, "the service to be ready", func() error { return call(impatient, "GET", r.service+"/readyz", nil, nil) })
+	r.studies = drawStudies(t, s.seed, max(1, s.faults)*studiesPerFault)
+	r.sender = &sender{pacs: r.pacs, service: r.service, read: r.state, slots: make(chan struct{}, 8), giveUp: make(chan struct{})}
+	return r
+}
+
+// keepLogs copies the logs of a run that failed to dist/chaos.
+func keepLogs(t *testing.T, from, name string) {
+	to := filepath.Join(root, "dist", "chaos", name)
+	_ = os.RemoveAll(to)
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Log(err)
+		return
+	}
+	t.Logf("the logs are in %s", to)
+}
+
+// run sends the studies while the faults happen, waits until nothing is left to do, and compares.
+func (r *run) run(faults []fault) verdict {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		pace := length(faults) / time.Duration(len(r.studies))
+		var work sync.WaitGroup
+		for _, st := range r.studies {
+			work.Go(func() { r.sender.send(st) })
+			time.Sleep(pace)
+		}
+		work.Wait()
+	}()
+	began := time.Now()
+	for i, f := range faults {
+		time.Sleep(f.After)
+		r.receiver.tick()
+		did := r.strike(f)
+		if !did {
+			r.undone++
+		}
+		r.t.Logf("%6.1f s %3d %v%s", time.Since(began).Seconds(), i+1, f, map[bool]string{false: " (could not be done)"}[did])
+	}
+	r.lifting.Wait()
+	time.Sleep(6 * time.Second)
+	r.receiver.behave("", 0)
+	select {
+	case <-done:
+	case <-time.After(5 * time.Minute):
+		r.t.Errorf("the sender still has studies that were not answered 200, 5 minutes after the last fault")
+		close(r.sender.giveUp)
+		<-done
+	}
+	return r.judge()
+}
+
+// later does something after a while, before the run settles.
+func (r *run) later(d time.Duration, f func()) {
+	r.lifting.Go(func() { time.Sleep(d); f() })
+}
+
+// strike makes a fault happen; false where that cannot be done here.
+func (r *run) strike(f fault) bool {
+	all := append([]*process{r.web}, r.workers...)
+	p := all[f.On%len(all)]
+	switch f.Kind {
+	case "kill service":
+		r.lost += readers
+		p.end(syscall.SIGKILL, f.For)
+	case "end service":
+		r.lost += readers
+		p.end(syscall.SIGTERM, f.For)
+	case "stop service":
+		r.lost += readers
+		if p.signal(syscall.SIGSTOP) {
+			r.later(f.For, func() { p.signal(syscall.SIGCONT) })
+		}
+	case "kill redis":
+		if f.For > lease/2 { // away for so long that leases may end
+			r.lost += readers * len(r.workers)
+		}
+		r.redis.end(syscall.SIGKILL, f.For)
+	case "stop redis":
+		r.lost += readers * len(r.workers)
+		if r.redis.signal(syscall.SIGSTOP) {
+			r.later(f.For, func() { r.redis.signal(syscall.SIGCONT) })
+		}
+	case "flush redis":
+		_ = redisSays(r.port, "FLUSHALL") // it may be away just now
+	case "disk full":
+		if !r.disk.fill() {
+			return false
+		}
+		r.later(f.For, r.disk.empty)
+	case "clock":
+		return p.jump(f.For)
+	default:
+		if !strings.HasPrefix(f.Kind, "receiver") {
+			r.t.Fatalf("fault %q is not known", f.Kind)
+		}
+		r.receiver.behave(f.Kind, f.For)
+	}
+	return true
+}
+
+// state is where a study stands, as the service says.
+func (r *run) state(uid string) (string, error) {
+	var st struct{ State string }
+	err := call(impatient, "GET", r.service+"/dicom-web/studies/"+uid+"/reading", nil, &st)
+	return st.State, err
+}

@@ -1,0 +1,390 @@
+package chaos
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// verdict is what a run has come to.
+type verdict struct {
+	studies, images, sets  int
+	lost, duplicate, stuck int
+	runs, leases, failures int // of the model; leases that faults may have cost; attempts that failed and were told
+	redelivered            int // documents that the receiver got again
+}
+
+func (v verdict) String() string {
+	return fmt.Sprintf("%d studies, %d images, %d result sets: %d lost, %d duplicate, %d stuck; model runs %d of at most %d (%d sets + %d leases + %d failed attempts); %d documents delivered again",
+		v.studies, v.images, v.sets, v.lost, v.duplicate, v.stuck, v.runs, v.sets+v.leases+v.failures, v.sets, v.leases, v.failures, v.redelivered)
+}
+
+// settling is how long a run may take after the last image was taken, until nothing is left to do. It is no measure of speed: pauses between attempts grow
+// with what has failed.
+const settling = 5 * time.Minute
+
+type page struct {
+	Studies []struct {
+		StudyInstanceUID string `json:"study_instance_uid"`
+		State, Reason    string
+	}
+	Jobs []json.RawMessage
+	Next string
+}
+
+// all reads a list of the service, page by page.
+func (r *run) all(path string, each func(page)) error {
+	for after := ""; ; {
+		var p page
+		if after != "" {
+			after = "&after=" + after
+		}
+		if err := call(patient, "GET", r.service+"/dicom-web/"+path+"?limit=1000"+after, nil, &p); err != nil {
+			return err
+		}
+		each(p)
+		if after = p.Next; after == "" {
+			return nil
+		}
+	}
+}
+
+// settle waits until nothing is left to do, and returns what is.
+func (r *run) settle() (left []string) {
+	for end := time.Now().Add(settling); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+		left = nil
+		if err := r.all("jobs", func(p page) {
+			for _, j := range p.Jobs {
+				left = append(left, string(j))
+			}
+		}); err != nil {
+			left = append(left, err.Error())
+		}
+		if err := r.all("readings", func(p page) {
+			for _, s := range p.Studies {
+				if s.State != "delivered" && s.State != "refused" {
+					left = append(left, s.StudyInstanceUID+" is "+s.State+" "+s.Reason)
+				}
+			}
+		}); err != nil {
+			left = append(left, err.Error())
+		}
+		if len(left) == 0 {
+			return nil
+		}
+	}
+	return left
+}
+
+// judge waits until the service has nothing left to do, and compares what there is with what there must be.
+func (r *run) judge() (v verdict) {
+	left := r.settle()
+	v.studies, v.stuck = len(r.studies), len(left)
+	for _, l := range left[:min(len(left), 20)] {
+		r.t.Errorf("stuck: %s", l)
+	}
+	for _, st := range r.studies {
+		r.compare(st, &v)
+	}
+	r.compareRuns(&v)
+	for _, sop := range r.receiver.other {
+		v.duplicate++
+		r.t.Errorf("document %s was delivered with other content than before", sop)
+	}
+	for _, p := range append(slices.Clone(r.workers), r.web, r.redis) {
+		for _, e := range p.ended() {
+			r.t.Logf("%s ended by itself: %s", p.name, e)
+		}
+	}
+	return v
+}
+
+// compareRuns looks at the logs: how often the model was run, and that no program has broken down.
+func (r *run) compareRuns(v *verdict) {
+	seen := map[*process]bool{}
+	for _, p := range append(slices.Clone(r.workers), r.web) {
+		if seen[p] {
+			continue
+		}
+		seen[p] = true
+		v.runs += p.said(`"message":"STUB READER: no model looked at this image"`, `"call"`)
+		v.failures += p.said(`"message":"the study could not be reported yet"`)
+		if b, err := os.ReadFile(p.log); err == nil {
+			for _, bad := range [][]byte{[]byte("\npanic: "), []byte("fatal error: "), []byte("DATA RACE"), []byte("SIGSEGV")} {
+				if i := bytes.Index(b, bad); i >= 0 {
+					r.t.Errorf("%s: %.2000s", p.name, b[i:])
+				}
+			}
+		}
+	}
+	v.leases = r.lost
+	if v.runs > v.sets+v.leases+v.failures {
+		v.duplicate++
+		r.t.Errorf("the model ran %d times, for %d result sets, %d leases that the faults may have cost and %d attempts that failed", v.runs, v.sets, v.leases, v.failures)
+	}
+}
+
+// attributes of a data set in DICOM JSON.
+type attributes map[string]struct {
+	VR    string `json:"vr"`
+	Value []json.RawMessage
+}
+
+func (a attributes) text(tag string) (s string) {
+	if v := a[tag].Value; len(v) > 0 {
+		_ = json.Unmarshal(v[0], &s)
+	}
+	return s
+}
+
+const (
+	sopInstance = "00080018"
+	sopClass    = "00080016"
+	modality    = "00080060"
+	predecessor = "0040A360"
+)
+
+var calls = regexp.MustCompile(`Call ([A-Z2-7]{26})\.`)
+
+// compare checks one study: its images, its documents here and at the receiver, its timeline.
+func (r *run) compare(st *study, v *verdict) {
+	fail := func(n *int, format string, args ...any) {
+		*n++
+		r.t.Errorf("study %s (%d waves, rush %v, refused %v): %s\n%s", st.uid, len(st.waves), st.rush, st.refused, fmt.Sprintf(format, args...), r.timeline(st.uid))
+	}
+	here := r.retrieve(st.uid)
+	for _, in := range st.images {
+		if !in.taken.Load() {
+			continue
+		}
+		v.images++
+		if b, ok := here[in.sop]; !ok {
+			fail(&v.lost, "image %s was answered 200 and is not in the archive", in.sop)
+		} else if sha256.Sum256(b) != in.digest {
+			fail(&v.lost, "image %s is not what was sent", in.sop)
+		}
+		delete(here, in.sop)
+	}
+	// What is left are documents. QIDO-RS must name the same.
+	var found, whole []attributes
+	if err := errors.Join(call(patient, "GET", r.service+"/dicom-web/studies/"+st.uid+"/instances?Modality=SR&includefield=00080016", nil, &found),
+		call(patient, "GET", r.service+"/dicom-web/studies/"+st.uid+"/metadata", nil, &whole)); err != nil {
+		fail(&v.lost, "%v", err)
+		return
+	}
+	whole = slices.DeleteFunc(whole, func(a attributes) bool { return a.text(modality) != "SR" })
+	if names(found) != names(whole) || names(found) != join(maps.Keys(here)) {
+		fail(&v.lost, "QIDO-RS finds the documents\n%s\nWADO-RS has\n%s\nand of these metadata of\n%s", names(found), join(maps.Keys(here)), names(whole))
+	}
+	byClass, byCall, replaced := map[string]int{}, map[string]int{}, 0
+	for _, a := range whole {
+		byClass[a.text(sopClass)]++
+		if len(a[predecessor].Value) > 0 {
+			replaced++
+		}
+		raw, _ := json.Marshal(a)
+		if m := calls.FindSubmatch(raw); m != nil { // the sentences are in one of the two documents of a reading
+			byCall[string(m[1])]++
+		}
+	}
+	least, most := st.sets()
+	sets := 0
+	for _, n := range byClass {
+		sets = max(sets, n)
+	}
+	v.sets += sets
+	switch {
+	case sets < least:
+		fail(&v.lost, "%d sets of results, want at least %d", sets, least)
+	case sets > most:
+		fail(&v.duplicate, "%d sets of results, want at most %d", sets, most)
+	}
+	if sets > 0 && (len(byClass) != 2 || len(whole) != 2*sets) {
+		fail(&v.lost, "%d documents of %d kinds in %d sets of results", len(whole), len(byClass), sets)
+	}
+	if !r.settings.bundle && len(byCall) != sets {
+		fail(&v.duplicate, "the documents are of %d readings, want %d: %v", len(byCall), sets, byCall)
+	}
+	if sets > 0 && replaced != 2*(sets-1) {
+		fail(&v.lost, "%d documents name an earlier one that they replace, want %d", replaced, 2*(sets-1))
+	}
+	r.compareLatest(st, v, byCall, fail)
+	r.compareReceiver(st, here, v, fail)
+	r.compareSteps(st, sets, v, fail)
+}
+
+// compareLatest checks that the last reading knows every image, and that the documents are its own.
+func (r *run) compareLatest(st *study, v *verdict, byCall map[string]int, fail func(*int, string, ...any)) {
+	type sop struct {
+		UID string `json:"sop_instance_uid"`
+	}
+	var s struct {
+		State  string
+		Record struct {
+			Reading struct {
+				Inputs    []sop
+				Sentences []struct{ Text string }
+			}
+			Refused []sop
+		}
+	}
+	if err := call(patient, "GET", r.service+"/dicom-web/studies/"+st.uid+"/reading", nil, &s); err != nil {
+		fail(&v.lost, "%v", err)
+		return
+	}
+	for _, x := range s.Record.Reading.Sentences {
+		if m := calls.FindStringSubmatch(x.Text); m != nil && byCall[m[1]] == 0 {
+			fail(&v.duplicate, "its record is of the call %s, and its documents of %v", m[1], byCall)
+		}
+	}
+	want := "delivered"
+	if st.refused {
+		want = "refused"
+	}
+	if s.State != want {
+		fail(&v.stuck, "it is %s, want %s", s.State, want)
+	}
+	var known []string
+	for _, x := range append(s.Record.Reading.Inputs, s.Record.Refused...) {
+		known = append(known, x.UID)
+	}
+	for _, in := range st.images {
+		if in.taken.Load() && !slices.Contains(known, in.sop) {
+			fail(&v.lost, "image %s is neither read nor refused by the last reading", in.sop)
+		}
+	}
+}
+
+// compareReceiver checks that Orthanc has exactly our documents, bit for bit, and that nothing else was ever stored there.
+func (r *run) compareReceiver(st *study, ours map[string][]byte, v *verdict, fail func(*int, string, ...any)) {
+	stored := r.receiver.of(st.uid)
+	for sop, n := range stored {
+		v.redelivered += n - 1
+		if _, ok := ours[sop]; !ok {
+			fail(&v.duplicate, "the receiver was given document %s, which the archive does not have", sop)
+		}
+	}
+	var ids []string
+	if err := call(patient, "POST", r.pacs+"/tools/find", []byte(`{"Level":"Instance","Query":{"StudyInstanceUID":"`+st.uid+`","Modality":"SR"}}`), &ids); err != nil {
+		fail(&v.lost, "%v", err)
+	}
+	theirs := map[string]bool{}
+	for _, id := range ids {
+		b, err := fetch(r.pacs + "/instances/" + id + "/file")
+		if err != nil {
+			fail(&v.lost, "%v", err)
+			continue
+		}
+		sop := uidIn(b, 0x0002, 0x0003)
+		theirs[sop] = true
+		if !bytes.Equal(b, ours[sop]) {
+			fail(&v.lost, "document %s is another one in Orthanc than in the archive", sop)
+		}
+	}
+	if join(maps.Keys(theirs)) != join(maps.Keys(ours)) {
+		fail(&v.lost, "Orthanc has the documents\n%s\nand the archive\n%s", join(maps.Keys(theirs)), join(maps.Keys(ours)))
+	}
+}
+
+// compareSteps checks the timeline: every failure, and every beginning after the first, has a reason.
+func (r *run) compareSteps(st *study, sets int, v *verdict, fail func(*int, string, ...any)) {
+	reported := 0
+	for _, s := range r.steps(st.uid) {
+		switch {
+		case s.State == "failed" && s.Reason == "":
+			fail(&v.stuck, "it failed without a reason")
+		case s.State == "reported":
+			reported++
+		}
+	}
+	if reported < sets {
+		fail(&v.lost, "its timeline has %d reports, want %d", reported, sets)
+	}
+}
+
+type step struct {
+	At                    time.Time
+	State, Reason, Worker string
+}
+
+func (r *run) steps(uid string) []step {
+	var t struct{ Steps []step }
+	_ = call(patient, "GET", r.service+"/dicom-web/studies/"+uid+"/reading/timeline", nil, &t)
+	return t.Steps
+}
+
+func (r *run) timeline(uid string) string {
+	var b strings.Builder
+	for _, s := range r.steps(uid) {
+		fmt.Fprintf(&b, "  %s %-9s %s (%s)\n", s.At.Format("15:04:05.000"), s.State, s.Reason, s.Worker)
+	}
+	return b.String()
+}
+
+// retrieve gets all instances of a study as they are stored, by SOP Instance UID.
+func (r *run) retrieve(uid string) map[string][]byte {
+	out := map[string][]byte{}
+	q, _ := http.NewRequest(http.MethodGet, r.service+"/dicom-web/studies/"+uid, nil)
+	q.Header.Set("Accept", `multipart/related; type="application/dicom"; transfer-syntax=*`)
+	resp, err := patient.Do(q)
+	if err != nil {
+		r.t.Error(err)
+		return out
+	}
+	defer resp.Body.Close()
+	_, params, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if resp.StatusCode != http.StatusOK {
+		return out // nothing of it is there
+	}
+	for parts := multipart.NewReader(resp.Body, params["boundary"]); ; {
+		p, err := parts.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			return out
+		}
+		var b []byte
+		if err == nil {
+			b, err = io.ReadAll(p)
+		}
+		if err != nil {
+			r.t.Errorf("study %s cannot be retrieved: %v", uid, err)
+			return out
+		}
+		out[uidIn(b, 0x0002, 0x0003)] = b
+	}
+}
+
+func fetch(url string) ([]byte, error) {
+	resp, err := patient.Get(url)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answers %s", url, resp.Status)
+	}
+	return b, err
+}
+
+func names(all []attributes) string {
+	var s []string
+	for _, a := range all {
+		s = append(s, a.text(sopInstance))
+	}
+	slices.Sort(s)
+	return strings.Join(s, "\n")
+}
+
+func join(all func(func(string) bool)) string { return strings.Join(slices.Sorted(all), "\n") }

@@ -1,0 +1,211 @@
+package chaos
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// receiver stands before the receiving Orthanc and counts what that stores. It can behave badly for a while.
+type receiver struct {
+	addr, pacs string // ours, host:port; root of Orthanc
+
+	mu      sync.Mutex
+	server  *http.Server
+	mode    string
+	until   time.Time
+	stored  map[string]map[string]int // by study and SOP Instance UID: how often Orthanc has said that it has it
+	content map[string][32]byte       // by SOP Instance UID
+	other   []string                  // documents that came with other content than before
+	calm    *sync.Cond                // the mode has changed
+	seen    map[string]int            // requests in each mode
+}
+
+func newReceiver(t *testing.T, pacs string) *receiver {
+	t.Helper()
+	r := &receiver{addr: fmt.Sprintf("127.0.0.1:%d", freePort(t)), pacs: pacs, stored: map[string]map[string]int{}, content: map[string][32]byte{}, seen: map[string]int{}}
+	r.calm = sync.NewCond(&r.mu)
+	if err := r.listen(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.behave("", 0); _ = r.server.Close() })
+	return r
+}
+
+func (r *receiver) listen() error {
+	l, err := net.Listen("tcp", r.addr)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.server = &http.Server{Handler: r, ReadHeaderTimeout: time.Minute}
+	go func(s *http.Server) { _ = s.Serve(l) }(r.server)
+	return nil
+}
+
+// behave makes the receiver misbehave for a while, as a fault names it; "" ends that.
+func (r *receiver) behave(mode string, d time.Duration) {
+	r.mu.Lock()
+	was := r.mode
+	r.mode, r.until = mode, time.Now().Add(d)
+	server := r.server
+	r.calm.Broadcast()
+	r.mu.Unlock()
+	if mode == "receiver refuses" && was != mode {
+		_ = server.Close()
+	}
+	if was == "receiver refuses" && mode != was {
+		for r.listen() != nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
+// tick ends a fault whose time is over.
+func (r *receiver) tick() {
+	r.mu.Lock()
+	over := r.mode != "" && time.Now().After(r.until)
+	r.mu.Unlock()
+	if over {
+		r.behave("", 0)
+	}
+}
+
+func (r *receiver) now() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen[r.mode]++
+	return r.mode
+}
+
+// ServeHTTP implements http.Handler.
+func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	body, err := io.ReadAll(q.Body)
+	if err != nil {
+		return
+	}
+	mode := r.now()
+	switch mode {
+	case "receiver hangs":
+		r.mu.Lock()
+		for r.mode == mode {
+			r.calm.Wait()
+		}
+		r.mu.Unlock()
+		panic(http.ErrAbortHandler)
+	case "receiver 503":
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	case "receiver 202 refused":
+		var failed []any
+		for _, d := range documents(q.Header.Get("Content-Type"), body) {
+			failed = append(failed, map[string]any{"00081150": value("UI", d.class), "00081155": value("UI", d.sop), "00081197": value("US", 0xA700)})
+		}
+		w.Header().Set("Content-Type", "application/dicom+json")
+		w.WriteHeader(http.StatusAccepted)
+		_ = json.NewEncoder(w).Encode(map[string]any{"00081198": map[string]any{"vr": "SQ", "Value": failed}})
+		return
+	}
+	status, header, answer := r.forward(q, body)
+	switch {
+	case mode == "receiver breaks off" || status == 0:
+		panic(http.ErrAbortHandler) // the connection ends without an answer
+	case mode == "receiver 202" && status == http.StatusOK:
+		status = http.StatusAccepted
+	}
+	w.Header().Set("Content-Type", header.Get("Content-Type"))
+	w.WriteHeader(status)
+	_, _ = w.Write(answer)
+}
+
+// forward gives a request to Orthanc and counts what it says that it has.
+func (r *receiver) forward(q *http.Request, body []byte) (status int, header http.Header, answer []byte) {
+	to, err := http.NewRequest(q.Method, r.pacs+q.URL.RequestURI(), bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, nil
+	}
+	to.Header = q.Header.Clone()
+	to.Header.Del("Accept-Encoding") // what Orthanc says is read here
+	resp, err := patient.Do(to)
+	if err != nil {
+		return 0, nil, nil
+	}
+	defer resp.Body.Close()
+	if answer, err = io.ReadAll(resp.Body); err != nil {
+		return 0, nil, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range documents(q.Header.Get("Content-Type"), body) {
+		if !bytes.Contains(answer, []byte(d.sop)) || resp.StatusCode/100 != 2 {
+			continue
+		}
+		if r.stored[d.study] == nil {
+			r.stored[d.study] = map[string]int{}
+		}
+		r.stored[d.study][d.sop]++
+		if c, known := r.content[d.sop]; known && c != d.digest {
+			r.other = append(r.other, d.sop)
+		}
+		r.content[d.sop] = d.digest
+	}
+	return resp.StatusCode, resp.Header, answer
+}
+
+// of returns what Orthanc has stored of a study, and how often it was told to.
+func (r *receiver) of(study string) map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stored[study]
+}
+
+type document struct {
+	study, sop, class string
+	digest            [32]byte
+}
+
+// documents takes the body of a STOW-RS request apart.
+func documents(contentType string, body []byte) (all []document) {
+	_, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return nil
+	}
+	for parts := multipart.NewReader(bytes.NewReader(body), params["boundary"]); ; {
+		p, err := parts.NextRawPart()
+		if err != nil {
+			return all
+		}
+		b, err := io.ReadAll(p)
+		if err != nil {
+			return all
+		}
+		all = append(all, document{study: uidIn(b, 0x0020, 0x000D), sop: uidIn(b, 0x0002, 0x0003), class: uidIn(b, 0x0002, 0x0002), digest: sha256.Sum256(b)})
+	}
+}
+
+// uidIn finds the value of an attribute with the VR UI in a file in Explicit VR Little Endian by looking for its bytes; the product's parser would
+// be no independent witness.
+func uidIn(file []byte, group, element uint16) string {
+	tag := binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16(nil, group), element)
+	i := bytes.Index(file, append(tag, 'U', 'I'))
+	if i < 0 || i+8 > len(file) {
+		return ""
+	}
+	n := int(binary.LittleEndian.Uint16(file[i+6:]))
+	return strings.TrimRight(string(file[i+8:min(len(file), i+8+n)]), "\x00 ")
+}
+
+func value(vr string, v any) map[string]any { return map[string]any{"vr": vr, "Value": []any{v}} }
