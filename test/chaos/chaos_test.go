@@ -109,7 +109,8 @@ type run struct {
 	web      *process   // takes and shows
 	workers  []*process // read and deliver; web itself where one process does all
 	redis    *process
-	port     int // of Redis
+	port     int       // of Redis
+	index    *database // nil where SQLite has it
 	pacs     string
 	receiver *receiver
 	disk     *disk
@@ -136,27 +137,38 @@ func start(t *testing.T, s settings) *run {
 	r.service = fmt.Sprintf("http://127.0.0.1:%d", web)
 	r.pacs = orthanc(t, r.logs, r.service)
 	r.receiver = newReceiver(t, r.pacs)
+	index := ""
+	if s.topology.SQL {
+		r.index = newDatabase(t)
+		index = r.index.url
+	}
 	config := filepath.Join(t.TempDir(), "chatxray.yaml")
 	if err := os.WriteFile(config, []byte(fmt.Sprintf(`
-listen: 127.0.0.1:%d
 data: %s
 dicomweb: {drain: 5s}
-archive: {reserve_mb: 8}
+archive: {reserve_mb: 8, index: %q}
 jobs: {redis: "redis://127.0.0.1:%d/0", lease: %v}
 line: {quiet: 500ms, readers: %d}
 destinations: [{name: pacs, url: "http://%s/dicom-web", timeout: 3s}]
-`, web, filepath.Join(r.disk.dir, "data"), r.port, lease, readers, r.receiver.addr)), 0o644); err != nil {
+`, filepath.Join(r.disk.dir, "data"), index, r.port, lease, readers, r.receiver.addr)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	serve := func(name string, args ...string) *process {
-		argv := append([]string{s.binary, "--log-json", "serve", "--config", config}, args...)
+	serve := func(name string, port int, args ...string) *process {
+		argv := append([]string{s.binary, "--log-json", "serve", "--config", config, "--listen", fmt.Sprintf("127.0.0.1:%d", port)}, args...)
 		if !s.bundle {
 			argv = append(argv, "--reader", "stub", "--stub-sleep", "500ms")
 		}
 		return keep(t, &process{name: name, log: filepath.Join(r.logs, name+".log"), argv: argv, skew: true, env: []string{"CHATXRAY_BUNDLES=" + filepath.Join(root, "bundles")}})
 	}
-	r.web = serve("service")
-	r.workers = []*process{r.web}
+	if s.topology.Workers == 0 {
+		r.web = serve("service", web)
+		r.workers = []*process{r.web}
+	} else {
+		r.web = serve("web", web, "--role", "web")
+		for i := range s.topology.Workers {
+			r.workers = append(r.workers, serve(fmt.Sprintf("worker-%d", i+1), freePort(t), "--role", "worker"))
+		}
+	}
 	eventually(t, 3*time.Minute, "the service to be ready", func() error { return call(impatient, "GET", r.service+"/readyz", nil, nil) })
 	r.studies = drawStudies(t, s.seed, max(1, s.faults)*studiesPerFault)
 	r.sender = &sender{pacs: r.pacs, service: r.service, read: r.state, slots: make(chan struct{}, 8), giveUp: make(chan struct{})}
@@ -210,6 +222,14 @@ func (r *run) run(faults []fault) verdict {
 	return r.judge()
 }
 
+// processes are those of the service, each once.
+func (r *run) processes() []*process {
+	if r.settings.topology.Workers == 0 {
+		return r.workers
+	}
+	return append([]*process{r.web}, r.workers...)
+}
+
 // later does something after a while, before the run settles.
 func (r *run) later(d time.Duration, f func()) {
 	r.lifting.Go(func() { time.Sleep(d); f() })
@@ -217,8 +237,7 @@ func (r *run) later(d time.Duration, f func()) {
 
 // strike makes a fault happen; false where that cannot be done here.
 func (r *run) strike(f fault) bool {
-	all := append([]*process{r.web}, r.workers...)
-	p := all[f.On%len(all)]
+	p := r.processes()[f.On]
 	switch f.Kind {
 	case "kill service":
 		r.lost += readers
@@ -248,6 +267,8 @@ func (r *run) strike(f fault) bool {
 			return false
 		}
 		r.later(f.For, r.disk.empty)
+	case "restart postgres":
+		r.lifting.Go(func() { r.index.restart(r.t, f.For) })
 	case "clock":
 		return p.jump(f.For)
 	default:

@@ -103,7 +103,7 @@ func (r *run) judge() (v verdict) {
 		v.duplicate++
 		r.t.Errorf("document %s was delivered with other content than before", sop)
 	}
-	for _, p := range append(slices.Clone(r.workers), r.web, r.redis) {
+	for _, p := range append(slices.Clone(r.processes()), r.redis) {
 		for _, e := range p.ended() {
 			r.t.Logf("%s ended by itself: %s", p.name, e)
 		}
@@ -113,12 +113,7 @@ func (r *run) judge() (v verdict) {
 
 // compareRuns looks at the logs: how often the model was run, and that no program has broken down.
 func (r *run) compareRuns(v *verdict) {
-	seen := map[*process]bool{}
-	for _, p := range append(slices.Clone(r.workers), r.web) {
-		if seen[p] {
-			continue
-		}
-		seen[p] = true
+	for _, p := range r.processes() {
 		v.runs += p.said(`"message":"STUB READER: no model looked at this image"`, `"call"`)
 		v.failures += p.said(`"message":"the study could not be reported yet"`)
 		if b, err := os.ReadFile(p.log); err == nil {

@@ -19,6 +19,7 @@ type topology struct {
 
 var topologies = []topology{
 	{Name: "one"},
+	{Name: "split", Workers: 2, SQL: true},
 }
 
 // fault is one entry of the schedule.
