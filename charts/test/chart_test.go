@@ -63,10 +63,11 @@ func TestModes(t *testing.T) {
 		var got []string
 		for _, d := range all.deployments {
 			got = append(got, d.Name+"["+d.Spec.Template.Labels["app.kubernetes.io/component"]+"]")
-			spec := d.Spec.Template.Spec
-			role := "--role=" + d.Spec.Template.Labels["app.kubernetes.io/component"]
-			if args := strings.Join(spec.Containers[0].Args, " "); strings.Contains(args, "--role") != (name != "default") || name != "default" && !strings.Contains(args, role) {
-				t.Errorf("%s: %s", d.Name, args)
+			role := "role: " + d.Spec.Template.Labels["app.kubernetes.io/component"]
+			for _, c := range all.configs {
+				if c.Name == d.Name && name != "default" && !strings.Contains(c.Data["config.yaml"], role+"\n") {
+					t.Errorf("%s is not %s", d.Name, role)
+				}
 			}
 		}
 		if s := strings.Join(got, " "); s != want {

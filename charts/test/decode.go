@@ -43,7 +43,7 @@ func decode(rendered []byte) (manifests, error) {
 	var all manifests
 	var errs []error
 	for _, doc := range bytes.Split(append([]byte("\n"), rendered...), []byte("\n---\n")) {
-		raw, err := yaml.YAMLToJSONStrict(doc)
+		raw, err := yaml.YAMLToJSONStrict(append(doc, '\n'))
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%w in\n%s", err, doc))
 			continue

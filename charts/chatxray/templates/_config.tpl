@@ -1,5 +1,7 @@
-{{/* The configuration file: the values' config, with the secrets taken from the environment and from mounted files. */}}
+{{/* The configuration file of a role: the values' config, with the secrets taken from the environment and from mounted files. list ROOT ROLE. */}}
 {{- define "chatxray.config" -}}
+{{- $role := index . 1 -}}
+{{- with index . 0 -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $web := deepCopy (default dict $config.dicomweb) -}}
 {{- $auth := deepCopy (default dict $web.auth) -}}
@@ -22,6 +24,15 @@
 {{- end -}}
 {{- $_ := set $web "drain" (printf "%ds" (int .Values.drainSeconds)) -}}
 {{- $_ := set $config "dicomweb" $web -}}
+{{- $line := deepCopy (default dict $config.line) -}}
+{{- $_ := set $line "stop" (printf "%ds" (int .Values.handBackSeconds)) -}}
+{{- $_ := set $config "line" $line -}}
+{{- if ne $role "all" -}}
+{{- $_ := set $config "role" $role -}}
+{{- end -}}
+{{- if eq $role "web" -}}
+{{- $_ := set $config "worker_url" (printf "%s://%s-worker.%s.svc:8080" (include "chatxray.scheme" .) (include "chatxray.fullname" .) .Release.Namespace) -}}
+{{- end -}}
 {{- if .Values.redis.existingSecret -}}
 {{- $jobs := deepCopy (default dict $config.jobs) -}}
 {{- $_ := set $jobs "redis" "env:CHATXRAY_REDIS_URL" -}}
@@ -38,6 +49,7 @@
 {{- $_ := set $config "model" $model -}}
 {{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
 {{- end -}}
 
 {{/* What would start and not work is refused here, with what to do. */}}

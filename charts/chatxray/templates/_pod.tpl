@@ -26,7 +26,7 @@ metadata:
     {{- include "chatxray.labels" $root | nindent 4 }}
     app.kubernetes.io/component: {{ .role }}
   annotations:
-    checksum/config: {{ include "chatxray.config" $root | sha256sum }}
+    checksum/config: {{ include "chatxray.config" (list $root .role) | sha256sum }}
     {{- with .of.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -34,7 +34,7 @@ spec:
   serviceAccountName: {{ include "chatxray.serviceAccount" $root }}
   automountServiceAccountToken: false
   enableServiceLinks: false
-  terminationGracePeriodSeconds: {{ add 25 $v.drainSeconds }}
+  terminationGracePeriodSeconds: {{ add 15 $v.drainSeconds $v.handBackSeconds }}
   {{- with $v.imagePullSecrets }}
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
@@ -53,9 +53,6 @@ spec:
       imagePullPolicy: {{ $v.image.pullPolicy }}
       args:
         - serve
-        {{- if ne .role "all" }}
-        - --role={{ .role }}
-        {{- end }}
         - --listen=0.0.0.0:8080
         - --data=/data
         - --config=/etc/chatxray/config.yaml
@@ -146,7 +143,7 @@ spec:
       {{- end }}
     - name: config
       configMap:
-        name: {{ include "chatxray.fullname" $root }}
+        name: {{ include "chatxray.fullname" $root }}{{ if ne .role "all" }}-{{ .role }}{{ end }}
     {{- with $v.tls.existingSecret }}
     - name: tls
       secret:
