@@ -65,6 +65,10 @@ spec:
         - name: CHATXRAY_DEVICE
           value: cuda
         {{- end }}
+        {{- if $v.tls.existingSecret }}
+        - name: SSL_CERT_FILE # web pods call workers; the system's folder of certificates counts as well
+          value: /etc/chatxray-tls/ca.crt
+        {{- end }}
         {{- with $v.auth.existingSecret }}
         {{- include "chatxray.env" (list "CHATXRAY_TOKEN" . $v.auth.key) | nindent 8 }}
         {{- end }}
