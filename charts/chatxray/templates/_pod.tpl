@@ -64,6 +64,8 @@ spec:
         {{- if $gpu }}
         - name: CHATXRAY_DEVICE
           value: cuda
+        - name: CUDA_CACHE_PATH
+          value: {{ if eq .role "all" }}/data/cache{{ else }}/cache{{ end }}/cuda
         {{- end }}
         {{- if $v.tls.existingSecret }}
         - name: SSL_CERT_FILE # web pods call workers; the system's folder of certificates counts as well
