@@ -19,7 +19,7 @@ formatted() {
 chart_tests() {
   local linter
   linter=$(bash scripts/tool.sh golangci-lint) || return 1
-  go -C charts/test vet ./... && (cd charts/test && "$linter" run ./...)
+  go -C charts vet ./... && (cd charts && "$linter" run ./...)
 }
 chart() {
   local helm
@@ -33,7 +33,7 @@ chart() {
 check gofmt formatted
 check "go vet" go vet ./... ./.ci/testlog ./.ci/notices
 check golangci-lint "$(bash scripts/tool.sh golangci-lint)" run ./... ./.ci/testlog ./.ci/notices
-check "golangci-lint charts/test" chart_tests
+check "golangci-lint charts" chart_tests
 check "helm lint" chart
 check Dockerfile "$(bash scripts/tool.sh hadolint)" Dockerfile
 check scripts "$(bash scripts/tool.sh shellcheck)" scripts/*.sh .ci/run

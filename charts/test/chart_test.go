@@ -39,7 +39,7 @@ func TestValueFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("differs from %s; if it should, go test -update ./charts/test:\n%s", golden, diff)
+				t.Errorf("differs from %s; if it should, run go test -update in charts/test:\n%s", golden, diff)
 			}
 		})
 	}

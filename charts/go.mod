@@ -1,4 +1,4 @@
-module chatxray/charts/test
+module chatxray/charts
 
 go 1.26.0
 
