@@ -91,14 +91,16 @@ var doors = []struct {
 	{"C", []string{"modelrt", "modelrt/kernel"}},
 	{"github.com/rivo/uniseg", []string{"modelrt/token"}},
 	{"google.golang.org/protobuf", []string{"modelrt", "modelrt/token"}},
-	{"github.com/sony/gobreaker", []string{"modelrt/remote"}},
+	{"github.com/sony/gobreaker", []string{"modelrt/remote", "pipeline/deliver"}},
 	{"github.com/expr-lang/expr", []string{"pipeline/rules"}},
+	{"golang.org/x/time", []string{"pipeline/deliver"}},
 	{"github.com/suyashkumar/dicom", []string{"pipeline/dicom"}},
 	{"github.com/tetratelabs/wazero", []string{"pipeline/dicom"}},
 	{"modernc.org/sqlite", []string{"pipeline/archive"}},
 	{"database/sql", []string{"pipeline/archive"}},
 	{"github.com/alecthomas/kong", []string{"cmd/chatxray"}},
-	{"github.com/openai/openai-go", []string{"e2e"}}, // a client of others, in tests only
+	{"github.com/openai/openai-go", []string{"e2e"}},                       // a client of others, in tests only
+	{"github.com/standard-webhooks/", []string{"pipeline/deliver", "e2e"}}, // a verifier of others, in tests only
 }
 
 func TestOneDoorForEachDependency(t *testing.T) {

@@ -36,6 +36,11 @@ func (nobody) Tasks(context.Context, string, int) ([]pipeline.Task, string, erro
 func (nobody) StudyTasks(context.Context, string) ([]pipeline.Task, error) {
 	return nil, pipeline.ErrNotFound
 }
+func (nobody) Deliveries(context.Context, string) ([]pipeline.Task, error) {
+	return nil, pipeline.ErrNotFound
+}
+func (nobody) DestinationStates(context.Context) []pipeline.DestinationState { return nil }
+
 func (nobody) Retry(context.Context, string, string) error { return pipeline.ErrNotFound }
 func (nobody) Drop(context.Context, string, string) error  { return pipeline.ErrNotFound }
 

@@ -138,6 +138,7 @@ type Deps struct {
 	Lookup   func(keyword string) (tag pipeline.Tag, vr string, ok bool) // the data dictionary
 	Keyword  func(tag pipeline.Tag) (keyword, vr string, ok bool)        // the same, by tag; nil where answers in XML need no keywords
 	Checks   map[string]func(context.Context) error                      // what /readyz asks, by name
+	Full     func(context.Context) error                                 // refuses uploads while it has an error (pipeline.ErrBusy: too much waits to be read); nil: never
 	Work     Work                                                        // what is not done; nil where nothing is read
 	Readings Readings                                                    // how far a study has come; nil where nothing is read
 	Metrics  *prometheus.Registry                                        // nil makes one

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,6 +88,41 @@ func TestBusy(t *testing.T) {
 	_, _ = pw.Write(body[50:])
 	pw.Close()
 	if r := <-done; r.StatusCode != 200 {
+		t.Errorf("%d %s", r.StatusCode, r.body)
+	}
+}
+
+// While too much waits to be read nothing is taken in, not even by half, and everything else goes on.
+func TestFull(t *testing.T) {
+	var full atomic.Bool
+	s := start(t, func(_ *dicomweb.Config, d *dicomweb.Deps, _ *archive.Options) {
+		d.Full = func(context.Context) error {
+			if full.Load() {
+				return fmt.Errorf("%w: 7 studies wait to be read", pipeline.ErrBusy)
+			}
+			return nil
+		}
+	})
+	body := multipartOf("b", file(t, object(t, "1.2", "1.2.3", "1.2.3.4")), file(t, object(t, "1.2", "1.2.3", "1.2.3.5")))
+	full.Store(true)
+	for _, path := range []string{"/studies", "/studies/1.2"} {
+		r := s.post(path, related("b"), bytes.NewReader(body))
+		if r.StatusCode != http.StatusServiceUnavailable || r.Header.Get("Retry-After") == "" || !strings.Contains(string(r.body), "7 studies wait") || s.kept() != 0 {
+			t.Errorf("%d %s", r.StatusCode, r.body)
+		}
+	}
+	for _, path := range []string{"/readyz", "/dicom-web/studies"} {
+		r, err := http.Get("http://" + s.host() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if r.StatusCode != http.StatusOK {
+			t.Errorf("%s answers %d", path, r.StatusCode)
+		}
+	}
+	full.Store(false)
+	if r := s.post("/studies", related("b"), bytes.NewReader(body)); r.StatusCode != 200 {
 		t.Errorf("%d %s", r.StatusCode, r.body)
 	}
 }

@@ -57,11 +57,7 @@ func (s *server) readings(c *gin.Context) error {
 }
 
 // timeline answers GET {study}/reading/timeline with the steps of the study's life.
-func (s *server) timeline(c *gin.Context) error {
-	study, _, _, err := pathUIDs(c)
-	if err != nil {
-		return err
-	}
+func (s *server) timeline(c *gin.Context, study string) error {
 	st, err := s.Readings.Status(c.Request.Context(), study)
 	if err != nil {
 		return err
@@ -75,11 +71,7 @@ func (s *server) timeline(c *gin.Context) error {
 }
 
 // reading answers GET {study}/reading with the study's state and its latest record as JSON (docs/report-json.md).
-func (s *server) reading(c *gin.Context) error {
-	study, _, _, err := pathUIDs(c)
-	if err != nil {
-		return err
-	}
+func (s *server) reading(c *gin.Context, study string) error {
 	st, err := s.Readings.Status(c.Request.Context(), study)
 	if err != nil {
 		return err
@@ -89,11 +81,7 @@ func (s *server) reading(c *gin.Context) error {
 }
 
 // readingImage answers GET {study}/reading/image with the picture that the model saw.
-func (s *server) readingImage(c *gin.Context) error {
-	study, _, _, err := pathUIDs(c)
-	if err != nil {
-		return err
-	}
+func (s *server) readingImage(c *gin.Context, study string) error {
 	png, err := s.Readings.Preview(c.Request.Context(), study)
 	if err != nil {
 		return err
@@ -103,38 +91,26 @@ func (s *server) readingImage(c *gin.Context) error {
 }
 
 // readingRelease answers POST {study}/reading/release: the held report is written and delivered. It answers with the state then.
-func (s *server) readingRelease(c *gin.Context) error {
-	study, _, _, err := pathUIDs(c)
-	if err != nil {
-		return err
-	}
+func (s *server) readingRelease(c *gin.Context, study string) error {
 	by := c.GetString(principalKey)
 	// Who asked may go away in the middle; what has begun is finished.
 	if err := s.Readings.Release(context.WithoutCancel(c.Request.Context()), study, by); err != nil {
 		return err
 	}
 	s.Log.Info().Str("study", study).Str("by", by).Str("client", c.ClientIP()).Msg("a held report was released")
-	return s.reading(c)
+	return s.reading(c, study)
 }
 
 // readingForce answers POST {study}/reading/force: the study is read without waiting for more images. It answers with the state then.
-func (s *server) readingForce(c *gin.Context) error {
-	study, _, _, err := pathUIDs(c)
-	if err != nil {
-		return err
-	}
+func (s *server) readingForce(c *gin.Context, study string) error {
 	if err := s.Readings.Force(context.WithoutCancel(c.Request.Context()), study, c.GetString(principalKey)); err != nil {
 		return err
 	}
-	return s.reading(c)
+	return s.reading(c, study)
 }
 
 // readingHeat answers GET {study}/reading/heatmap?sentence=N with where the sentence rests on the picture that the model saw.
-func (s *server) readingHeat(c *gin.Context) error {
-	study, _, _, err := pathUIDs(c)
-	if err != nil {
-		return err
-	}
+func (s *server) readingHeat(c *gin.Context, study string) error {
 	n, err := strconv.Atoi(c.DefaultQuery("sentence", "1"))
 	if err != nil || n < 1 {
 		return fmt.Errorf("%w: sentence is the number of a sentence, from 1", pipeline.ErrInvalid)

@@ -128,11 +128,16 @@ var livesQuery = append([]parameter{
 }, pageQuery...)
 
 var jobsQuery = append([]parameter{
+	{name: "destination", in: "query", about: "Only deliveries to it.", schema: map[string]any{"type": "string"}},
 	{name: "dead", in: "query", about: "Only what was given up, or only what was not.", schema: map[string]any{"type": "string", "enum": []string{"", "true", "false"}}},
 }, pageQuery...)
 
 var jobQuery = []parameter{
 	{name: "destination", in: "query", about: "The delivery to it; without one, the reading.", schema: map[string]any{"type": "string"}},
+}
+
+var deliveryQuery = []parameter{
+	{name: "destination", in: "query", about: "Its name.", schema: map[string]any{"type": "string", "minLength": 1}, required: true},
 }
 
 // acceptQuery is the parameter that a link has in place of the header Accept.
@@ -193,23 +198,27 @@ func (s *server) table() []route {
 	}
 	if s.Readings != nil {
 		t = append(t,
-			route{"GET", studyPath + "/reading", RoleRead, "How far a study has come, and its latest record", nil, nil, asJSON, nil, s.reading},
+			route{"GET", studyPath + "/reading", RoleRead, "How far a study has come, and its latest record", nil, nil, asJSON, nil, ofStudy(s.reading)},
 			route{"GET", Root + "/readings", RoleRead, "Where studies stand, in the order of their UIDs", livesQuery, nil, asJSON, nil, s.readings},
-			route{"GET", studyPath + "/reading/timeline", RoleRead, "The steps of a study's life", nil, nil, asJSON, nil, s.timeline},
-			route{"GET", studyPath + "/reading/image", RoleRead, "The picture that the model saw", nil, nil, []string{"image/png"}, nil, s.readingImage},
+			route{"GET", studyPath + "/reading/timeline", RoleRead, "The steps of a study's life", nil, nil, asJSON, nil, ofStudy(s.timeline)},
+			route{"GET", studyPath + "/reading/image", RoleRead, "The picture that the model saw", nil, nil, []string{"image/png"}, nil, ofStudy(s.readingImage)},
 			route{"GET", studyPath + "/reading/heatmap", RoleRead, "Where a sentence of the report rests on that picture", []parameter{
 				{name: "sentence", in: "query", about: "Its number, from 1.", schema: map[string]any{"type": "integer", "minimum": 1}},
-			}, nil, []string{"image/png"}, nil, s.readingHeat},
-			route{"POST", studyPath + "/reading/release", RoleAdmin, "Let a held report go: it is written and delivered", nil, nil, asJSON, nil, s.readingRelease},
-			route{"POST", studyPath + "/reading/force", RoleAdmin, "Have a study read as it is, without waiting for more images", nil, nil, asJSON, nil, s.readingForce})
+			}, nil, []string{"image/png"}, nil, ofStudy(s.readingHeat)},
+			route{"POST", studyPath + "/reading/release", RoleAdmin, "Let a held report go: it is written and delivered", nil, nil, asJSON, nil, ofStudy(s.readingRelease)},
+			route{"POST", studyPath + "/reading/force", RoleAdmin, "Have a study read as it is, without waiting for more images", nil, nil, asJSON, nil, ofStudy(s.readingForce)})
 	}
 	if s.Work != nil {
 		accepted := []int{http.StatusAccepted}
 		t = append(t,
 			route{"GET", Root + "/jobs", RoleRead, "What is not done: studies to read, documents to deliver", jobsQuery, nil, asJSON, nil, s.jobs},
-			route{"GET", studyPath + "/jobs", RoleRead, "What is not done of a study", nil, nil, asJSON, nil, s.studyJobs},
-			route{"POST", studyPath + "/jobs/retry", RoleAdmin, "Take up what was given up", jobQuery, nil, asJSON, accepted, s.jobChange(s.Work.Retry)},
-			route{"POST", studyPath + "/jobs/drop", RoleAdmin, "Give up what is not done", jobQuery, nil, asJSON, accepted, s.jobChange(s.Work.Drop)})
+			route{"GET", studyPath + "/jobs", RoleRead, "What is not done of a study", nil, nil, asJSON, nil, s.studyTasks("jobs", s.Work.StudyTasks)},
+			route{"POST", studyPath + "/jobs/retry", RoleAdmin, "Take up what was given up", jobQuery, nil, asJSON, accepted, s.taskChange(false, s.Work.Retry)},
+			route{"POST", studyPath + "/jobs/drop", RoleAdmin, "Give up what is not done", jobQuery, nil, asJSON, accepted, s.taskChange(false, s.Work.Drop)},
+			route{"GET", Root + "/deliveries", RoleRead, "Documents that are not delivered, and how the destinations answer", jobsQuery, nil, asJSON, nil, s.deliveries},
+			route{"GET", studyPath + "/deliveries", RoleRead, "What became of a study's documents at each destination", nil, nil, asJSON, nil, s.studyTasks("deliveries", s.Work.Deliveries)},
+			route{"POST", studyPath + "/deliveries/retry", RoleAdmin, "Take up a delivery that was given up", deliveryQuery, nil, asJSON, accepted, s.taskChange(true, s.Work.Retry)},
+			route{"POST", studyPath + "/deliveries/drop", RoleAdmin, "Give up a delivery", deliveryQuery, nil, asJSON, accepted, s.taskChange(true, s.Work.Drop)})
 	}
 	return append(t, s.chatRoutes()...)
 }

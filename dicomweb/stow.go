@@ -58,6 +58,11 @@ func (s *server) admit(r *http.Request) (release func(), err error) {
 	if err := s.store.Room(max(r.ContentLength, 0)); err != nil {
 		return nil, err
 	}
+	if s.Full != nil {
+		if err := s.Full(r.Context()); err != nil {
+			return nil, err
+		}
+	}
 	select {
 	case s.uploads <- struct{}{}:
 		return func() { <-s.uploads }, nil

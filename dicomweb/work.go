@@ -18,6 +18,10 @@ type Work interface {
 	Tasks(ctx context.Context, after string, most int) (tasks []pipeline.Task, next string, err error)
 	// StudyTasks lists those of a study; pipeline.ErrNotFound if nothing of it is here.
 	StudyTasks(ctx context.Context, studyUID string) ([]pipeline.Task, error)
+	// Deliveries lists the deliveries of a study, those that are done too; errors as StudyTasks'.
+	Deliveries(ctx context.Context, studyUID string) ([]pipeline.Task, error)
+	// DestinationStates tells how each destination answers.
+	DestinationStates(ctx context.Context) []pipeline.DestinationState
 	// Retry takes up what was given up, with a destination its delivery there; pipeline.ErrConflict where there is no such thing.
 	Retry(ctx context.Context, studyUID, destination string) error
 	// Drop gives up what is not done; pipeline.ErrConflict where there is no such thing.
@@ -42,7 +46,15 @@ func page(c *gin.Context) (after string, most int, err error) {
 }
 
 // jobs answers GET jobs: what is not done, page by page.
-func (s *server) jobs(c *gin.Context) error {
+func (s *server) jobs(c *gin.Context) error { return s.undone(c, "jobs", gin.H{}) }
+
+// deliveries answers GET deliveries: those of them that are deliveries, and how the destinations answer.
+func (s *server) deliveries(c *gin.Context) error {
+	return s.undone(c, "deliveries", gin.H{"destinations": append([]pipeline.DestinationState{}, s.Work.DestinationStates(c.Request.Context())...)})
+}
+
+// undone adds a page of what is not done to an answer, under a key.
+func (s *server) undone(c *gin.Context, key string, answer gin.H) error {
 	after, most, err := page(c)
 	if err != nil {
 		return err
@@ -55,10 +67,10 @@ func (s *server) jobs(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if dead != "" {
-		tasks = slices.DeleteFunc(tasks, func(t pipeline.Task) bool { return t.Dead != (dead == "true") })
-	}
-	answer := gin.H{"jobs": append([]pipeline.Task{}, tasks...)}
+	to := c.Query("destination")
+	answer[key] = append([]pipeline.Task{}, slices.DeleteFunc(tasks, func(t pipeline.Task) bool {
+		return key == "deliveries" && t.Destination == "" || to != "" && t.Destination != to || dead != "" && t.Dead != (dead == "true")
+	})...)
 	if next != "" {
 		answer["next"] = next
 	}
@@ -66,31 +78,40 @@ func (s *server) jobs(c *gin.Context) error {
 	return nil
 }
 
-// studyJobs answers GET {study}/jobs.
-func (s *server) studyJobs(c *gin.Context) error {
-	study, _, _, err := pathUIDs(c)
-	if err != nil {
-		return err
-	}
-	tasks, err := s.Work.StudyTasks(c.Request.Context(), study)
-	if err != nil {
-		return err
-	}
-	c.JSON(http.StatusOK, gin.H{"jobs": append([]pipeline.Task{}, tasks...)})
-	return nil
+// studyTasks lists tasks of a study under a key.
+func (s *server) studyTasks(key string, list func(ctx context.Context, study string) ([]pipeline.Task, error)) handler {
+	return ofStudy(func(c *gin.Context, study string) error {
+		tasks, err := list(c.Request.Context(), study)
+		if err != nil {
+			return err
+		}
+		c.JSON(http.StatusOK, gin.H{key: append([]pipeline.Task{}, tasks...)})
+		return nil
+	})
 }
 
-// jobChange answers POST {study}/jobs/retry and POST {study}/jobs/drop.
-func (s *server) jobChange(change func(ctx context.Context, study, destination string) error) func(*gin.Context) error {
+// taskChange answers POST {study}/jobs/retry and its like. named: a destination has to be.
+func (s *server) taskChange(named bool, change func(ctx context.Context, study, destination string) error) handler {
+	return ofStudy(func(c *gin.Context, study string) error {
+		to := c.Query("destination")
+		if named && to == "" {
+			return fmt.Errorf("%w: no destination is named", pipeline.ErrInvalid)
+		}
+		if err := change(c.Request.Context(), study, to); err != nil {
+			return err
+		}
+		c.JSON(http.StatusAccepted, gin.H{"study_instance_uid": study})
+		return nil
+	})
+}
+
+// ofStudy hands a handler the study that the path names.
+func ofStudy(handle func(c *gin.Context, study string) error) handler {
 	return func(c *gin.Context) error {
 		study, _, _, err := pathUIDs(c)
 		if err != nil {
 			return err
 		}
-		if err := change(c.Request.Context(), study, c.Query("destination")); err != nil {
-			return err
-		}
-		c.JSON(http.StatusAccepted, gin.H{"study_instance_uid": study})
-		return nil
+		return handle(c, study)
 	}
 }

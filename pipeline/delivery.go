@@ -75,7 +75,7 @@ func (l *Line) startDeliveries(ctx context.Context) {
 	for _, to := range l.Destinations {
 		for range cmp.Or(to.Parallel, defaultParallel) {
 			l.work.Go(func() {
-				l.take(ctx, to.Queue, func(ctx context.Context, lease Lease) time.Time {
+				l.take(ctx, to.Queue, to.Ready, func(ctx context.Context, lease Lease) time.Time {
 					study, key, _ := strings.Cut(lease.Job().Name, " ")
 					free, end, ok := l.begin(ctx, study)
 					if !ok {
@@ -89,8 +89,8 @@ func (l *Line) startDeliveries(ctx context.Context) {
 	}
 }
 
-// deliverTo makes one attempt. A delivery ends when the destination has the documents, refuses them for good, or has failed for GiveUp;
-// till then it returns when the next attempt is due.
+// deliverTo makes one attempt. A delivery ends when the destination has the documents, refuses them for good, or has failed with them for GiveUp; that
+// the destination is away gives nothing up. Till then it returns when the next attempt is due.
 func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination) (again time.Time) {
 	log := l.Log.With().Str("study", study).Str("destination", to.Name).Logger()
 	records, err := l.Archive.Records(ctx, study)
@@ -104,24 +104,21 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 	if ctx.Err() != nil { // the service stops, or the study is held
 		return l.Now().Add(heldPause)
 	}
-	over := err == nil || to.Permanent(err) || errors.Is(err, ErrNotFound) // a document that was deleted
+	if err == nil && l.lastOf(ctx, study, key, to.Name) {
+		l.delivered(ctx, study) // first: after a crash in between the delivery is repeated, while a study whose deliveries are done is not looked at again
+	}
+	over := err != nil && (to.Permanent(err) || errors.Is(err, ErrNotFound)) // a document that was deleted
+	waits := !over && errors.Is(err, ErrBusy)
 	var d Delivery
 	rec, uerr := l.Archive.UpdateRecord(ctx, Life{StudyInstanceUID: study}, key, func(r *Record) {
 		if r.Deliveries == nil {
 			r.Deliveries = map[string]*Delivery{}
 		}
 		x := cmp.Or(r.Deliveries[to.Name], &Delivery{})
-		x.Attempts++
-		x.Error = ""
-		if err == nil {
-			x.Delivered = l.Now()
-		} else {
-			x.Error = err.Error()
-			if x.Failing.IsZero() {
-				x.Failing = l.Now()
-			}
-			x.Dead = over || l.Now().Sub(x.Failing) > l.Config.GiveUp
+		if !waits {
+			x.Attempts++
 		}
+		x.note(err, over, l.Now(), l.Config.GiveUp)
 		d, r.Deliveries[to.Name] = *x, x
 	})
 	switch {
@@ -134,16 +131,47 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 	case d.Dead:
 		l.Stats.DeliveriesDead.Add(1)
 		log.Error().Err(err).Int("attempt", d.Attempts).Msg("delivery given up; the documents stay in the archive")
+	case waits: // the destination has told the log
+		return d.Next
 	default:
-		pause := backoff(d.Attempts)
 		l.Stats.DeliveryErrors.Add(1)
-		log.Warn().Err(err).Int("attempt", d.Attempts).Dur("again_in", pause).Msg("delivery failed")
-		return l.Now().Add(pause)
+		log.Warn().Err(err).Int("attempt", d.Attempts).Dur("again_in", d.Next.Sub(l.Now())).Msg("delivery failed")
+		return d.Next
 	}
 	if rec.lifeState() == StateDelivered {
 		l.delivered(ctx, study)
 	}
 	return time.Time{}
+}
+
+// lastOf tells whether a delivery to a destination is the only one of a record that is not noted as done.
+func (l *Line) lastOf(ctx context.Context, study, key, to string) bool {
+	records, err := l.Archive.Records(ctx, study)
+	i := slices.IndexFunc(records, func(r Record) bool { return r.Key == key })
+	if err != nil || i < 0 || records[i].Deliveries[to] == nil {
+		return false
+	}
+	records[i].Deliveries[to].Delivered = l.Now()
+	return records[i].lifeState() == StateDelivered
+}
+
+// note writes down what came of an attempt; over: it is the last one.
+func (d *Delivery) note(err error, over bool, now time.Time, giveUp time.Duration) {
+	d.Error, d.Answer, d.Next = "", "", time.Time{}
+	if err == nil {
+		d.Delivered = now
+		return
+	}
+	d.Error = err.Error()
+	if said := (interface{ Answer() string })(nil); errors.As(err, &said) {
+		d.Answer = said.Answer()
+	}
+	if d.Failing.IsZero() && !errors.Is(err, ErrUnavailable) {
+		d.Failing = now
+	}
+	if d.Dead = over || !errors.Is(err, ErrUnavailable) && now.Sub(d.Failing) > giveUp; !d.Dead {
+		d.Next = now.Add(backoff(max(1, d.Attempts)))
+	}
 }
 
 // delivered notes that every destination has what it wanted, unless the study is being read again.
@@ -169,7 +197,7 @@ func (l *Line) attempt(ctx context.Context, rec Record, to Destination) error {
 	if docs = to.Wanted(docs); len(docs) == 0 {
 		return nil
 	}
-	return to.Deliver(ctx, docs)
+	return to.Deliver(ctx, rec, docs)
 }
 
 // backoff doubles from one second to five minutes, give or take a fifth so that many failures do not come back at once.

@@ -13,7 +13,7 @@ import (
 func TestLineDeliversUntilItIsTaken(t *testing.T) {
 	b := newLine(t, newMemory())
 	attempts := 0
-	b.Destinations[0].Deliver = func(_ context.Context, d []Document) error {
+	b.Destinations[0].Deliver = func(_ context.Context, _ Record, d []Document) error {
 		if attempts++; attempts < 2 {
 			return errors.New("not now")
 		}
@@ -22,7 +22,7 @@ func TestLineDeliversUntilItIsTaken(t *testing.T) {
 	}
 	refused := errors.New("no")
 	b.Destinations = append(b.Destinations, Destination{Name: "closed", Wanted: func(d []Document) []Document { return d },
-		Permanent: func(err error) bool { return errors.Is(err, refused) }, Deliver: func(context.Context, []Document) error { return refused }})
+		Permanent: func(err error) bool { return errors.Is(err, refused) }, Deliver: func(context.Context, Record, []Document) error { return refused }})
 	b.start(t)
 	b.archive.store("1.2", "frontal")
 	b.Stored("1.2")
@@ -61,7 +61,7 @@ func TestDeliveriesAreBounded(t *testing.T) {
 	var running, most, delivered atomic.Int32
 	block := make(chan struct{})
 	b.Destinations[0].Parallel = 3
-	b.Destinations[0].Deliver = func(ctx context.Context, _ []Document) error {
+	b.Destinations[0].Deliver = func(ctx context.Context, _ Record, _ []Document) error {
 		n := running.Add(1)
 		defer running.Add(-1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
@@ -91,7 +91,7 @@ func TestAFailedDeliveryHoldsUpNobody(t *testing.T) {
 	b := newLine(t, undelivered(30))
 	var failed, delivered atomic.Int32
 	b.Destinations[0].Parallel = 1
-	b.Destinations[0].Deliver = func(_ context.Context, docs []Document) error {
+	b.Destinations[0].Deliver = func(_ context.Context, _ Record, docs []Document) error {
 		if docs[0].StudyInstanceUID < "1.2.2" {
 			failed.Add(1)
 			return errors.New("not now")
@@ -122,4 +122,28 @@ func waiting(q Queue) (n int) {
 		n += k
 	}
 	return n
+}
+
+// A process that ends between a study's last delivery and the note that all are done leaves no study that is reported for ever.
+func TestACrashAfterTheLastDelivery(t *testing.T) {
+	m := undelivered(1)
+	b := newLine(t, m)
+	b.Destinations[0].Deliver = func(context.Context, Record, []Document) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.failAt = "record " + string(StateReported) // the process ends before the delivery is noted
+		return nil
+	}
+	stop := b.start(t)
+	until(t, "the study to be delivered", func() bool { l, err := m.Life(t.Context(), "1.2.0"); return err == nil && l.State == StateDelivered })
+	stop()
+	m.mu.Lock()
+	m.failAt = ""
+	m.mu.Unlock()
+	again := newLine(t, m)
+	again.start(t)
+	if docs := <-again.sent; len(docs) != 1 {
+		t.Errorf("%d documents", len(docs))
+	}
+	until(t, "the delivery to be noted", func() bool { all, _, err := again.Tasks(t.Context(), "", 10); return err == nil && len(all) == 0 })
 }

@@ -92,7 +92,7 @@ func TestHoldStopsADelivery(t *testing.T) {
 	b := newLine(t, newMemory())
 	tried := make(chan struct{}, 100)
 	var gone atomic.Bool
-	b.Destinations[0].Deliver = func(context.Context, []Document) error {
+	b.Destinations[0].Deliver = func(context.Context, Record, []Document) error {
 		if gone.Load() {
 			return ErrNotFound
 		}

@@ -209,7 +209,7 @@ func newLine(t *testing.T, archive *memory) *bench {
 		},
 		Archive: archive, Claims: &oneClaim{held: map[string]bool{}}, Studies: newMemoryQueue(), Worker: "here", Log: zerolog.Nop(), Now: time.Now,
 		Destinations: []Destination{{Name: "pacs", Queue: newMemoryQueue(), Wanted: func(d []Document) []Document { return d }, Permanent: func(error) bool { return false },
-			Deliver: func(_ context.Context, d []Document) error { b.sent <- d; return nil }}},
+			Deliver: func(_ context.Context, _ Record, d []Document) error { b.sent <- d; return nil }}},
 	}
 	return b
 }
@@ -391,7 +391,7 @@ func TestLineGoesOnWhereItWas(t *testing.T) {
 func TestLineStartsWithUnfinishedWorkOnly(t *testing.T) {
 	archive := newMemory()
 	first := newLine(t, archive)
-	first.Destinations[0].Deliver = func(context.Context, []Document) error { return errors.New("not now") }
+	first.Destinations[0].Deliver = func(context.Context, Record, []Document) error { return errors.New("not now") }
 	stop := first.start(t)
 	archive.store("1.2", "frontal")
 	first.Stored("1.2")
@@ -401,7 +401,10 @@ func TestLineStartsWithUnfinishedWorkOnly(t *testing.T) {
 	second.model.version = "2"
 	late := second.Destinations[0]
 	late.Name, late.Queue = "configured later", nil
-	late.Deliver = func(context.Context, []Document) error { t.Error("history went to a new destination"); return nil }
+	late.Deliver = func(context.Context, Record, []Document) error {
+		t.Error("history went to a new destination")
+		return nil
+	}
 	second.Destinations = append(second.Destinations, late)
 	stop = second.start(t)
 	if docs := <-second.sent; len(docs) != 2 {

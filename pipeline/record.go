@@ -27,9 +27,22 @@ type DocumentRef struct {
 type Delivery struct {
 	Delivered time.Time `json:"delivered,omitzero"`
 	Attempts  int       `json:"attempts"`
-	Failing   time.Time `json:"failing,omitzero"` // since when it fails
+	Failing   time.Time `json:"failing,omitzero"` // since when it fails for what is about these documents
+	Next      time.Time `json:"next,omitzero"`    // of one that failed: not before then it is tried again
 	Error     string    `json:"error,omitempty"`  // of the last attempt that failed
-	Dead      bool      `json:"dead,omitempty"`   // given up
+	// Answer is how the destination worded its last refusal, shortened. It may repeat what the documents say, so it goes into no log.
+	Answer string `json:"answer,omitempty"`
+	Dead   bool   `json:"dead,omitempty"` // given up
+}
+
+// DestinationState tells how a destination answers.
+type DestinationState struct {
+	Name   string    `json:"name"`
+	Kind   string    `json:"kind"`
+	Away   bool      `json:"away"`             // it does not answer: one delivery at a time tries whether it does again
+	Since  time.Time `json:"since,omitzero"`   // when it went away
+	Reason string    `json:"reason,omitempty"` // why it is taken to be away
+	Queued int       `json:"queued"`           // deliveries that wait; -1 where Redis does not answer
 }
 
 // Record is all that the line keeps of one reading of one study: rewritten at each step. It is what a restart

@@ -50,14 +50,20 @@ type Claims interface {
 	Claim(ctx context.Context, key string) (held context.Context, release func(), ok bool, err error)
 }
 
-// Destination takes finished documents. Wanted picks what it wants; an error for which Permanent is true is not tried again.
+// Destination takes finished documents. Wanted picks what it wants of a record's; an error for which Permanent is true is not tried again. One that is an
+// ErrUnavailable says nothing about these documents, and nothing is given up for it; one that is an ErrBusy besides was no attempt at all: the destination is
+// known to be away.
 type Destination struct {
 	Name      string
 	Queue     Queue // of what is to be delivered to it
 	Parallel  int   // studies at the same time; 0 is 4
 	Wanted    func([]Document) []Document
-	Deliver   func(context.Context, []Document) error
+	Deliver   func(context.Context, Record, []Document) error
 	Permanent func(error) bool
+	// Ready waits while the destination is away, but for one that tries whether it is back; leave when it has tried. nil: it never waits.
+	Ready func(context.Context) (leave func(), err error)
+	// Answers tells how the destination answers; nil: it does.
+	Answers func() DestinationState
 }
 
 // Stats counts what the line has done since the process started.
@@ -101,18 +107,26 @@ func (l *Line) Run(ctx context.Context) error {
 	l.startDeliveries(ctx)
 	l.work.Go(func() { l.lookAhead(ctx) })
 	for range l.Config.Readers {
-		l.work.Go(func() { l.take(ctx, l.Studies, l.study) })
+		l.work.Go(func() { l.take(ctx, l.Studies, nil, l.study) })
 	}
 	<-ctx.Done()
 	l.work.Wait()
 	return nil
 }
 
-// take gives one job after another to do, which returns when the job is due again, the zero time for never.
-func (l *Line) take(ctx context.Context, q Queue, do func(context.Context, Lease) time.Time) {
+// take gives one job after another to do, which returns when the job is due again, the zero time for never. It takes none while ready waits.
+func (l *Line) take(ctx context.Context, q Queue, ready func(context.Context) (func(), error), do func(context.Context, Lease) time.Time) {
+	if ready == nil {
+		ready = func(context.Context) (func(), error) { return func() {}, nil }
+	}
 	for ctx.Err() == nil {
+		leave, err := ready(ctx)
+		if err != nil {
+			continue // the end of ctx
+		}
 		lease, err := q.Take(ctx)
 		if err != nil {
+			leave()
 			l.away(ctx, err)
 			continue
 		}
@@ -122,6 +136,7 @@ func (l *Line) take(ctx context.Context, q Queue, do func(context.Context, Lease
 		again := do(work, lease)
 		stop()
 		cancel()
+		leave()
 		if ctx.Err() != nil {
 			again = l.Now() // another worker goes on at once
 		}

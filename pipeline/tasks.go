@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Task is work that is not done: a study that is to be read, or the delivery of its documents to a destination.
+// Task is work: a study that is to be read, or the delivery of its documents to a destination.
 type Task struct {
 	StudyInstanceUID string    `json:"study_instance_uid"`
 	Destination      string    `json:"destination,omitempty"` // empty: the study is to be read
@@ -16,9 +16,11 @@ type Task struct {
 	Lane             Lane      `json:"lane,omitempty"`
 	Since            time.Time `json:"since"`
 	Attempts         int       `json:"attempts"`
-	Next             time.Time `json:"next,omitzero"`  // of a reading that failed: when it is tried again
+	Next             time.Time `json:"next,omitzero"` // of what failed: when it is tried again
+	Delivered        time.Time `json:"delivered,omitzero"`
 	Dead             bool      `json:"dead,omitempty"` // given up or dropped: nothing is done until a person asks for it
 	Reason           string    `json:"reason,omitempty"`
+	Answer           string    `json:"answer,omitempty"` // Delivery.Answer
 	Worker           string    `json:"worker,omitempty"`
 
 	key string // of the record that is delivered
@@ -55,12 +57,27 @@ func (l *Line) StudyTasks(ctx context.Context, study string) (tasks []Task, err 
 		tasks = append(tasks, Task{StudyInstanceUID: study, State: life.State, Lane: life.Lane, Since: life.At, Attempts: life.Attempts, Next: life.Next,
 			Dead: dead && !life.Open, Reason: life.Reason, Worker: life.Worker})
 	}
+	deliveries, err := l.Deliveries(ctx, study)
+	return append(tasks, slices.DeleteFunc(deliveries, func(t Task) bool { return !t.Delivered.IsZero() })...), err
+}
+
+// Deliveries lists the deliveries of a study, those that are done too.
+func (l *Line) Deliveries(ctx context.Context, study string) (tasks []Task, err error) {
+	if _, err := l.Archive.Life(ctx, study); err != nil {
+		return nil, err
+	}
 	records, err := l.Archive.Records(ctx, study)
 	for _, r := range records {
 		for to, d := range r.Deliveries {
-			if r.State == StateReported && d.Delivered.IsZero() {
-				tasks = append(tasks, Task{StudyInstanceUID: study, Destination: to, State: r.State, Since: r.Reported, Attempts: d.Attempts, Dead: d.Dead, Reason: d.Error, key: r.Key})
+			if r.State != StateReported {
+				continue
 			}
+			t := Task{StudyInstanceUID: study, Destination: to, State: r.State, Since: r.Reported, Attempts: d.Attempts, Next: d.Next, Delivered: d.Delivered, Dead: d.Dead,
+				Reason: d.Error, Answer: d.Answer, key: r.Key}
+			if !slices.ContainsFunc(l.Destinations, func(x Destination) bool { return x.Name == to }) && d.Delivered.IsZero() && !d.Dead {
+				t.Reason = "the configuration has no destination of this name any more"
+			}
+			tasks = append(tasks, t)
 		}
 	}
 	slices.SortFunc(tasks, func(a, b Task) int {
@@ -69,10 +86,30 @@ func (l *Line) StudyTasks(ctx context.Context, study string) (tasks []Task, err 
 	return tasks, err
 }
 
-// RetryDelivery takes up the deliveries of a study to a destination that were given up.
+// DestinationStates tells how each destination answers.
+func (l *Line) DestinationStates(ctx context.Context) (all []DestinationState) {
+	for _, to := range l.Destinations {
+		s := DestinationState{Name: to.Name}
+		if to.Answers != nil {
+			s = to.Answers()
+		}
+		lanes, taken, err := to.Queue.Size(ctx)
+		s.Queued = taken
+		for _, n := range lanes {
+			s.Queued += n
+		}
+		if err != nil {
+			s.Queued = -1
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// RetryDelivery takes up the deliveries of a study to a destination that were given up, or wait for another attempt.
 func (l *Line) RetryDelivery(ctx context.Context, study, to string) error {
-	return l.change(ctx, study, to, "was given up", func(d *Delivery) bool {
-		if !d.Dead {
+	return l.change(ctx, study, to, "was given up, or waits for another attempt", func(d *Delivery) bool {
+		if !d.Dead && d.Next.IsZero() {
 			return false
 		}
 		*d = Delivery{}

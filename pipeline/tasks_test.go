@@ -99,7 +99,7 @@ func TestADeliveryIsGivenUpAndRetried(t *testing.T) {
 	var open atomic.Bool
 	refused := errors.New("it answers 409: not this patient")
 	b.Destinations[0].Permanent = func(err error) bool { return errors.Is(err, refused) }
-	b.Destinations[0].Deliver = func(_ context.Context, d []Document) error {
+	b.Destinations[0].Deliver = func(_ context.Context, _ Record, d []Document) error {
 		if !open.Load() {
 			return refused
 		}

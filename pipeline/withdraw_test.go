@@ -88,7 +88,7 @@ func TestWithdrawn(t *testing.T) {
 func TestWithdrawnIsNotDelivered(t *testing.T) {
 	b := newLine(t, newMemory())
 	tried := make(chan struct{}, 100)
-	b.Destinations[0].Deliver = func(context.Context, []Document) error {
+	b.Destinations[0].Deliver = func(context.Context, Record, []Document) error {
 		tried <- struct{}{}
 		return errors.New("not now")
 	}

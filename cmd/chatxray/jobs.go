@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -18,54 +17,70 @@ type jobsCmd struct {
 	Drop  jobsDropCmd  `cmd:"" help:"Give up a reading or a delivery; nothing that was stored is lost."`
 }
 
-type jobsListCmd struct {
+type tasksFlags struct {
 	URL  string `arg:"" help:"DICOMweb service root of a running chatxray, for example http://127.0.0.1:8080/dicom-web."`
 	Dead bool   `help:"Only what was given up and waits for a person."`
 	JSON bool   `help:"Print JSON, an object a line."`
 	serverFlags
 }
 
+type jobsListCmd struct{ tasksFlags }
+
 // Run prints page after page.
 func (c jobsListCmd) Run(ctx context.Context, s streams) error {
-	out := newTable(s.out, c.JSON, "STUDY", "JOB", "STATE", "SINCE", "ATTEMPTS", "REASON")
-	for after := ""; ; {
-		query := url.Values{}
-		if after != "" {
-			query.Set("after", after)
-		}
-		if c.Dead {
-			query.Set("dead", "true")
-		}
-		page, err := c.jobs(ctx, c.URL, "/jobs?"+query.Encode())
+	return c.list(ctx, s, "/jobs", nil)
+}
+
+// tasks is a page of a list of jobs, or of deliveries.
+type tasks struct {
+	Jobs, Deliveries []pipeline.Task
+	Destinations     []pipeline.DestinationState
+	Next             string
+}
+
+// pages calls each with page after page of a list of tasks.
+func (f tasksFlags) pages(ctx context.Context, path string, query url.Values, each func(tasks) error) error {
+	if query == nil {
+		query = url.Values{}
+	}
+	if f.Dead {
+		query.Set("dead", "true")
+	}
+	for {
+		page, err := fetch[tasks](ctx, f.serverFlags, f.URL, path+"?"+query.Encode())
 		if err != nil {
 			return err
 		}
-		for _, t := range page.Jobs {
+		if err := each(page); err != nil || page.Next == "" {
+			return err
+		}
+		query.Set("after", page.Next)
+	}
+}
+
+// list prints a list of tasks.
+func (f tasksFlags) list(ctx context.Context, s streams, path string, query url.Values) error {
+	out := newTable(s.out, f.JSON, "STUDY", "JOB", "STATE", "SINCE", "ATTEMPTS", "REASON")
+	told := false
+	err := f.pages(ctx, path, query, func(page tasks) error {
+		for _, d := range page.Destinations {
+			if d.Away && !told {
+				fmt.Fprintf(s.err, "%s has been away since %s, %d deliveries wait: %s\n", d.Name, when(d.Since), d.Queued, d.Reason)
+			}
+		}
+		told = true
+		for _, t := range append(page.Jobs, page.Deliveries...) {
 			reason := because(pipeline.Change{Reason: t.Reason, Next: t.Next})
 			if err := out.row(t, t.StudyInstanceUID, jobName(t), jobState(t), when(t.Since), strconv.Itoa(t.Attempts), fmt.Sprintf("%.100s", reason)); err != nil {
 				return err
 			}
 		}
-		if after = page.Next; after == "" {
-			return out.flush()
-		}
-	}
-}
-
-type jobsPage struct {
-	Jobs []pipeline.Task
-	Next string
-}
-
-func (f serverFlags) jobs(ctx context.Context, service, path string) (page jobsPage, err error) {
-	b, err := f.ask(ctx, http.MethodGet, service, path, "application/json")
+		return nil
+	})
 	if err != nil {
-		return page, err
+		return err
 	}
-	if err := json.Unmarshal(b, &page); err != nil {
-		return page, fmt.Errorf("%w: %s answers what is no list of jobs: %w", errServer, service, err)
-	}
-	return page, nil
+	return out.flush()
 }
 
 func jobName(t pipeline.Task) string {
@@ -77,6 +92,8 @@ func jobName(t pipeline.Task) string {
 
 func jobState(t pipeline.Task) string {
 	switch {
+	case !t.Delivered.IsZero():
+		return "delivered " + when(t.Delivered)
 	case t.Dead:
 		return "given up"
 	case t.Destination != "":
@@ -85,27 +102,36 @@ func jobState(t pipeline.Task) string {
 	return string(t.State) + ", " + string(t.Lane)
 }
 
-type jobsShowCmd struct {
+type studyFlags struct {
 	URL   string `arg:"" help:"DICOMweb service root of a running chatxray."`
 	Study string `arg:"" help:"Study Instance UID."`
 	JSON  bool   `help:"Print JSON, an object a line."`
 	serverFlags
 }
 
-// Run prints the jobs of a study.
-func (c jobsShowCmd) Run(ctx context.Context, s streams) error {
-	page, err := c.jobs(ctx, c.URL, "/studies/"+url.PathEscape(c.Study)+"/jobs")
+// show prints tasks of a study.
+func (f studyFlags) show(ctx context.Context, s streams, resource string) error {
+	page, err := fetch[tasks](ctx, f.serverFlags, f.URL, ofStudy(f.Study, resource))
 	if err != nil {
 		return err
 	}
-	out := newTable(s.out, c.JSON, "JOB", "STATE", "SINCE", "ATTEMPTS", "WORKER", "REASON")
-	for _, t := range page.Jobs {
-		if err := out.row(t, jobName(t), jobState(t), when(t.Since), strconv.Itoa(t.Attempts), t.Worker, because(pipeline.Change{Reason: t.Reason, Next: t.Next})); err != nil {
+	out := newTable(s.out, f.JSON, "JOB", "STATE", "SINCE", "ATTEMPTS", "WORKER", "REASON")
+	for _, t := range append(page.Jobs, page.Deliveries...) {
+		reason := because(pipeline.Change{Reason: t.Reason, Next: t.Next})
+		if t.Answer != "" {
+			reason += fmt.Sprintf("; it says %q", t.Answer)
+		}
+		if err := out.row(t, jobName(t), jobState(t), when(t.Since), strconv.Itoa(t.Attempts), t.Worker, reason); err != nil {
 			return err
 		}
 	}
 	return out.flush()
 }
+
+type jobsShowCmd struct{ studyFlags }
+
+// Run prints the jobs of a study.
+func (c jobsShowCmd) Run(ctx context.Context, s streams) error { return c.show(ctx, s, "/jobs") }
 
 type jobFlags struct {
 	URL         string `arg:"" help:"DICOMweb service root of a running chatxray."`
@@ -114,8 +140,13 @@ type jobFlags struct {
 	serverFlags
 }
 
+const (
+	saysRetried = "it is taken up again; chatxray studies timeline tells how it goes"
+	saysDropped = "it is given up; retry takes it up again"
+)
+
 func (c jobFlags) change(ctx context.Context, s streams, verb, said string) error {
-	path := "/studies/" + url.PathEscape(c.Study) + "/jobs/" + verb
+	path := ofStudy(c.Study, "/jobs/"+verb)
 	if c.Destination != "" {
 		path += "?" + url.Values{"destination": {c.Destination}}.Encode()
 	}
@@ -130,12 +161,12 @@ type jobsRetryCmd struct{ jobFlags }
 
 // Run asks the service to do it again.
 func (c jobsRetryCmd) Run(ctx context.Context, s streams) error {
-	return c.change(ctx, s, "retry", "it is taken up again; chatxray studies timeline tells how it goes")
+	return c.change(ctx, s, "retry", saysRetried)
 }
 
 type jobsDropCmd struct{ jobFlags }
 
 // Run asks the service to let it be.
 func (c jobsDropCmd) Run(ctx context.Context, s streams) error {
-	return c.change(ctx, s, "drop", "it is given up; chatxray jobs retry takes it up again")
+	return c.change(ctx, s, "drop", saysDropped)
 }

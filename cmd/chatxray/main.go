@@ -43,6 +43,7 @@ type cli struct {
 	Release    releaseCmd    `cmd:"" help:"Let a report go that a running service holds for review."`
 	Studies    studiesCmd    `cmd:"" help:"Where the studies of a running service stand, and what happened to each."`
 	Jobs       jobsCmd       `cmd:"" help:"See and change what a running service has still to do."`
+	Deliveries deliveriesCmd `cmd:"" help:"Documents on their way to destinations: list, show, retry, drop."`
 	Preprocess preprocessCmd `cmd:"" help:"Write exactly the pixels that the model sees, as PNG and .npy."`
 	Phantom    phantomCmd    `cmd:"" help:"Draw a synthetic chest radiograph with planted findings, as a DICOM object."`
 	Label      labelCmd      `cmd:"" help:"Label report texts with the fourteen findings of the closed list."`

@@ -59,7 +59,7 @@ batches:
 			continue
 		}
 		var refused []string
-		if err := to.Deliver(ctx, docs); err != nil {
+		if err := to.Deliver(ctx, pipeline.Record{}, docs); err != nil {
 			errs = append(errs, fmt.Errorf("%w: %w", errServer, err))
 			var some *deliver.Refusal
 			switch {

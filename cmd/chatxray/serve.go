@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
 
 	"chatxray/config"
 	"chatxray/dicomweb"
@@ -69,6 +70,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, arch.Close()) }()
+	jobs.LogTo(func(said string) { s.log.Debug().Str("said", said).Msg("Redis") })
 	claims, err := jobs.Open(ctx, cfg.Jobs)
 	if err != nil {
 		return err
@@ -90,8 +92,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		if err != nil {
 			return fmt.Errorf("%w: %w", errConfig, err)
 		}
-		line.Destinations = append(line.Destinations, pipeline.Destination{Name: d.Name, Queue: claims.Queue("to:" + d.Name + ":" + id), Parallel: d.Parallel, Wanted: d.Wanted, Deliver: to.Deliver,
-			Permanent: func(err error) bool { return errors.Is(err, deliver.Permanent) }})
+		line.Destinations = append(line.Destinations, deliver.NewCircuit(d, to, tellAway(s.log)).Destination(claims.Queue("to:"+d.Name+":"+id)))
 	}
 	arch.OnStored(func(study string, news bool) {
 		if news {
@@ -106,6 +107,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	countModel(metrics, eng.model)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
 		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng}, Work: undone{line},
+		Full:  (&full{queue: line.Studies, most: cfg.Jobs.MaxWaiting}).check,
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
 		Imaging: imaging(), Talking: talking(eng, arch),
 		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
@@ -124,6 +126,17 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	listener, scheme := door.listen(listener)
 	s.log.Info().Str("url", scheme+"://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
 	return work(ctx, s, listener, web, line, cfg.DICOMweb)
+}
+
+// tellAway tells the log when a destination goes away and when it is back.
+func tellAway(log zerolog.Logger) func(pipeline.DestinationState) {
+	return func(d pipeline.DestinationState) {
+		if d.Away {
+			log.Error().Str("destination", d.Name).Str("reason", d.Reason).Msg("the destination is away: its deliveries wait, one at a time tries whether it is back")
+		} else {
+			log.Info().Str("destination", d.Name).Msg("the destination answers again")
+		}
+	}
 }
 
 // listenHint tells what to do where an address cannot be had.
@@ -350,6 +363,16 @@ func countLine(r *prometheus.Registry, line *pipeline.Line) {
 		{"last_study_onnxruntime_seconds", "Inside ONNX Runtime, of the last study.", st.LastRunSeconds.Load},
 	} {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "chatxray", Name: g.name, Help: g.help}, g.value))
+	}
+	for _, to := range line.Destinations {
+		labels := prometheus.Labels{"destination": to.Name}
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "chatxray", Name: "deliveries_waiting", Help: "Deliveries that wait for a destination.", ConstLabels: labels}, waiting(to.Queue)),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "chatxray", Name: "destination_away", Help: "1 while a destination does not answer.", ConstLabels: labels}, func() float64 {
+				if to.Answers().Away {
+					return 1
+				}
+				return 0
+			}))
 	}
 }
 

@@ -35,25 +35,18 @@ type studiesListCmd struct {
 // Run prints page after page.
 func (c studiesListCmd) Run(ctx context.Context, s streams) error {
 	out := newTable(s.out, c.JSON, "STUDY", "STATE", "SINCE", "ATTEMPTS", "REASON")
+	query := url.Values{"state": {string(c.State)}}
 	left := c.Limit
-	for after := ""; ; {
-		query := url.Values{"state": {string(c.State)}}
-		if after != "" {
-			query.Set("after", after)
-		}
+	for more := true; more; {
 		if c.Limit > 0 {
 			query.Set("limit", strconv.Itoa(min(left, 1000)))
 		}
-		b, err := c.ask(ctx, http.MethodGet, c.URL, "/readings?"+query.Encode(), "application/json")
-		if err != nil {
-			return err
-		}
-		var page struct {
+		page, err := fetch[struct {
 			Studies []pipeline.Life
 			Next    string
-		}
-		if err := json.Unmarshal(b, &page); err != nil {
-			return fmt.Errorf("%w: %s answers what is no list of studies: %w", errServer, c.URL, err)
+		}](ctx, c.serverFlags, c.URL, "/readings?"+query.Encode())
+		if err != nil {
+			return err
 		}
 		for _, l := range page.Studies {
 			if err := out.row(l, l.StudyInstanceUID, string(l.State), when(l.At), strconv.Itoa(l.Attempts), because(l.Change)); err != nil {
@@ -61,10 +54,10 @@ func (c studiesListCmd) Run(ctx context.Context, s streams) error {
 			}
 		}
 		left -= len(page.Studies)
-		if after = page.Next; after == "" || c.Limit > 0 && left <= 0 {
-			return out.flush()
-		}
+		query.Set("after", page.Next)
+		more = page.Next != "" && (c.Limit == 0 || left > 0)
 	}
+	return out.flush()
 }
 
 type studiesShowCmd struct {
@@ -76,16 +69,16 @@ type studiesShowCmd struct {
 
 // Run prints the state, its reason, and what became of the documents.
 func (c studiesShowCmd) Run(ctx context.Context, s streams) error {
-	b, err := c.ask(ctx, http.MethodGet, c.URL, "/studies/"+url.PathEscape(c.Study)+"/reading", "application/json")
+	said, err := fetch[json.RawMessage](ctx, c.serverFlags, c.URL, ofStudy(c.Study, "/reading"))
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		_, err := fmt.Fprintln(s.out, strings.TrimSpace(string(b)))
+		_, err := fmt.Fprintln(s.out, strings.TrimSpace(string(said)))
 		return err
 	}
 	var st pipeline.Status
-	if err := json.Unmarshal(b, &st); err != nil {
+	if err := json.Unmarshal(said, &st); err != nil {
 		return fmt.Errorf("%w: %s answers what is no state of a study: %w", errServer, c.URL, err)
 	}
 	out := newTable(s.out, false, "STUDY", c.Study)
@@ -134,13 +127,9 @@ type studiesTimelineCmd struct {
 
 // Run prints the steps.
 func (c studiesTimelineCmd) Run(ctx context.Context, s streams) error {
-	b, err := c.ask(ctx, http.MethodGet, c.URL, "/studies/"+url.PathEscape(c.Study)+"/reading/timeline", "application/json")
+	life, err := fetch[struct{ Steps []pipeline.Change }](ctx, c.serverFlags, c.URL, ofStudy(c.Study, "/reading/timeline"))
 	if err != nil {
 		return err
-	}
-	var life struct{ Steps []pipeline.Change }
-	if err := json.Unmarshal(b, &life); err != nil {
-		return fmt.Errorf("%w: %s answers what is no timeline: %w", errServer, c.URL, err)
 	}
 	out := newTable(s.out, c.JSON, "AT", "STATE", "REASON", "WORKER")
 	for _, step := range life.Steps {
@@ -159,11 +148,26 @@ type studiesForceCmd struct {
 
 // Run asks the service to read the study.
 func (c studiesForceCmd) Run(ctx context.Context, s streams) error {
-	if _, err := c.ask(ctx, http.MethodPost, c.URL, "/studies/"+url.PathEscape(c.Study)+"/reading/force", "application/json"); err != nil {
+	if _, err := c.ask(ctx, http.MethodPost, c.URL, ofStudy(c.Study, "/reading/force"), "application/json"); err != nil {
 		return err
 	}
 	fmt.Fprintln(s.err, "it is read as it is; chatxray studies timeline tells how it goes")
 	return nil
+}
+
+// ofStudy is the path of a resource of a study.
+func ofStudy(study, resource string) string { return "/studies/" + url.PathEscape(study) + resource }
+
+// fetch asks a service for JSON.
+func fetch[T any](ctx context.Context, f serverFlags, service, path string) (v T, err error) {
+	b, err := f.ask(ctx, http.MethodGet, service, path, "application/json")
+	if err != nil {
+		return v, err
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return v, fmt.Errorf("%w: %s does not answer at %s as a chatxray does: %w", errServer, service, path, err)
+	}
+	return v, nil
 }
 
 func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05.000") }

@@ -16,14 +16,18 @@ import (
 // Config is one entry of the section "destinations" of the configuration file.
 type Config struct {
 	Name string `yaml:"name"` // how logs and records call it; unique
-	Kind string `yaml:"kind"` // stow (default)
-	// URL of the DICOMweb service root, for example http://orthanc:8042/dicom-web: /studies is appended.
+	Kind string `yaml:"kind"` // stow (default), folder, webhook
+	// URL is the root of a DICOMweb service, for example http://orthanc:8042/dicom-web (/studies is appended); of a webhook, what is posted to.
 	URL      string          `yaml:"url"`
 	User     string          `yaml:"user"`     // HTTP Basic, with password
 	Password pipeline.Secret `yaml:"password"` // best as env:NAME
 	Token    pipeline.Secret `yaml:"token"`    // Bearer token, best as env:NAME
+	Secret   pipeline.Secret `yaml:"secret"`   // that a webhook is signed with: whsec_ and 24 to 64 bytes in base64
+	Path     string          `yaml:"path"`     // folder that documents are written into; it must exist
+	Layout   string          `yaml:"layout"`   // names of the files below path; default DefaultLayout
 	Timeout  time.Duration   `yaml:"timeout"`  // of one attempt; default 30s
 	Parallel int             `yaml:"parallel"` // studies that are delivered at the same time; default 4
+	Rate     float64         `yaml:"rate"`     // studies a second, at most, by each process; 0 is no limit
 	// Documents names what goes there (findings, narrative); empty: everything.
 	Documents []pipeline.DocumentKind `yaml:"documents"`
 	// ByHand is for somebody who sends files of others and reads the error: it quotes what the server says, and an instance that the
@@ -31,9 +35,10 @@ type Config struct {
 	ByHand bool `yaml:"-"`
 }
 
-// Destination takes documents. An error that wraps Permanent is not worth another attempt.
+// Destination takes documents of a record. Errors: Permanent is not worth another attempt; pipeline.ErrUnavailable says nothing about these documents; any
+// other is about them and may pass. How the other side worded a refusal is told by a method Answer of the error, and never by its text, which goes into logs.
 type Destination interface {
-	Deliver(ctx context.Context, docs []pipeline.Document) error
+	Deliver(ctx context.Context, rec pipeline.Record, docs []pipeline.Document) error
 }
 
 // Permanent marks a refusal that will not change by waiting.
@@ -59,14 +64,9 @@ func register(kind string, open func(Config) (Destination, error)) {
 	kinds[kind] = open
 }
 
-// Open makes the destination that a configuration entry describes; all that is wrong with it is one joined error.
+// Open makes the destination that a configuration entry describes, and opens nothing yet; all that is wrong with the entry is one joined error.
 func Open(c Config) (Destination, error) {
-	if c.Kind == "" {
-		c.Kind = "stow"
-	}
-	if c.Timeout == 0 {
-		c.Timeout = 30 * time.Second
-	}
+	c = c.filled()
 	open, ok := kinds[c.Kind]
 	if !ok {
 		return nil, fmt.Errorf("destination %q: kind %q is not one of %s: %w", c.Name, c.Kind,
@@ -79,9 +79,27 @@ func Open(c Config) (Destination, error) {
 	if c.Parallel < 0 || c.Parallel > 64 {
 		errs = append(errs, fmt.Errorf("parallel: %d is not between 1 and 64", c.Parallel))
 	}
+	if c.Timeout < 0 || c.Timeout > time.Hour {
+		errs = append(errs, fmt.Errorf("timeout: %v is not between 0s and 1h", c.Timeout))
+	}
+	if !(c.Rate >= 0 && c.Rate <= 10000) {
+		errs = append(errs, fmt.Errorf("rate: %g is not between 0 and 10000", c.Rate))
+	}
 	for _, k := range c.Documents {
 		if k != pipeline.FindingsSR && k != pipeline.NarrativeSR {
 			errs = append(errs, fmt.Errorf("documents: %q is not one of %s, %s", k, pipeline.FindingsSR, pipeline.NarrativeSR))
+		}
+	}
+	for _, k := range []struct {
+		key   string
+		given bool
+		kinds string
+	}{
+		{"url", c.URL != "", "stow webhook"}, {"user", c.User != "", "stow webhook"}, {"token", c.Token != "", "stow webhook"},
+		{"secret", c.Secret != "", "webhook"}, {"path", c.Path != "", "folder"}, {"layout", c.Layout != "", "folder"},
+	} {
+		if k.given && !slices.Contains(strings.Fields(k.kinds), c.Kind) {
+			errs = append(errs, fmt.Errorf("%s: means nothing to the kind %s", k.key, c.Kind))
 		}
 	}
 	d, err := open(c)
@@ -89,6 +107,16 @@ func Open(c Config) (Destination, error) {
 		return nil, fmt.Errorf("destination %q: %w", c.Name, err)
 	}
 	return d, nil
+}
+
+func (c Config) filled() Config {
+	if c.Kind == "" {
+		c.Kind = "stow"
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 30 * time.Second
+	}
+	return c
 }
 
 // Wanted keeps the documents that a destination asks for.

@@ -23,6 +23,12 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 	}{
 		{"unknown kind", Config{Name: "a", Kind: "carrier-pigeon"}, []string{`kind "carrier-pigeon"`, "stow"}},
 		{"everything", Config{Documents: []pipeline.DocumentKind{"pdf"}, URL: "orthanc:8042"}, []string{"name is missing", `"pdf"`, "not an http(s) URL"}},
+		{"keys of other kinds", Config{Name: "a", URL: "http://h/dicom-web", Secret: "s", Path: "/p"}, []string{"secret: means nothing to the kind stow", "path: means"}},
+		{"rate", Config{Name: "a", URL: "http://h/dicom-web", Rate: -1, Timeout: -1}, []string{"rate: -1", "timeout: -1ns"}},
+		{"no secret", Config{Name: "a", Kind: "webhook", URL: "http://h/"}, []string{"secret: is missing"}},
+		{"short secret", Config{Name: "a", Kind: "webhook", URL: "http://h/", Secret: "whsec_c2hvcnQ="}, []string{"24 to 64 bytes"}},
+		{"folder", Config{Name: "a", Kind: "folder", Layout: "../{SOPInstanceUID}"}, []string{"path: no folder", "no name below a folder"}},
+		{"folder's names", Config{Name: "a", Kind: "folder", Path: "/p", Layout: "{PatientName}.dcm"}, []string{"no {SOPInstanceUID}"}},
 		{"two ways in", Config{Name: "a", URL: "http://h/dicom-web", User: "u", Token: "t"}, []string{"exclude each other"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -36,38 +42,64 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 	}
 }
 
-// The answers that STOW-RS servers give, and what we make of them.
+// The answers that STOW-RS servers give, what a search there finds then, and what we make of it.
 func TestAnswers(t *testing.T) {
-	const stored = `{"00081155":{"vr":"UI","Value":["1.2"]}}`
-	failed := func(reason string) string {
-		return `{"00081155":{"vr":"UI","Value":["1.2"]},"00081197":{"vr":"US","Value":[` + reason + `]}}`
+	named := func(uid string) string { return `{"00081155":{"vr":"UI","Value":["` + uid + `"]}}` }
+	failed := func(uid, reason string) string {
+		return `{"00081155":{"vr":"UI","Value":["` + uid + `"]},"00081197":{"vr":"US","Value":[` + reason + `]}}`
 	}
+	all := `{"00081199":{"vr":"SQ","Value":[` + named("1.2.1") + `,` + named("1.2.2") + `]}}`
+	one := `{"00081199":{"vr":"SQ","Value":[` + named("1.2.1") + `]}}`
+	const inXML = `<?xml version="1.0"?><NativeDicomModel xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM"><DicomAttribute tag="00081199" vr="SQ">` +
+		`<Item number="1"><DicomAttribute tag="00081155" vr="UI"><Value number="1">1.2.1</Value></DicomAttribute></Item>` +
+		`<Item number="2"><DicomAttribute tag="00081155" vr="UI"><Value number="1">1.2.2</Value></DicomAttribute></Item></DicomAttribute></NativeDicomModel>`
+	const permanent, unavailable = true, true
 	for _, tc := range []struct {
-		name      string
-		status    int
-		body      string
-		err       string
-		permanent bool
+		name        string
+		status      int
+		body        string
+		found       string // by a search, for the second time where there are two: "instance status"
+		err         string
+		permanent   bool
+		unavailable bool
 	}{
-		{"all stored", 200, `{"00081199":{"vr":"SQ","Value":[` + stored + `,` + stored + `]}}`, "", false},
-		{"XML answer", 200, `<NativeDicomModel/>`, "", false},
-		{"fewer than sent", 200, `{"00081199":{"vr":"SQ","Value":[` + stored + `]}}`, "1 of 2", false},
-		{"one refused", 202, `{"00081199":{"vr":"SQ","Value":[` + stored + `]},"00081198":{"vr":"SQ","Value":[` + failed("49152") + `]}}`, "C000H", true},
-		{"duplicates as failures", 409, `{"00081198":{"vr":"SQ","Value":[` + failed("273") + `,` + failed("273") + `]}}`, "", false},
-		{"conflict without a word", 409, ``, "without saying", true},
-		{"not authorized", 401, ``, "401", false},
-		{"out of resources", 409, `{"00081198":{"vr":"SQ","Value":[` + failed("42752") + `]}}`, "A700H", false},
-		{"a page of a proxy", 200, `<!DOCTYPE html><html>sign in</html>`, "without saying", true},
-		{"moved", 301, ``, "redirects", false},
-		{"bad request", 400, ``, "400", true},
-		{"unknown type", 415, ``, "415", true},
-		{"busy", 503, ``, "503", false},
-		{"too many", 429, ``, "429", false},
-		{"broken", 500, `oops`, "500", false},
+		{"all stored", 200, all, "", "", false, false},
+		{"in an array", 200, "[" + all + "]", "", "", false, false},
+		{"in XML", 200, inXML, "", "", false, false},
+		{"with a warning", 202, all, "", "", false, false},
+		{"an empty 200, stored", 200, ``, "1.2.1 1.2.2", "", false, false},
+		{"an empty 200, not stored", 200, ``, "", "does not find 1.2.1", false, false},
+		{"an empty 200, half of it stored", 200, ``, "1.2.1", "does not find 1.2.2", false, false},
+		{"an empty 200, no search", 200, ``, "405", "cannot be told: a search there is answered 405", false, false},
+		{"an empty 200, a search of another kind", 200, ``, "html", "no DICOM JSON", false, false},
+		{"a 202 of one that stores later", 202, ``, "later", "", false, false},
+		{"a 202 of one that loses", 202, `accepted`, "", "answers 202 without naming 2", false, false},
+		{"XML without a word", 200, `<NativeDicomModel/>`, "1.2.1 1.2.2", "", false, false},
+		{"no JSON", 200, `{"0008`, "1.2.1 1.2.2", "", false, false},
+		{"fewer than sent", 200, one, "", "without naming 1 of the instances", false, false},
+		{"fewer than sent, all there", 200, one, "1.2.2", "", false, false},
+		{"others than sent", 200, `{"00081199":{"vr":"SQ","Value":[` + named("1.9.1") + `,` + named("1.9.2") + `]}}`, "", "without naming 2", false, false},
+		{"one refused", 202, `{"00081199":{"vr":"SQ","Value":[` + named("1.2.1") + `]},"00081198":{"vr":"SQ","Value":[` + failed("1.2.2", "49152") + `]}}`, "", "C000H", permanent, false},
+		{"duplicates as failures", 409, `{"00081198":{"vr":"SQ","Value":[` + failed("1.2.1", "273") + `,` + failed("1.2.2", "273") + `]}}`, "", "", false, false},
+		{"conflict without a word", 409, ``, "", "without saying", permanent, false},
+		{"not authorized", 401, ``, "", "401", false, unavailable},
+		{"out of resources", 409, `{"00081198":{"vr":"SQ","Value":[` + failed("1.2.1", "42752") + `]}}`, "", "A700H", false, false},
+		{"a page of a proxy", 200, `<!DOCTYPE html><html>sign in</html>`, "html", "cannot be told", false, false},
+		{"moved", 301, ``, "", "redirects", false, unavailable},
+		{"bad request", 400, ``, "", "400", permanent, false},
+		{"unknown type", 415, ``, "", "415", permanent, false},
+		{"busy", 503, ``, "", "503", false, unavailable},
+		{"too many", 429, ``, "", "429", false, unavailable},
+		{"broken", 500, `oops`, "", "500", false, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var got [][]byte
+			searches := 0
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet {
+					search(t, w, r, tc.found, &searches)
+					return
+				}
 				got = parts(t, r)
 				w.WriteHeader(tc.status)
 				_, _ = io.WriteString(w, tc.body)
@@ -77,20 +109,43 @@ func TestAnswers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = d.Deliver(t.Context(), []pipeline.Document{{Bytes: []byte("one")}, {Bytes: []byte("two\r\n--x")}})
+			d.(*stow).asking = []time.Duration{0, time.Millisecond}
+			err = d.Deliver(t.Context(), pipeline.Record{}, []pipeline.Document{{StudyInstanceUID: "1.2", SOPInstanceUID: "1.2.1", Bytes: []byte("one")},
+				{StudyInstanceUID: "1.2", SOPInstanceUID: "1.2.2", Bytes: []byte("two\r\n--x")}})
 			switch {
 			case tc.err == "" && err != nil:
 				t.Errorf("error %v", err)
 			case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)):
 				t.Errorf("error %v does not say %q", err, tc.err)
 			}
-			if errors.Is(err, Permanent) != tc.permanent {
-				t.Errorf("permanent %v, want %v: %v", errors.Is(err, Permanent), tc.permanent, err)
+			if errors.Is(err, Permanent) != tc.permanent || errors.Is(err, pipeline.ErrUnavailable) != tc.unavailable {
+				t.Errorf("permanent %v, unavailable %v: %v", errors.Is(err, Permanent), errors.Is(err, pipeline.ErrUnavailable), err)
 			}
 			if len(got) != 2 || string(got[1]) != "two\r\n--x" {
 				t.Errorf("received %q", got)
 			}
 		})
+	}
+}
+
+// search answers QIDO-RS for one instance.
+func search(t *testing.T, w http.ResponseWriter, r *http.Request, found string, searches *int) {
+	uid := r.URL.Query().Get("SOPInstanceUID")
+	if r.URL.Path != "/dicom-web/studies/1.2/instances" || uid == "" {
+		t.Errorf("searches %s", r.URL)
+	}
+	*searches++
+	switch {
+	case found == "405":
+		w.WriteHeader(405)
+	case found == "html":
+		_, _ = io.WriteString(w, "<html>sign in</html>")
+	case slices.Contains(strings.Fields(found), uid), found == "later" && *searches > 2:
+		_, _ = io.WriteString(w, `[{"00080018":{"vr":"UI","Value":["`+uid+`"]}}]`)
+	case *searches%2 == 0:
+		w.WriteHeader(204)
+	default:
+		_, _ = io.WriteString(w, `[]`)
 	}
 }
 
@@ -122,7 +177,7 @@ func TestNobodyThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Deliver(t.Context(), nil); err == nil || errors.Is(err, Permanent) || !strings.Contains(err.Error(), "destination pacs does not answer") {
+	if err := d.Deliver(t.Context(), pipeline.Record{}, nil); err == nil || errors.Is(err, Permanent) || !strings.Contains(err.Error(), "destination pacs does not answer") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -169,7 +224,7 @@ func TestByHand(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				return d.Deliver(t.Context(), []pipeline.Document{{Bytes: []byte("one")}, {Bytes: []byte("two")}})
+				return d.Deliver(t.Context(), pipeline.Record{}, []pipeline.Document{{SOPInstanceUID: "1.2.1", Bytes: []byte("one")}, {SOPInstanceUID: "1.2.2", Bytes: []byte("two")}})
 			}
 			err := send(true)
 			for _, w := range tc.says {
@@ -184,7 +239,7 @@ func TestByHand(t *testing.T) {
 			if errors.Is(err, Permanent) != tc.permanent {
 				t.Errorf("permanent: %v", err)
 			}
-			// What others have worded stays out of logs and records.
+			// What others have worded stays out of logs.
 			if err := send(false); err != nil && (strings.Contains(err.Error(), "no such tag") || strings.Contains(err.Error(), "role store")) {
 				t.Error(err)
 			}

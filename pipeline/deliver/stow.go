@@ -7,13 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"chatxray/pipeline"
 )
@@ -22,92 +22,107 @@ func init() { register("stow", openSTOW) }
 
 // stow delivers by STOW-RS (PS3.18 section 10.5).
 type stow struct {
-	Config
-	client http.Client
+	*peer
+	asking []time.Duration // pauses before each question whether something is there
 }
 
 func openSTOW(c Config) (Destination, error) {
-	u, err := url.Parse(c.URL)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, errors.New("url: not an http(s) URL of a DICOMweb service, like http://orthanc:8042/dicom-web")
+	p, err := newPeer(c)
+	if err != nil {
+		return nil, err
 	}
-	if c.Token != "" && c.User != "" {
-		return nil, errors.New("token and user exclude each other")
-	}
-	return &stow{Config: c, client: http.Client{Timeout: c.Timeout,
-		// A redirected POST would become a GET, whose 200 says nothing about storing.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
+	return &stow{p, []time.Duration{0, time.Second, 3 * time.Second}}, nil
 }
 
-// Deliver sends the documents in one request and reads the answer: what the receiver did not store is an error.
-func (s *stow) Deliver(ctx context.Context, docs []pipeline.Document) error {
+// Deliver sends the documents in one request. Only what the receiver names as stored (PS3.18 section 10.5.3.3), or has when it is asked, is delivered.
+func (s *stow) Deliver(ctx context.Context, _ pipeline.Record, docs []pipeline.Document) error {
+	ctx, cancel := s.limited(ctx)
+	defer cancel()
 	var files [][]byte
 	for _, d := range docs {
 		files = append(files, d.Bytes)
 	}
 	body, contentType := Multipart(files)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(s.URL, "/")+"/studies", bytes.NewReader(body))
+	a, err := s.ask(ctx, http.MethodPost, strings.TrimRight(s.URL, "/")+"/studies", body, map[string]string{"Content-Type": contentType, "Accept": "application/dicom+json"})
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", contentType)
-	req.Header.Set("Accept", "application/dicom+json")
-	switch {
-	case s.Token != "":
-		req.Header.Set("Authorization", "Bearer "+s.Token.Reveal())
-	case s.User != "":
-		req.SetBasicAuth(s.User, s.Password.Reveal())
+	unnamed, err := s.judge(a, docs)
+	if err != nil || len(unnamed) == 0 {
+		return err
 	}
-	resp, err := s.client.Do(req)
-	if err != nil {
-		return fmt.Errorf("destination %s does not answer: %w", s.Name, err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
-	if err != nil {
-		return fmt.Errorf("destination %s broke off its answer: %w", s.Name, err)
-	}
-	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 {
-		return fmt.Errorf("destination %s redirects to %.200s: put that address into the configuration", s.Name, to)
-	}
-	return s.judge(resp.StatusCode, answer, len(docs))
+	return s.confirm(ctx, a, unnamed)
 }
 
-// judge turns status and body of a STOW-RS answer into an error. What an operator or time can change (busy, full, a token that has
-// ended, a service that is being set up) is worth another attempt.
-func (s *stow) judge(status int, answer []byte, sent int) error {
-	said := s.said(status, answer)
-	switch {
-	case status >= 500, slices.Contains([]int{401, 403, 404, 405, 407, 408, 425, 429}, status):
-		return fmt.Errorf("destination %s answers %d%s", s.Name, status, said)
-	case status != http.StatusOK && status != http.StatusAccepted && status != http.StatusConflict:
-		return fmt.Errorf("destination %s answers %d%s: %w", s.Name, status, said, Permanent)
+// judge turns a STOW-RS answer into an error, or into those documents of which it says nothing.
+func (s *stow) judge(a answer, docs []pipeline.Document) (unnamed []pipeline.Document, err error) {
+	if a.status != http.StatusOK && a.status != http.StatusAccepted && a.status != http.StatusConflict {
+		return nil, s.hint(s.refused(a), a)
 	}
-	var r storeAnswer
-	if err := json.Unmarshal(answer, &r); err != nil {
-		if status == http.StatusOK && (len(answer) == 0 || answer[0] == '<' && !bytes.Contains(bytes.ToLower(answer[:min(512, len(answer))]), []byte("<html"))) {
-			return nil // XML, or nothing: the status has said it
+	r, err := parseStored(a.body)
+	if err != nil {
+		if a.status == http.StatusConflict {
+			return nil, s.hint(s.quoting(fmt.Errorf("destination %s answers %d without saying what failed: %w", s.Name, a.status, Permanent), a), a)
 		}
-		return fmt.Errorf("destination %s answers %d without saying what failed: %w", s.Name, status, Permanent)
+		return docs, nil
 	}
 	if err := s.failures(r); err != nil {
-		return err
+		return nil, s.hint(err, a)
 	}
-	if n := len(r.Stored.Value) + len(r.Failed.Value); n < sent {
-		return fmt.Errorf("destination %s answers for %d of %d instances%s", s.Name, n, sent, said)
+	named := slices.Clone(r.stored)
+	for _, f := range r.failed {
+		named = append(named, f.uid)
 	}
-	return nil
+	return slices.DeleteFunc(slices.Clone(docs), func(d pipeline.Document) bool { return slices.Contains(named, d.SOPInstanceUID) }), nil
 }
 
-// storeAnswer is what an answer says of each instance (PS3.18 annex I).
-type storeAnswer struct {
-	Stored struct{ Value []json.RawMessage } `json:"00081199"`
-	Failed struct {
-		Value []struct {
-			UID    struct{ Value []string } `json:"00081155"`
-			Reason struct{ Value []int }    `json:"00081197"`
+// confirm asks the receiver by QIDO-RS whether it has documents that its answer does not name: an empty 200, a 202 of one that stores later, an answer of
+// another form. What it does not have then was not delivered.
+func (s *stow) confirm(ctx context.Context, a answer, docs []pipeline.Document) error {
+	claim := fmt.Sprintf("destination %s answers %d without naming %d of the instances as stored", s.Name, a.status, len(docs))
+	for _, wait := range s.asking {
+		if err := pause(ctx, wait); err != nil {
+			return fmt.Errorf("%s, and does not show them within %v", claim, s.Timeout)
 		}
-	} `json:"00081198"`
+		var err error
+		if docs, err = s.missing(ctx, docs); err != nil {
+			return s.quoting(fmt.Errorf("%s, and whether it has them cannot be told: %w", claim, err), a)
+		}
+		if len(docs) == 0 {
+			return nil
+		}
+	}
+	return s.quoting(fmt.Errorf("%s, and a search there does not find %s", claim, docs[0].SOPInstanceUID), a)
+}
+
+// missing are those documents that a search (PS3.18 section 10.6) does not find.
+func (s *stow) missing(ctx context.Context, docs []pipeline.Document) (left []pipeline.Document, err error) {
+	for _, d := range docs {
+		q := url.Values{"SOPInstanceUID": {d.SOPInstanceUID}}
+		a, err := s.ask(ctx, http.MethodGet, strings.TrimRight(s.URL, "/")+"/studies/"+url.PathEscape(d.StudyInstanceUID)+"/instances?"+q.Encode(), nil,
+			map[string]string{"Accept": "application/dicom+json"})
+		if err != nil {
+			return nil, err
+		}
+		var found []struct {
+			UID struct{ Value []string } `json:"00080018"`
+		}
+		switch {
+		case a.status == http.StatusNoContent:
+		case a.status != http.StatusOK:
+			return nil, fmt.Errorf("a search there is answered %d", a.status)
+		case json.Unmarshal(a.body, &found) != nil:
+			return nil, errors.New("a search there is answered with what is no DICOM JSON")
+		}
+		there := false
+		for _, f := range found {
+			there = there || slices.Contains(f.UID.Value, d.SOPInstanceUID)
+		}
+		if !there {
+			left = append(left, d)
+		}
+	}
+	return left, nil
 }
 
 // failures is a Refusal of the instances that were not stored; nil where there is none. It is permanent unless one of them may be stored
@@ -116,21 +131,17 @@ func (s *stow) failures(a storeAnswer) error {
 	refused := &Refusal{}
 	var errs []error
 	later := false
-	for _, f := range a.Failed.Value {
-		uid, reason := strings.Join(f.UID.Value, ""), 0
-		if len(f.Reason.Value) > 0 {
-			reason = f.Reason.Value[0]
-		}
-		err := fmt.Errorf("destination %s refuses instance %s, failure reason %s", s.Name, uid, hexReasons(f.Reason.Value))
+	for _, f := range a.failed {
+		err := fmt.Errorf("destination %s refuses instance %s, failure reason %s", s.Name, f.uid, cmp.Or(f.reason, "not given"))
 		switch {
-		case reason == 0x0111 && !s.ByHand: // duplicate SOP instance: it is there
+		case f.reason == "0111H" && !s.ByHand: // duplicate SOP instance: it is there
 			continue
-		case reason == 0x0111:
+		case f.reason == "0111H":
 			err = fmt.Errorf("%w: it has the instance, perhaps with other content, and keeps its own", err)
-		case reason>>8 == 0xA7, reason == 0x0110: // out of resources, processing failure
+		case strings.HasPrefix(f.reason, "A7"), f.reason == "0110H": // out of resources, processing failure
 			later = true
 		}
-		refused.Instances = append(refused.Instances, uid)
+		refused.Instances = append(refused.Instances, f.uid)
 		if len(errs) < 20 {
 			errs = append(errs, err)
 		}
@@ -144,27 +155,19 @@ func (s *stow) failures(a storeAnswer) error {
 	return refused
 }
 
-// said is what a server says in words, for somebody who sends by hand, and what its status hints at. Into logs and records comes nothing
-// that others have worded.
-func (s *stow) said(status int, answer []byte) string {
-	var a struct{ Error, Message, Details string } // of this product, and of Orthanc
-	words := ""
-	if s.ByHand && json.Unmarshal(answer, &a) == nil {
-		if w := strings.TrimSpace(cmp.Or(a.Error, a.Details, a.Message)); w != "" {
-			words = fmt.Sprintf(", %.300q", w)
+// hint adds to an error what its status hints at and, for somebody who sends by hand, what the server says in words. Nothing that others have worded comes
+// into logs.
+func (s *stow) hint(err error, a answer) error {
+	var said struct{ Error, Message, Details string } // of this product, and of Orthanc
+	if s.ByHand && json.Unmarshal(a.body, &said) == nil {
+		if w := strings.TrimSpace(cmp.Or(said.Error, said.Details, said.Message)); w != "" {
+			err = fmt.Errorf("%w, %.300q", err, w)
 		}
 	}
-	if status == http.StatusNotFound || status == http.StatusMethodNotAllowed {
-		words += "; the URL must be the root of a DICOMweb service, which often ends in /dicom-web"
+	if a.status == http.StatusNotFound || a.status == http.StatusMethodNotAllowed {
+		err = fmt.Errorf("%w; the URL must be the root of a DICOMweb service, which often ends in /dicom-web", err)
 	}
-	return words
-}
-
-func hexReasons(codes []int) string {
-	if len(codes) == 0 {
-		return "not given"
-	}
-	return fmt.Sprintf("%04XH", codes[0])
+	return err
 }
 
 // Multipart builds the body of a STOW-RS request (multipart/related; application/dicom, PS3.18 section 8.6.1.2) and its Content-Type.

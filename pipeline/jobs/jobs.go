@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"sync"
 	"time"
 
@@ -18,9 +19,12 @@ import (
 
 // Config is the section "jobs" of the configuration file.
 type Config struct {
-	// Redis is the URL of a Redis server: redis://host:6379/0, rediss:// for TLS, "env:NAME" to take it from the environment.
+	// Redis is the URL of a Redis server: redis://user:password@host:6379/0, rediss:// for TLS, "env:NAME" to take it from the environment. Sentinel:
+	// redis://host:26379/0?master_name=NAME&addr=host:26379&username=USER&password=PASSWORD, addr for each further Sentinel, user and password before the host are
+	// those of Sentinel. Cluster: redis://host:6379?addr=host:6379, addr for each further node that is known.
 	// Empty: a server inside this process, for a service that runs alone.
 	Redis pipeline.Secret `yaml:"redis"`
+	TLS   TLS             `yaml:"tls"`
 	// Lease is how long a claim outlives a process that died. It is renewed while the work goes on.
 	Lease time.Duration `yaml:"lease"`
 	// Aging is how much longer than an urgent study a routine one waits before it is taken first; an off-peak one twice as long.
@@ -29,20 +33,33 @@ type Config struct {
 	OffPeak string `yaml:"off_peak"`
 	// Prefix of every key, so that several services can share a server.
 	Prefix string `yaml:"prefix"`
+	// MaxWaiting is how many studies may wait to be read before no more are taken in; 0 is no limit.
+	MaxWaiting int `yaml:"max_waiting"`
 }
 
 // Default returns the configuration of a service that runs alone.
 func Default() Config {
-	return Config{Lease: 30 * time.Second, Aging: 10 * time.Minute, Prefix: "chatxray:"}
+	return Config{Lease: 30 * time.Second, Aging: 10 * time.Minute, Prefix: "chatxray:", MaxWaiting: 1000000}
 }
+
+// prefixes have nothing that means something in a pattern or a hash tag of Redis.
+var prefixes = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
 
 // Check returns what is wrong with the configuration.
 func (c Config) Check() error {
 	var errs []error
 	if c.Redis != "" {
-		if _, err := redis.ParseURL(c.Redis.Reveal()); err != nil {
-			errs = append(errs, errors.New("jobs.redis: not a Redis URL (redis://[user:password@]host:port/database)"))
+		if _, err := c.parse(); err != nil {
+			errs = append(errs, err)
 		}
+	} else if err := c.TLS.check(false); err != nil {
+		errs = append(errs, err)
+	}
+	if !prefixes.MatchString(c.Prefix) {
+		errs = append(errs, fmt.Errorf("jobs.prefix: %q is not 1 to 64 letters, digits, points, colons, hyphens and underscores", c.Prefix))
+	}
+	if c.MaxWaiting < 0 {
+		errs = append(errs, fmt.Errorf("jobs.max_waiting: %d is less than 0", c.MaxWaiting))
 	}
 	if c.Lease < time.Second || c.Lease > time.Hour {
 		errs = append(errs, fmt.Errorf("jobs.lease: %v is not between 1s and 1h", c.Lease))
@@ -68,27 +85,35 @@ type Client struct {
 	subs []*redis.PubSub
 }
 
-// Open connects to the configured server, or starts the one in this process. Close frees it.
+// Open connects to the configured server, or starts the one in this process. Close frees it. pipeline.ErrConflict where something else, or a newer version,
+// has keys under the prefix.
 func Open(ctx context.Context, cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, wake: map[string]chan struct{}{}, worker: workerName()}
-	opts := &redis.Options{}
+	way := server{single: &redis.Options{Protocol: 2, MaintNotificationsConfig: nothingAnnounced}}
 	if cfg.Redis == "" {
 		c.local = miniredis.NewMiniRedis()
 		if err := c.local.Start(); err != nil {
 			return nil, fmt.Errorf("starting the Redis server inside the process: %w", err)
 		}
-		opts.Addr = c.local.Addr()
-		opts.Protocol = 2
+		way.single.Addr = c.local.Addr()
 	} else {
 		var err error
-		if opts, err = redis.ParseURL(cfg.Redis.Reveal()); err != nil {
-			return nil, fmt.Errorf("jobs.redis: %w: not a Redis URL", pipeline.ErrInvalid)
+		if way, err = cfg.parse(); err != nil {
+			return nil, fmt.Errorf("%w: %w", pipeline.ErrInvalid, err)
 		}
 	}
-	c.redis = redis.NewClient(opts)
-	if err := c.redis.Ping(ctx).Err(); err != nil {
+	var where string
+	var err error
+	if c.redis, where, err = way.connect(cfg.TLS); err == nil {
+		if err = c.redis.Ping(ctx).Err(); err != nil {
+			err = fmt.Errorf("Redis at %s does not answer (jobs.redis): %w", where, err)
+		} else if err = c.settle(ctx); err != nil {
+			err = fmt.Errorf("Redis at %s: %w", where, err)
+		}
+	}
+	if err != nil {
 		c.Close()
-		return nil, fmt.Errorf("Redis at %s does not answer (jobs.redis): %w", opts.Addr, err)
+		return nil, err
 	}
 	return c, nil
 }

@@ -2,8 +2,6 @@ package jobs
 
 import (
 	"fmt"
-	"net"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,48 +12,6 @@ import (
 
 	"chatxray/pipeline"
 )
-
-// servers runs a test against the server inside the process and against a real redis-server.
-func servers(t *testing.T, f func(t *testing.T, cfg Config)) {
-	cfg := Default()
-	cfg.Lease = time.Second
-	t.Run("embedded", func(t *testing.T) { f(t, cfg) })
-	t.Run("redis-server", func(t *testing.T) {
-		cfg.Redis = pipeline.Secret(realRedis(t))
-		f(t, cfg)
-	})
-}
-
-func realRedis(t *testing.T) string {
-	t.Helper()
-	bin, err := exec.LookPath("redis-server")
-	if err != nil {
-		t.Skip("redis-server is not installed (Debian package redis-server)")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	cmd := exec.Command(bin, "--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir())
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	url := fmt.Sprintf("redis://127.0.0.1:%d/0", port)
-	opts, _ := redis.ParseURL(url)
-	c := redis.NewClient(opts)
-	defer c.Close()
-	for range 200 {
-		if c.Ping(t.Context()).Err() == nil {
-			return url
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Fatal("redis-server did not start")
-	return ""
-}
 
 func open(t *testing.T, cfg Config) *Client {
 	t.Helper()
@@ -68,7 +24,7 @@ func open(t *testing.T, cfg Config) *Client {
 }
 
 func TestOneOfManyGetsTheClaim(t *testing.T) {
-	servers(t, func(t *testing.T, cfg Config) {
+	servers(t, func(t *testing.T, cfg Config, _ func(*Client) redis.UniversalClient) {
 		c := open(t, cfg)
 		var got atomic.Int32
 		var wg sync.WaitGroup
@@ -99,7 +55,7 @@ func TestOneOfManyGetsTheClaim(t *testing.T) {
 }
 
 func TestClaimOutlivesItsLeaseWhileHeld(t *testing.T) {
-	servers(t, func(t *testing.T, cfg Config) {
+	servers(t, func(t *testing.T, cfg Config, _ func(*Client) redis.UniversalClient) {
 		c := open(t, cfg)
 		held, release, ok, err := c.Claim(t.Context(), "study")
 		if err != nil || !ok {
@@ -117,14 +73,14 @@ func TestClaimOutlivesItsLeaseWhileHeld(t *testing.T) {
 }
 
 func TestEmptiedRedis(t *testing.T) {
-	servers(t, func(t *testing.T, cfg Config) {
+	servers(t, func(t *testing.T, cfg Config, admin func(*Client) redis.UniversalClient) {
 		c := open(t, cfg)
 		held, release, _, err := c.Claim(t.Context(), "study")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer release()
-		c.redis.FlushAll(t.Context())
+		flush(t, admin(c))
 		time.Sleep(cfg.Lease)
 		if held.Err() != nil {
 			t.Error("the claim was given up although nobody else took it")
@@ -133,7 +89,7 @@ func TestEmptiedRedis(t *testing.T) {
 			t.Error("the claim was not set again")
 		}
 		// emptied, and taken by another before the next renewal: the first worker must stop
-		c.redis.Set(t.Context(), cfg.Prefix+"claim:study", "another", time.Minute)
+		admin(c).Set(t.Context(), cfg.Prefix+"claim:study", "another", time.Minute)
 		select {
 		case <-held.Done():
 		case <-time.After(2 * cfg.Lease):
@@ -143,9 +99,9 @@ func TestEmptiedRedis(t *testing.T) {
 }
 
 func TestClaimEndsWhenItsHolderDies(t *testing.T) {
-	url := realRedis(t) // the server inside the process dies with its holder
-	cfg := Default()
-	cfg.Lease, cfg.Redis = time.Second, pipeline.Secret(url)
+	cfg := Default() // the server inside the process dies with its holder
+	cfg.Prefix = "chatxray:" + t.Name() + ":"
+	cfg.Lease, cfg.Redis = time.Second, pipeline.Secret(at(t, "redis-server", startSingle).url)
 	dead, alive := open(t, cfg), open(t, cfg)
 	if _, _, ok, err := dead.Claim(t.Context(), "study"); err != nil || !ok {
 		t.Fatal(ok, err)

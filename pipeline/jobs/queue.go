@@ -89,7 +89,11 @@ func (q *Queue) Drop(ctx context.Context, name string) error {
 
 // Emptied implements pipeline.Queue.
 func (q *Queue) Emptied(ctx context.Context) (bool, error) {
-	return q.client.redis.SetNX(ctx, q.epoch, rand.Text(), 0).Result()
+	fresh, err := q.client.redis.SetNX(ctx, q.epoch, rand.Text(), 0).Result()
+	if fresh && err == nil {
+		err = q.client.redis.SetNX(ctx, q.client.layoutKey(), layout, 0).Err() // the layout is lost too
+	}
+	return fresh, err
 }
 
 // Size implements pipeline.Queue.

@@ -1,0 +1,125 @@
+package deliver_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"chatxray/pipeline"
+	"chatxray/pipeline/deliver"
+)
+
+type destinationFunc func(context.Context) error
+
+func (f destinationFunc) Deliver(ctx context.Context, _ pipeline.Record, _ []pipeline.Document) error {
+	return f(ctx)
+}
+
+// A destination that is away for ten minutes costs one attempt in ten seconds, whoever waits; when it is back all of them go.
+func TestACircuitProbesOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		running, most, tries, there := 0, 0, 0, false
+		var told []bool
+		c := deliver.NewCircuit(deliver.Config{Name: "pacs"}, destinationFunc(func(context.Context) error {
+			mu.Lock()
+			tries++
+			running++
+			most = max(most, running)
+			is := there
+			mu.Unlock()
+			time.Sleep(time.Second)
+			mu.Lock()
+			defer mu.Unlock()
+			running--
+			if !is {
+				return fmt.Errorf("nobody there: %w", pipeline.ErrUnavailable)
+			}
+			return nil
+		}), func(s pipeline.DestinationState) { told = append(told, s.Away) })
+		ctx, stop := context.WithCancel(t.Context())
+		counted, delivered := 0, 0
+		var work sync.WaitGroup
+		for range 4 {
+			work.Go(func() {
+				for ctx.Err() == nil {
+					leave, err := c.Ready(ctx)
+					if err != nil {
+						return
+					}
+					err = c.Deliver(ctx, pipeline.Record{}, nil)
+					leave()
+					mu.Lock()
+					if err == nil {
+						delivered++
+					} else if !errors.Is(err, pipeline.ErrBusy) {
+						counted++
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		time.Sleep(20 * time.Second)
+		mu.Lock()
+		before := tries
+		most = 0
+		mu.Unlock()
+		if s := c.State(); !s.Away || s.Reason != "nobody there: unavailable" || s.Since.IsZero() {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(10 * time.Minute)
+		mu.Lock()
+		if n := tries - before; n < 40 || n > 61 || most != 1 {
+			t.Errorf("%d tries in ten minutes, %d at the same time", n, most)
+		}
+		if counted > 8 {
+			t.Errorf("%d failures count", counted)
+		}
+		there = true
+		mu.Unlock()
+		time.Sleep(20 * time.Second)
+		stop()
+		work.Wait()
+		if delivered < 20 || c.State().Away || len(told) != 2 || !told[0] || told[1] {
+			t.Errorf("%d delivered, told %v", delivered, told)
+		}
+	})
+}
+
+// Refusals and a stop do not say that a destination is away.
+func TestACircuitKnowsWhatIsAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		err := fmt.Errorf("no: %w", deliver.Permanent)
+		c := deliver.NewCircuit(deliver.Config{Name: "pacs"}, destinationFunc(func(ctx context.Context) error { return errors.Join(err, ctx.Err()) }), func(pipeline.DestinationState) { t.Error("away") })
+		for range 20 {
+			if e := c.Deliver(t.Context(), pipeline.Record{}, nil); !errors.Is(e, deliver.Permanent) {
+				t.Error(e)
+			}
+		}
+		err = errors.New("cut off")
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		for range 20 {
+			_ = c.Deliver(ctx, pipeline.Record{}, nil)
+		}
+	})
+}
+
+func TestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := deliver.NewCircuit(deliver.Config{Name: "pacs", Rate: 0.5}, destinationFunc(func(context.Context) error { return nil }), nil)
+		begun := time.Now()
+		for range 6 {
+			if err := c.Deliver(t.Context(), pipeline.Record{}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(begun); took != 10*time.Second {
+			t.Errorf("six deliveries of one in two seconds took %v", took)
+		}
+	})
+}
