@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"chatxray/pipeline"
 )
 
@@ -20,8 +22,7 @@ func TestStreamsOfTheChart(t *testing.T) {
 	if len(named) != len(pipeline.Lanes) {
 		t.Fatalf("%d streams for %d lanes", len(named), len(pipeline.Lanes))
 	}
-	servers(t, func(t *testing.T, cfg Config) {
-		cfg.Prefix = string(named[0][1])
+	servers(t, func(t *testing.T, cfg Config, _ func(*Client) redis.UniversalClient) {
 		c, err := Open(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -31,7 +32,7 @@ func TestStreamsOfTheChart(t *testing.T) {
 		lengths := func(want int64) {
 			t.Helper()
 			for _, n := range named {
-				key := string(n[1]) + string(n[2])
+				key := cfg.Prefix + string(n[2]) // the chart has a prefix of its own
 				if got, err := c.redis.XLen(t.Context(), key).Result(); err != nil || got != want {
 					t.Errorf("%s has %d entries (%v), want %d", key, got, err, want)
 				}
