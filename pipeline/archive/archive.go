@@ -233,6 +233,9 @@ func (a *Archive) Close() error {
 	a.stopLoading()
 	a.loading.Wait()
 	err := a.closeIndex()
+	if a.bucket != nil {
+		a.bucket.close()
+	}
 	if err == nil {
 		err = writeDurably(a.path("clean"), nil)
 	}

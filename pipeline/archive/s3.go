@@ -29,6 +29,7 @@ type bucket struct {
 	prefix  string // empty, or with a slash at its end
 	timeout time.Duration
 	cache   *cache
+	close   func() // of idle connections
 }
 
 // slowest is what a transfer has to manage beyond the time-out, in bytes a second.
@@ -61,7 +62,7 @@ func newBucket(c S3, objects string, files *cache) (*bucket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: archive.s3: %w", pipeline.ErrInvalid, err)
 	}
-	return &bucket{client: *client, name: at.bucket, prefix: at.prefix, timeout: time.Duration(c.TimeoutSeconds) * time.Second, cache: files}, nil
+	return &bucket{client: *client, name: at.bucket, prefix: at.prefix, timeout: time.Duration(c.TimeoutSeconds) * time.Second, cache: files, close: transport.CloseIdleConnections}, nil
 }
 
 // ping asks for what is needed at least.
