@@ -69,11 +69,15 @@ func newBucket(c S3, objects string, files *cache) (*bucket, error) {
 func (b *bucket) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
-	there, err := b.client.BucketExists(ctx, b.name)
-	if err == nil && !there {
-		err = minio.ErrorResponse{Code: "NoSuchBucket", StatusCode: http.StatusNotFound}
+	for o := range b.client.ListObjectsIter(ctx, b.name, minio.ListObjectsOptions{Prefix: b.prefix, MaxKeys: 1}) { // a HEAD would not say why
+		err := b.error(o.Err)
+		if errors.Is(err, fs.ErrNotExist) { // a list is never missing
+			err = refusal{fmt.Errorf("%w: the bucket %s of S3 cannot be used: there is no such bucket, or S3 does not know the access key (%s)",
+				pipeline.ErrUnavailable, b.name, minio.ToErrorResponse(o.Err).Code)}
+		}
+		return err
 	}
-	return b.error(err)
+	return b.error(ctx.Err())
 }
 
 func (b *bucket) write(ctx context.Context, name string, content []byte) error {
@@ -233,6 +237,8 @@ var settled = map[string]string{
 
 // refusal is an error that another try does not change.
 type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
 
 // error says what an error of S3 means to the archive, without an address: it may be told to who uploads.
 func (b *bucket) error(err error) error {

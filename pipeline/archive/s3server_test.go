@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
@@ -78,6 +79,7 @@ func StartStore(t testing.TB) *Store {
 type Way struct {
 	URL  string
 	Harm atomic.Pointer[func(http.ResponseWriter, *http.Request) (done bool)]
+	lost atomic.Pointer[func(*http.Request) bool]
 	// Asked counts the requests by their method.
 	Asked [2]atomic.Int64 // GET and HEAD, PUT
 }
@@ -108,6 +110,10 @@ func startWay(t testing.TB, to string) *Way {
 		if harm := w.Harm.Load(); harm != nil && (*harm)(rw, r) {
 			return
 		}
+		if lost := w.lost.Load(); lost != nil && (*lost)(r) {
+			proxy.ServeHTTP(httptest.NewRecorder(), r)
+			panic(http.ErrAbortHandler)
+		}
 		proxy.ServeHTTP(rw, r)
 	})}
 	served := make(chan struct{})
@@ -121,6 +127,15 @@ func startWay(t testing.TB, to string) *Way {
 		transport.CloseIdleConnections()
 	})
 	return w
+}
+
+// After has the answers of requests lost that f chooses; nil ends that.
+func (w *Way) After(f func(*http.Request) bool) {
+	if f == nil {
+		w.lost.Store(nil)
+		return
+	}
+	w.lost.Store(&f)
 }
 
 // Do has f see each request first; nil ends that.
