@@ -108,7 +108,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng}, Work: undone{line},
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
 		Imaging: imaging(), Talking: talking(eng, arch),
-		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
+		Checks: map[string]func(context.Context) error{"redis": claims.Ping, "files": arch.Ready},
 	})
 	port := listener.Addr().(*net.TCPAddr).Port
 	if c.PortFile != "" {

@@ -16,7 +16,7 @@ import (
 
 // spared is how long a file stays in the cache after it was asked for, even where the cache is too large then: who was told its path opens it
 // within that time. Who has it open reads on in any case.
-const spared = 10 * time.Minute
+const spared = 30 * time.Minute
 
 // cache keeps on this disk what was read last of files that are kept elsewhere. A name always stands for the same bytes.
 type cache struct {
