@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -104,6 +105,13 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	metrics := prometheus.NewRegistry()
 	countLine(metrics, line)
 	countModel(metrics, eng.model)
+	var keeping sync.WaitGroup
+	keepCtx, stopKeeping := context.WithCancel(ctx)
+	defer func() {
+		stopKeeping()
+		keeping.Wait()
+	}()
+	retention := newKeeper(deleter{line, arch}, cfg.Archive.Retention, s.log, metrics)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
 		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng}, Work: undone{line},
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
@@ -123,6 +131,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	log.SetOutput(s.log) // what net/http has to say, failed handshakes above all
 	listener, scheme := door.listen(listener)
 	s.log.Info().Str("url", scheme+"://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
+	keeping.Go(func() { retention.run(keepCtx) })
 	return work(ctx, s, listener, web, line, cfg.DICOMweb)
 }
 

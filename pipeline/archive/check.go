@@ -47,27 +47,12 @@ const checkPage = 1024
 // open meanwhile: what it moves while Check looks is looked at again, and a file of the last minutes may still get its entry. Each problem
 // is told to opts.Warn. The error says why nothing could be compared; it wraps pipeline.ErrNotFound where there is no index.
 func Check(ctx context.Context, dir string, opts Options) (c Checked, err error) {
-	if opts.Warn == nil {
-		opts.Warn = func(string, string, error) {}
-	}
-	if opts.Now == nil {
-		opts.Now = time.Now
-	}
-	a := &Archive{dir: dir, opts: opts}
-	if _, err := os.Stat(a.path("index.db")); err != nil {
-		return c, fmt.Errorf("%w: %s has no index to compare the files with", pipeline.ErrNotFound, dir)
-	}
-	alone := !a.inUse()
-	if err := a.openToRead(ctx, alone); err != nil {
+	a, err := toLookAt(ctx, dir, opts)
+	if err != nil {
 		return c, err
 	}
 	defer a.read.Close()
-	if a.files, a.bucket, err = filesToCheck(a); err != nil {
-		return c, err
-	}
-	if err := a.matchKind(); err != nil {
-		return c, err
-	}
+	opts, alone := a.opts, !a.inUse()
 	var suspects []suspect
 	note := func(s suspect) { suspects = append(suspects, s) }
 	if c.Whole, err = a.checkEntries(ctx, note); err == nil {
@@ -97,6 +82,35 @@ func Check(ctx context.Context, dir string, opts Options) (c Checked, err error)
 		opts.Warn("a problem of the archive", s.path, s.err)
 	}
 	return c, nil
+}
+
+// toLookAt opens the archive in dir without a right to change it. read is to be closed.
+func toLookAt(ctx context.Context, dir string, opts Options) (*Archive, error) {
+	if opts.Warn == nil {
+		opts.Warn = func(string, string, error) {}
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.FreeSpace == nil {
+		opts.FreeSpace = freeSpace
+	}
+	a := &Archive{dir: dir, opts: opts}
+	if _, err := os.Stat(a.path("index.db")); err != nil {
+		return nil, fmt.Errorf("%w: %s has no index", pipeline.ErrNotFound, dir)
+	}
+	if err := a.openToRead(ctx, !a.inUse()); err != nil {
+		return nil, err
+	}
+	var err error
+	if a.files, a.bucket, err = filesToCheck(a); err == nil {
+		err = a.matchKind()
+	}
+	if err != nil {
+		a.read.Close()
+		return nil, err
+	}
+	return a, nil
 }
 
 // openToRead opens the index without a right to change it, and has SQLite look whether it is whole. alone: no other process has it open;

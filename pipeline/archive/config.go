@@ -15,7 +15,8 @@ type Config struct {
 	Objects string `yaml:"objects"`
 	S3      S3     `yaml:"s3"`
 	// CacheMB is how much of what lies in S3 is kept on this disk, too.
-	CacheMB int64 `yaml:"cache_mb"`
+	CacheMB   int64     `yaml:"cache_mb"`
+	Retention Retention `yaml:"retention"`
 }
 
 // The values of Config.SameUID.
@@ -41,7 +42,10 @@ func (c Config) Check() error {
 	if c.CacheMB < 1 {
 		errs = append(errs, errors.New("archive.cache_mb: less than 1"))
 	}
-	return errors.Join(append(errs, c.S3.check(c.Objects))...)
+	if c.Objects != "" && c.Retention.HighPercent != 0 {
+		errs = append(errs, errors.New("archive.retention.high_percent: the disk has a cache only where archive.objects is set; cache_mb bounds it"))
+	}
+	return errors.Join(append(errs, c.Retention.check(), c.S3.check(c.Objects))...)
 }
 
 // Options returns the options of an archive with this configuration.

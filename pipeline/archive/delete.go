@@ -41,6 +41,11 @@ func (a *Archive) Delete(ctx context.Context, study, series, sop string) (n int,
 	if study == "" || series == "" && sop != "" {
 		return 0, false, fmt.Errorf("%w: a deletion needs the UIDs from the study down", pipeline.ErrInvalid)
 	}
+	return a.delete(ctx, deletion{study, series, sop}, nil)
+}
+
+// delete carries a deletion out unless allowed, which is asked when nothing changes any more, has an error.
+func (a *Archive) delete(ctx context.Context, d deletion, allowed func() error) (n int, left bool, err error) {
 	a.closing.RLock()
 	defer a.closing.RUnlock()
 	if a.closed {
@@ -48,23 +53,25 @@ func (a *Archive) Delete(ctx context.Context, study, series, sop string) (n int,
 	}
 	a.placing.Lock() // no commit meanwhile: what is stored again afterwards stays
 	defer a.placing.Unlock()
-	found, err := a.Entries(ctx, study, series, sop)
+	found, err := a.Entries(ctx, d.Study, d.Series, d.Instance)
+	if err == nil && allowed != nil {
+		err = allowed()
+	}
 	if err != nil {
 		return 0, false, err
 	}
-	d := deletion{study, series, sop}
 	if a.bucket != nil {
 		left, err = a.discardObjects(context.WithoutCancel(ctx), d)
 		return len(found), left, err
 	}
 	note, err := a.noteDeletion(d)
 	if err != nil {
-		return 0, false, fmt.Errorf("a deletion in study %s cannot be noted: %w", study, full(err))
+		return 0, false, fmt.Errorf("a deletion in study %s cannot be noted: %w", d.Study, full(err))
 	}
 	left, err = a.carryOut(context.WithoutCancel(ctx), d)
 	err = errors.Join(err, os.Remove(note), syncDir(filepath.Dir(note)))
 	if err != nil {
-		return 0, false, fmt.Errorf("a deletion in study %s was not finished, ask again: %w", study, indexError(err))
+		return 0, false, fmt.Errorf("a deletion in study %s was not finished, ask again: %w", d.Study, indexError(err))
 	}
 	return len(found), left, nil
 }

@@ -57,3 +57,9 @@ func (a *Archive) Plan(ctx context.Context, q pipeline.Query) (string, error) {
 	}
 	return out, rows.Err()
 }
+
+// DiskSize is how much the disk of an archive holds.
+func DiskSize(a *Archive) (int64, error) {
+	size, _, err := a.disk()
+	return size, err
+}
