@@ -18,11 +18,11 @@ import (
 type keeper struct {
 	deleter
 	retention archive.Retention
-	log       *zerolog.Logger
+	log       zerolog.Logger
 	deleted   *prometheus.CounterVec
 }
 
-func newKeeper(d deleter, r archive.Retention, log *zerolog.Logger, metrics prometheus.Registerer) keeper {
+func newKeeper(d deleter, r archive.Retention, log zerolog.Logger, metrics prometheus.Registerer) keeper {
 	k := keeper{deleter: d, retention: r, log: log, deleted: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "chatxray", Name: "retention_deleted_total",
 		Help: "Studies that archive.retention has deleted, by reason."}, []string{"reason"})}
 	metrics.MustRegister(k.deleted)

@@ -248,6 +248,11 @@ func (r readings) Changes(ctx context.Context, studyUID string) ([]pipeline.Chan
 	return r.arch.Changes(ctx, studyUID)
 }
 
+// Records implements dicomweb.Readings.
+func (r readings) Records(ctx context.Context, studyUID string) ([]pipeline.Record, error) {
+	return r.arch.Records(ctx, studyUID)
+}
+
 // Preview implements dicomweb.Readings.
 func (r readings) Preview(ctx context.Context, studyUID string) ([]byte, error) {
 	st, err := r.line.Status(ctx, studyUID)

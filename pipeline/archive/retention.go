@@ -142,10 +142,10 @@ func (a *Archive) Expire(ctx context.Context, e Expired) (instances int, err err
 
 // Expiring is what of the archive in dir would go now. A service may have the archive open meanwhile.
 func Expiring(ctx context.Context, dir string, r Retention, opts Options) ([]Expired, error) {
-	a, err := toLookAt(ctx, dir, opts)
-	if err != nil {
-		return nil, err
-	}
-	defer a.read.Close()
-	return a.Expired(ctx, r, 0)
+	var out []Expired
+	err := View(ctx, dir, opts, func(a *Archive) (err error) {
+		out, err = a.Expired(ctx, r, 0)
+		return err
+	})
+	return out, err
 }
