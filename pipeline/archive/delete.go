@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"chatxray/pipeline"
 )
@@ -246,7 +247,7 @@ func (a *Archive) discardObjects(ctx context.Context, d deletion) (left bool, er
 		if others == 0 {
 			names = append(names, beside...)
 		}
-		return errors.Join(err, discard(ctx, tx, names))
+		return errors.Join(err, discard(ctx, tx, names, time.Unix(0, 0)))
 	})
 	if err != nil {
 		return left, fmt.Errorf("a deletion in study %s was not done, ask again: %w", d.Study, indexError(err))

@@ -165,7 +165,8 @@ CREATE INDEX record_outgoing ON record(study || ' ' || key) WHERE outgoing = 1;
 CREATE INDEX record_dead ON record(study) WHERE outgoing != 0;
 `, fill: (*Archive).fillLives}, {sql: `
 ALTER TABLE instance ADD COLUMN place TEXT NOT NULL DEFAULT ''; -- of its contents in S3, the last one counts (objects.go)
-CREATE TABLE garbage (name TEXT PRIMARY KEY) WITHOUT ROWID; -- files in S3 that are still to be removed
+-- Files in S3 that are to be removed, again and again until a time: what is on its way there may come later than its removal.
+CREATE TABLE garbage (name TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
 `}}
 
 func (a *Archive) migrate() error {

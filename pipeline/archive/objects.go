@@ -152,7 +152,7 @@ func (a *Archive) secure(ctx context.Context, r *request, n int) error {
 	}
 	place := placeOf(in.Path)
 	if err := a.bucket.secure(ctx, in.Path, objectName(r.own, in, place), in.Digest); err != nil {
-		a.doubtful.add(a.opts.Now(), upload{in.SOPInstanceUID, objectName(r.own, in, place)}) // it may have come nevertheless
+		a.waste(objectName(r.own, in, place)) // it may have come nevertheless
 		return err
 	}
 	r.places[n] = place
@@ -191,6 +191,21 @@ func (a *Archive) settleUploads(r *request) {
 		}
 	}
 	if err := a.bucket.remove(context.Background(), names...); err != nil {
+		a.waste(names...)
+	}
+}
+
+// waste notes objects that nothing refers to, now and later.
+func (a *Archive) waste(names ...string) {
+	ctx := context.Background()
+	tx, err := a.begin(ctx)
+	if err == nil {
+		defer tx.Rollback()
+		if err = discard(ctx, tx, names, a.opts.Now().Add(undecided)); err == nil {
+			err = tx.Commit()
+		}
+	}
+	if err != nil { // the index is away, too
 		for _, name := range names {
 			sop, _, _ := cutPlace(name)
 			a.doubtful.add(a.opts.Now(), upload{sop, name})
@@ -220,7 +235,7 @@ func (a *Archive) fetched(ctx context.Context, found []*pipeline.Instance) error
 // upload is an object that the index may refer to or not.
 type upload struct{ sop, name string }
 
-// doubtful are uploads of which it is not known, since a time, whether they are kept: the index broke off, or S3 did.
+// doubtful are uploads of which it is not known, since a time, whether they are kept: the index broke off.
 type doubtful struct {
 	mu  sync.Mutex
 	all map[upload]time.Time
@@ -251,7 +266,7 @@ func (d *doubtful) since(at time.Time) (out []upload) {
 const (
 	// sweeping is how often garbage is looked for that could not be removed at once.
 	sweeping = time.Minute
-	// undecided is how long an upload stays doubtful: no index takes longer over a transaction, no store over a request.
+	// undecided is how long an upload whose end nobody knows may come: no index takes longer over a transaction, no store over a request.
 	undecided = 10 * time.Minute
 )
 
@@ -321,16 +336,16 @@ func (a *Archive) forget(ctx context.Context, uploads []upload) error {
 		return indexError(err)
 	}
 	defer tx.Rollback()
-	if err := discard(ctx, tx, names); err != nil {
+	if err := discard(ctx, tx, names, a.opts.Now().Add(undecided)); err != nil {
 		return indexError(err)
 	}
 	return indexErrorOrNil(tx.Commit())
 }
 
-// discard notes names of files that are to be removed when the transaction is kept.
-func discard(ctx context.Context, tx writing, names []string) error {
+// discard notes names of files that are to be removed when the transaction is kept, and again until a time.
+func discard(ctx context.Context, tx writing, names []string, until time.Time) error {
 	for _, name := range names {
-		if err := tx.exec(ctx, "INSERT INTO garbage (name) VALUES (?) ON CONFLICT DO NOTHING", name); err != nil {
+		if err := tx.exec(ctx, "INSERT INTO garbage (name, until) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET until = excluded.until", name, until.UnixNano()); err != nil {
 			return err
 		}
 	}
@@ -339,12 +354,16 @@ func discard(ctx context.Context, tx writing, names []string) error {
 
 // clear removes what is noted as garbage.
 func (a *Archive) clear(ctx context.Context) error {
-	for {
-		names, err := a.garbage(ctx)
+	for last := ""; ; {
+		names, err := a.garbage(ctx, last)
 		if err != nil || len(names) == 0 {
 			return err
 		}
-		if err := a.files.remove(ctx, names...); err != nil {
+		gone, err := a.stillGone(ctx, names)
+		if err == nil {
+			err = a.files.remove(ctx, gone...)
+		}
+		if err != nil {
 			return err
 		}
 		tx, err := a.begin(ctx)
@@ -352,18 +371,36 @@ func (a *Archive) clear(ctx context.Context) error {
 			return indexError(err)
 		}
 		for _, name := range names {
-			if err := tx.exec(ctx, "DELETE FROM garbage WHERE name = ?", name); err != nil {
+			if err := tx.exec(ctx, "DELETE FROM garbage WHERE name = ? AND until <= ?", name, a.opts.Now().UnixNano()); err != nil {
 				return indexError(errors.Join(err, tx.Rollback()))
 			}
 		}
 		if err := tx.Commit(); err != nil {
 			return indexError(err)
 		}
+		last = names[len(names)-1]
 	}
 }
 
-func (a *Archive) garbage(ctx context.Context) (names []string, err error) {
-	rows, err := a.read.QueryContext(ctx, "SELECT name FROM garbage LIMIT 256")
+// stillGone leaves out what lies with the records of a study that has come again meanwhile: it may be new, and goes with that.
+func (a *Archive) stillGone(ctx context.Context, names []string) (out []string, err error) {
+	for _, name := range names {
+		n := 0
+		if rest, ok := strings.CutPrefix(name, recordsDir+"/"); ok {
+			study, _, _ := strings.Cut(rest, "/")
+			if err := a.read.QueryRowContext(ctx, "SELECT count(*) FROM study WHERE uid = ?", study).Scan(&n); err != nil {
+				return nil, indexError(err)
+			}
+		}
+		if n == 0 {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
+func (a *Archive) garbage(ctx context.Context, behind string) (names []string, err error) {
+	rows, err := a.read.QueryContext(ctx, "SELECT name FROM garbage WHERE name > ? ORDER BY name LIMIT 256", behind)
 	if err != nil {
 		return nil, indexError(err)
 	}
