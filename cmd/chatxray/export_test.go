@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 
 	"chatxray/dicomweb"
@@ -126,6 +128,56 @@ print(*sorted(pydicom.dcmread(f).SOPInstanceUID for f in glob.glob(sys.argv[1] +
 	}
 	if left, _ := filepath.Glob(nowhere + "*"); len(left) > 0 {
 		t.Error("it leaves", left)
+	}
+}
+
+// TestRetentionDeletes: what is to go goes, told by UIDs and counted by its reason.
+func TestRetentionDeletes(t *testing.T) {
+	ctx := context.Background()
+	now := time.Now()
+	a, err := archive.Open(t.TempDir(), dicom.OpenFile, archive.Options{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	for _, study := range []string{"1.2.1", "1.2.2"} {
+		var d pipeline.Dataset
+		for tag, v := range map[pipeline.Tag]string{pipeline.TagSOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", pipeline.TagSOPInstanceUID: study + ".1.1",
+			pipeline.TagStudyInstanceUID: study, pipeline.TagSeriesInstanceUID: study + ".1"} {
+			d.SetText(tag, "UI", v)
+		}
+		d.SetText(pipeline.TagPatientName, "PN", "Probe^Ada")
+		b, err := dicom.Encode(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := a.Stage(ctx, bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := a.Commit(ctx, []*pipeline.Staged{st})[0]; o.Err != nil {
+			t.Fatal(o.Err)
+		}
+		if err := a.Move(ctx, pipeline.Life{StudyInstanceUID: study}, pipeline.Change{At: now, State: pipeline.StateReported}); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(36 * time.Hour)
+	}
+	var log bytes.Buffer
+	metrics := prometheus.NewRegistry()
+	k := newKeeper(deleter{&pipeline.Line{Archive: a}, a}, archive.Retention{Days: 2}, zerolog.New(&log), metrics)
+	if err := k.pass(ctx, k.retention); err != nil {
+		t.Fatal(err)
+	}
+	left, err := a.Lives(ctx, "", "", 10)
+	if err != nil || len(left) != 1 || left[0].StudyInstanceUID != "1.2.2" {
+		t.Error(left, err)
+	}
+	if s := log.String(); strings.Count(s, "\n") != 1 || !strings.Contains(s, `"study":"1.2.1"`) || !strings.Contains(s, `"reason":"age"`) || strings.Contains(s, "Ada") {
+		t.Error(s)
+	}
+	if n := testutil.ToFloat64(k.deleted.WithLabelValues("age")); n != 1 {
+		t.Error("counted", n)
 	}
 }
 

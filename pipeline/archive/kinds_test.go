@@ -288,6 +288,9 @@ func TestKindsCheck(t *testing.T) {
 		if _, err := a.Study(context.Background(), "1.2"); !errors.Is(err, pipeline.ErrInvalid) {
 			t.Error("a damaged file is read:", err)
 		}
+		if _, err := a.Instances(context.Background(), "", "", "1.2.3.0"); k.store != nil && !errors.Is(err, pipeline.ErrInvalid) {
+			t.Error("a damaged object is fetched:", err)
+		}
 	})
 }
 
