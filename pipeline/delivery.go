@@ -104,13 +104,14 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 	if ctx.Err() != nil { // the service stops, or the study is held
 		return l.Now().Add(heldPause)
 	}
-	if err == nil && l.lastOf(ctx, study, key, to.Name) {
-		l.delivered(ctx, study) // first: after a crash in between the delivery is repeated, while a study whose deliveries are done is not looked at again
-	}
 	over := err != nil && (to.Permanent(err) || errors.Is(err, ErrNotFound)) // a document that was deleted
 	waits := !over && errors.Is(err, ErrBusy)
 	var d Delivery
-	rec, uerr := l.Archive.UpdateRecord(ctx, Life{StudyInstanceUID: study}, key, func(r *Record) {
+	var delivered []Change
+	if err == nil {
+		delivered = []Change{{At: l.Now(), State: StateDelivered, Worker: l.Worker}}
+	}
+	_, uerr := l.Archive.UpdateRecord(ctx, Life{StudyInstanceUID: study}, key, func(r *Record) {
 		if r.Deliveries == nil {
 			r.Deliveries = map[string]*Delivery{}
 		}
@@ -120,7 +121,7 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 		}
 		x.note(err, over, l.Now(), l.Config.GiveUp)
 		d, r.Deliveries[to.Name] = *x, x
-	})
+	}, delivered...)
 	switch {
 	case uerr != nil:
 		log.Error().Err(uerr).Msg("the delivery could not be noted; it may be repeated")
@@ -138,21 +139,7 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 		log.Warn().Err(err).Int("attempt", d.Attempts).Dur("again_in", d.Next.Sub(l.Now())).Msg("delivery failed")
 		return d.Next
 	}
-	if rec.lifeState() == StateDelivered {
-		l.delivered(ctx, study)
-	}
 	return time.Time{}
-}
-
-// lastOf tells whether a delivery to a destination is the only one of a record that is not noted as done.
-func (l *Line) lastOf(ctx context.Context, study, key, to string) bool {
-	records, err := l.Archive.Records(ctx, study)
-	i := slices.IndexFunc(records, func(r Record) bool { return r.Key == key })
-	if err != nil || i < 0 || records[i].Deliveries[to] == nil {
-		return false
-	}
-	records[i].Deliveries[to].Delivered = l.Now()
-	return records[i].lifeState() == StateDelivered
 }
 
 // note writes down what came of an attempt; over: it is the last one.
@@ -171,17 +158,6 @@ func (d *Delivery) note(err error, over bool, now time.Time, giveUp time.Duratio
 	}
 	if d.Dead = over || !errors.Is(err, ErrUnavailable) && now.Sub(d.Failing) > giveUp; !d.Dead {
 		d.Next = now.Add(backoff(max(1, d.Attempts)))
-	}
-}
-
-// delivered notes that every destination has what it wanted, unless the study is being read again.
-func (l *Line) delivered(ctx context.Context, study string) {
-	life, err := l.Archive.Life(ctx, study)
-	if err == nil && life.State == StateReported {
-		err = l.Archive.Move(ctx, life, Change{At: l.Now(), State: StateDelivered, Worker: l.Worker})
-	}
-	if err != nil && !errors.Is(err, ErrLost) && !errors.Is(err, ErrNotFound) {
-		l.Log.Warn().Str("study", study).Err(err).Msg("that the study is delivered could not be noted")
 	}
 }
 

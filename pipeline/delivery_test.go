@@ -124,19 +124,24 @@ func waiting(q Queue) (n int) {
 	return n
 }
 
-// A process that ends between a study's last delivery and the note that all are done leaves no study that is reported for ever.
+// A process that ends between a study's last delivery and its note leaves no study that is reported for ever.
 func TestACrashAfterTheLastDelivery(t *testing.T) {
 	m := undelivered(1)
 	b := newLine(t, m)
+	var sent atomic.Int32
 	b.Destinations[0].Deliver = func(context.Context, Record, []Document) error {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.failAt = "record " + string(StateReported) // the process ends before the delivery is noted
+		sent.Add(1)
 		return nil
 	}
 	stop := b.start(t)
-	until(t, "the study to be delivered", func() bool { l, err := m.Life(t.Context(), "1.2.0"); return err == nil && l.State == StateDelivered })
+	until(t, "a delivery", func() bool { return sent.Load() > 0 })
 	stop()
+	if l, err := m.Life(t.Context(), "1.2.0"); err != nil || l.State != StateReported {
+		t.Errorf("%+v, %v", l, err)
+	}
 	m.mu.Lock()
 	m.failAt = ""
 	m.mu.Unlock()
@@ -145,5 +150,28 @@ func TestACrashAfterTheLastDelivery(t *testing.T) {
 	if docs := <-again.sent; len(docs) != 1 {
 		t.Errorf("%d documents", len(docs))
 	}
+	again.until(t, "1.2.0", StateDelivered)
 	until(t, "the delivery to be noted", func() bool { all, _, err := again.Tasks(t.Context(), "", 10); return err == nil && len(all) == 0 })
+}
+
+// An image that comes while its study is read is read as well, although the documents of the first reading are delivered before its quiet time ends.
+func TestALateImageOutlivesADelivery(t *testing.T) {
+	b := newLine(t, newMemory())
+	b.Config.Quiet = 300 * time.Millisecond
+	b.model.block = make(chan struct{}, 2)
+	b.start(t)
+	b.send("1.2", "frontal1")
+	b.until(t, "1.2", StateReading)
+	b.send("1.2", "frontal2")
+	b.model.block <- struct{}{}
+	<-b.sent
+	b.model.block <- struct{}{}
+	select {
+	case <-b.sent:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the late image was never read")
+	}
+	if s := b.until(t, "1.2", StateDelivered); s.Record.Reading.Revision != 2 {
+		t.Errorf("revision %d", s.Record.Reading.Revision)
+	}
 }

@@ -40,6 +40,12 @@ func (c Change) Settles() bool {
 	return true
 }
 
+// Applies tells whether a step is noted beside a change of a record of a life as it is now: that a study is delivered is noted with its last delivery, and
+// not while something is to be done for the study, which then begins anew.
+func (c Change) Applies(now Life, r Record) bool {
+	return c.State != StateDelivered || now.State == StateReported && !now.Open && r.lifeState() == StateDelivered
+}
+
 // Life is where a study stands: one row of the archive's index, changed step by step, durably.
 type Life struct {
 	StudyInstanceUID string    `json:"study_instance_uid"`

@@ -310,6 +310,12 @@ func (m *memory) UpdateRecord(_ context.Context, l Life, key string, change func
 		m.records[uid][i] = fromDisk(r)
 	}
 	for _, c := range steps {
+		if x := m.lives[uid]; x != nil {
+			now := *x
+			if now.Open = m.open[uid]; !c.Applies(now, r) {
+				continue
+			}
+		}
 		if err := m.move(l, c); err != nil {
 			return r, err
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -105,12 +106,19 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	metrics := prometheus.NewRegistry()
 	countLine(metrics, line)
 	countModel(metrics, eng.model)
+	var keeping sync.WaitGroup
+	keepCtx, stopKeeping := context.WithCancel(ctx)
+	defer func() {
+		stopKeeping()
+		keeping.Wait()
+	}()
+	retention := newKeeper(deleter{line, arch}, cfg.Archive.Retention, s.log, metrics)
 	web := dicomweb.New(cfg.DICOMweb, arch, dicomweb.Deps{
 		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng}, Work: undone{line},
 		Full:  (&full{queue: line.Studies, most: cfg.Jobs.MaxWaiting}).check,
 		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch},
 		Imaging: imaging(), Talking: talking(eng, arch),
-		Checks: map[string]func(context.Context) error{"redis": claims.Ping},
+		Checks: map[string]func(context.Context) error{"redis": claims.Ping, "files": arch.Ready},
 	})
 	port := listener.Addr().(*net.TCPAddr).Port
 	if c.PortFile != "" {
@@ -125,6 +133,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	log.SetOutput(s.log) // what net/http has to say, failed handshakes above all
 	listener, scheme := door.listen(listener)
 	s.log.Info().Str("url", scheme+"://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("version", softwareVersion()).Msg("listening")
+	keeping.Go(func() { retention.run(keepCtx) })
 	return work(ctx, s, listener, web, line, cfg.DICOMweb)
 }
 
@@ -250,6 +259,11 @@ func (r readings) Lives(ctx context.Context, state pipeline.State, after string,
 // Changes implements dicomweb.Readings.
 func (r readings) Changes(ctx context.Context, studyUID string) ([]pipeline.Change, error) {
 	return r.arch.Changes(ctx, studyUID)
+}
+
+// Records implements dicomweb.Readings.
+func (r readings) Records(ctx context.Context, studyUID string) ([]pipeline.Record, error) {
+	return r.arch.Records(ctx, studyUID)
 }
 
 // Preview implements dicomweb.Readings.

@@ -6,6 +6,7 @@
 //	DIR/records/STUDY/KEY.json, KEY.png  what the line knows of a reading, what the model saw
 //	DIR/deleting/                        deletions under way; finished at start
 //	DIR/incoming/                        uploads under way; emptied at start
+//	DIR/cache/                           files that are kept in S3 (objects.go): those that were read last
 //	DIR/index.db                         SQLite, WAL
 //	DIR/lock, DIR/clean                  one process at a time; the last one stopped in order
 package archive
@@ -38,6 +39,10 @@ type Options struct {
 	Replace   bool                                      // other content under a UID that is kept replaces it; else it is a conflict
 	Header    Opener                                    // reads the header of a file without summing it up; nil takes the Opener
 	Progress  func(instances int)                       // how many files Rebuild has entered so far; nil drops it
+
+	Objects string // s3://BUCKET/PREFIX keeps the files there and not in the folder; see Config
+	S3      S3
+	Cache   int64 // bytes of them that stay on this disk, too
 }
 
 // DefaultReserve is the disk space that stays free, 256 MB.
@@ -50,11 +55,15 @@ type Archive struct {
 	opts Options
 	lock *os.File
 
+	files    files
+	bucket   *bucket // the same where files are kept in S3, else nil
+	doubtful doubtful
+
 	read        *sql.DB
 	write       *sql.DB
 	statements  map[string]*sql.Stmt // of write, by their text
 	columns     columns
-	loading     sync.WaitGroup // of columns
+	loading     sync.WaitGroup // of columns, and of sweep
 	stopLoading func()
 	wide        chan struct{} // one for each search that goes over much of the index
 
@@ -116,7 +125,12 @@ func prepare(dir string, open Opener, opts Options) (*Archive, error) {
 		lock.Close()
 		return nil, fmt.Errorf("the archive in %s is open in another process; stop it, or use another folder: %w", dir, pipeline.ErrBusy)
 	}
-	return &Archive{dir: dir, open: open, opts: opts, lock: lock, requests: make(chan *request), wide: make(chan struct{}, 2)}, nil
+	a := &Archive{dir: dir, open: open, opts: opts, lock: lock, requests: make(chan *request), wide: make(chan struct{}, 2)}
+	if err := a.openFiles(); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return a, nil
 }
 
 // Usable tells whether an archive can be opened in dir or be made there, and changes nothing: the folder, or the nearest one above it that
@@ -151,8 +165,10 @@ func Usable(dir string, opts Options) error {
 
 // start opens the index, puts the leftovers of a crash in order and starts the writer.
 func (a *Archive) start() error {
-	if err := a.emptyIncoming(); err != nil {
-		return err
+	if a.bucket == nil {
+		if err := a.emptyIncoming(); err != nil {
+			return err
+		}
 	}
 	clean := filepath.Join(a.dir, "clean")
 	_, err := os.Stat(clean)
@@ -168,6 +184,15 @@ func (a *Archive) start() error {
 	if err := a.openIndex(); err != nil {
 		return err
 	}
+	if err := a.matchKind(); err != nil {
+		return errors.Join(err, a.closeIndex())
+	}
+	if a.bucket != nil { // what is in the index is in S3, because it was there first
+		orderly = !a.rebuilding()
+		if err := errors.Join(a.forgetUploads(context.Background()), a.emptyIncoming()); err != nil {
+			return errors.Join(err, a.closeIndex())
+		}
+	}
 	if !orderly {
 		if _, err := a.recover(context.Background()); err != nil {
 			return errors.Join(fmt.Errorf("putting the archive in order after a crash: %w", err), a.closeIndex())
@@ -176,6 +201,9 @@ func (a *Archive) start() error {
 	a.writing.Go(a.writer)
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stopLoading = cancel
+	if a.bucket != nil {
+		a.loading.Go(func() { a.sweep(ctx) })
+	}
 	a.loading.Go(func() { _ = a.columns.follow(ctx, a.read) }) // a search that finds them missing tries again, and tells why
 	return nil
 }
@@ -205,6 +233,9 @@ func (a *Archive) Close() error {
 	a.stopLoading()
 	a.loading.Wait()
 	err := a.closeIndex()
+	if a.bucket != nil {
+		a.bucket.close()
+	}
 	if err == nil {
 		err = writeDurably(a.path("clean"), nil)
 	}
