@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 # Two images of one binary: --target cpu (the default) and --target cuda. What is built, the Makefile says.
 #   docker run -e CHATXRAY_TOKEN=... -p 8080:8080 -v chatxray:/data chatxray
+# What is written lies in /data and $TMPDIR: docker run --read-only --tmpfs /tmp works too, and so do the roles of docs/kubernetes.md.
 
 FROM golang:1.26-bookworm AS build
 # hadolint ignore=DL3008
@@ -40,7 +41,7 @@ FROM nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04 AS cuda
 COPY --from=product / /
 COPY --from=parts-cuda /parts /usr/share/chatxray/parts
 RUN install -d -o 10001 -g 10001 /data
-ENV CHATXRAY_PARTS=/usr/share/chatxray/parts XDG_CACHE_HOME=/data/cache
+ENV CHATXRAY_PARTS=/usr/share/chatxray/parts XDG_CACHE_HOME=/data/cache CUDA_CACHE_PATH=/data/cache/cuda
 USER 10001:10001
 VOLUME /data
 EXPOSE 8080

@@ -10,13 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/goccy/go-yaml"
 
 	"chatxray/config"
 	"chatxray/parts"
@@ -102,7 +99,6 @@ var doors = []struct {
 	{"modernc.org/sqlite", []string{"pipeline/archive"}},
 	{"github.com/jackc/pgx", []string{"pipeline/archive"}},
 	{"database/sql", []string{"pipeline/archive"}},
-	{"github.com/goccy/go-yaml", []string{"config"}},
 	{"github.com/alecthomas/kong", []string{"cmd/chatxray"}},
 	{"github.com/openai/openai-go", []string{"e2e"}},                       // a client of others, in tests only
 	{"github.com/standard-webhooks/", []string{"pipeline/deliver", "e2e"}}, // a verifier of others, in tests only
@@ -271,31 +267,6 @@ func TestDockerfile(t *testing.T) {
 	}
 	for _, m := range regexp.MustCompile(`(?s)COPY <<EOF /etc/chatxray/config.yaml\n(.*?)\nEOF`).FindAllSubmatch([]byte(stages[slices.IndexFunc(stages, func(s stage) bool { return s.name == "product" })].body), -1) {
 		checkConfig(t, "the image's configuration", m[1])
-	}
-}
-
-// The chart's configurations are ones that the service accepts.
-func TestChartConfig(t *testing.T) {
-	files, err := filepath.Glob("charts/chatxray/ci/*.yaml")
-	if err != nil || len(files) < 2 {
-		t.Fatalf("the chart's examples: %v, %v", files, err)
-	}
-	for _, name := range append(files, "charts/chatxray/values.yaml") {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var values struct {
-			Config map[string]any `yaml:"config"`
-		}
-		if err := yaml.Unmarshal(b, &values); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		c, err := yaml.Marshal(values.Config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		checkConfig(t, name, c)
 	}
 }
 

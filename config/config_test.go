@@ -79,7 +79,7 @@ func TestWrongFiles(t *testing.T) {
 
 func TestSecretsAreNeverShown(t *testing.T) {
 	t.Setenv("PACS_PASSWORD", "hunter2-from-the-environment")
-	c, err := Parse([]byte("jobs:\n  redis: redis://:hunter2-in-the-url@127.0.0.1:6379/0\ndestinations:\n  - {name: a, url: 'http://h/d', user: u, password: 'env:PACS_PASSWORD'}\n"))
+	c, err := Parse([]byte("jobs:\n  redis: redis://:hunter2-in-the-url@127.0.0.1:6379/0\narchive: {s3: {access_key: a, secret_key: hunter2-of-s3}}\ndestinations:\n  - {name: a, url: 'http://h/d', user: u, password: 'env:PACS_PASSWORD'}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

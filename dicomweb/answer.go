@@ -97,7 +97,7 @@ func storeStatus(parts []stored, kept int) int {
 		return http.StatusAccepted
 	}
 	for _, p := range parts {
-		for _, temporary := range []error{pipeline.ErrFull, pipeline.ErrBusy} {
+		for _, temporary := range []error{pipeline.ErrFull, pipeline.ErrBusy, pipeline.ErrUnavailable} {
 			if errors.Is(p.err, temporary) {
 				return statusOf(temporary)
 			}

@@ -27,6 +27,7 @@ func (nobody) Preview(context.Context, string) ([]byte, error)   { return nil, p
 func (nobody) Lives(context.Context, pipeline.State, string, int) ([]pipeline.Life, error) {
 	return nil, nil
 }
+func (nobody) Records(context.Context, string) ([]pipeline.Record, error) { return nil, nil }
 func (nobody) Changes(context.Context, string) ([]pipeline.Change, error) {
 	return nil, pipeline.ErrNotFound
 }

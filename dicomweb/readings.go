@@ -29,6 +29,8 @@ type Readings interface {
 	Lives(ctx context.Context, state pipeline.State, after string, most int) ([]pipeline.Life, error)
 	// Changes returns the steps of a study's life, the first one first.
 	Changes(ctx context.Context, studyUID string) ([]pipeline.Change, error)
+	// Records returns the records of a study, oldest first.
+	Records(ctx context.Context, studyUID string) ([]pipeline.Record, error)
 }
 
 // maxLives is how many studies one answer lists at most.
@@ -67,6 +69,19 @@ func (s *server) timeline(c *gin.Context, study string) error {
 		return err
 	}
 	c.JSON(http.StatusOK, gin.H{"study_instance_uid": study, "state": st.State, "steps": append([]pipeline.Change{}, steps...)})
+	return nil
+}
+
+// records answers GET {study}/reading/records with all records of the study.
+func (s *server) records(c *gin.Context, study string) error {
+	if _, err := s.Readings.Status(c.Request.Context(), study); err != nil {
+		return err
+	}
+	records, err := s.Readings.Records(c.Request.Context(), study)
+	if err != nil {
+		return err
+	}
+	c.JSON(http.StatusOK, gin.H{"study_instance_uid": study, "records": append([]pipeline.Record{}, records...)})
 	return nil
 }
 

@@ -201,6 +201,7 @@ func (s *server) table() []route {
 			route{"GET", studyPath + "/reading", RoleRead, "How far a study has come, and its latest record", nil, nil, asJSON, nil, ofStudy(s.reading)},
 			route{"GET", Root + "/readings", RoleRead, "Where studies stand, in the order of their UIDs", livesQuery, nil, asJSON, nil, s.readings},
 			route{"GET", studyPath + "/reading/timeline", RoleRead, "The steps of a study's life", nil, nil, asJSON, nil, ofStudy(s.timeline)},
+			route{"GET", studyPath + "/reading/records", RoleRead, "All records of a study: one for each set of images that was read", nil, nil, asJSON, nil, ofStudy(s.records)},
 			route{"GET", studyPath + "/reading/image", RoleRead, "The picture that the model saw", nil, nil, []string{"image/png"}, nil, ofStudy(s.readingImage)},
 			route{"GET", heatPath, RoleRead, "Where a sentence of the report rests on that picture", []parameter{
 				{name: "sentence", in: "query", about: "Its number, from 1.", schema: map[string]any{"type": "integer", "minimum": 1}},

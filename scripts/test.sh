@@ -10,10 +10,16 @@ results=(dist/test/go.json)
 
 echo "test: go vet"
 go vet ./... ./.ci/testlog ./.ci/notices || failed=1
+go -C charts vet ./... || failed=1
 
 echo "test: go test -race"
 go build -o dist/test/testlog ./.ci/testlog || exit 1
-go test -race -timeout 30m -json ./... ./.ci/testlog ./.ci/notices | dist/test/testlog go dist/test/go.json || failed=1
+both() { # the product, then the chart, whose tests are a module of their own (charts/go.mod): the product needs no types of Kubernetes
+  go test -race -timeout 30m -json ./... ./.ci/testlog ./.ci/notices
+  local status=$?
+  go -C charts test -timeout 30m -json ./... && return "$status"
+}
+both | dist/test/testlog go dist/test/go.json || failed=1
 
 if [ -d train/tests ]; then
   echo "test: pytest train/tests"

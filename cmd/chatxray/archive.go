@@ -15,8 +15,9 @@ import (
 )
 
 type archiveCmd struct {
-	Check   archiveCheckCmd `cmd:"" help:"Compare every file of an archive with its index; nothing is changed."`
-	Rebuild rebuildCmd      `cmd:"" help:"Make the index of an archive anew from its files."`
+	Check     archiveCheckCmd `cmd:"" help:"Compare every file of an archive with its index; nothing is changed."`
+	Rebuild   rebuildCmd      `cmd:"" help:"Make the index of an archive anew from its files."`
+	Retention retentionCmd    `cmd:"" help:"Show which studies archive.retention lets go; nothing is deleted."`
 }
 
 // archiveFlags name an archive.

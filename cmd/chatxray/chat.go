@@ -27,7 +27,7 @@ func talking(eng *engine, arch *archive.Archive) dicomweb.Talking {
 // reference finds the image of what is kept under UIDs: the one that a reading would take. Its content is that of all instances under them,
 // so that another turn of a conversation opens no file.
 func reference(ctx context.Context, steps pipeline.Steps, arch *archive.Archive, study, series, sop string) (*pipeline.ChatImage, error) {
-	found, err := arch.Instances(ctx, study, series, sop)
+	found, err := arch.Entries(ctx, study, series, sop)
 	if err != nil {
 		return nil, err
 	}

@@ -113,7 +113,7 @@ type deleter struct {
 // Delete implements dicomweb.Deleter. A reading or a delivery of the study under way is stopped first; what is left of the study is
 // looked at again, and a reading about an image that is gone is withdrawn.
 func (d deleter) Delete(ctx context.Context, study, series, sop string) (int, error) {
-	if _, err := d.arch.Instances(ctx, study, series, sop); err != nil {
+	if _, err := d.arch.Entries(ctx, study, series, sop); err != nil {
 		return 0, err
 	}
 	release := d.line.Hold(study)
@@ -137,7 +137,7 @@ func (d deleter) interrupt(ctx context.Context, study string) {
 
 // withdraw takes back the readings about images that are gone.
 func (d deleter) withdraw(ctx context.Context, study string) error {
-	left, err := d.arch.Instances(ctx, study, "", "")
+	left, err := d.arch.Entries(ctx, study, "", "")
 	if err != nil && !errors.Is(err, pipeline.ErrNotFound) {
 		return err
 	}

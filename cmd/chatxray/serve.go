@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -116,8 +117,16 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 
 	metrics := prometheus.NewRegistry()
 	countLine(metrics, line)
+	var keeping sync.WaitGroup
+	keepCtx, stopKeeping := context.WithCancel(ctx)
+	defer func() {
+		stopKeeping()
+		keeping.Wait()
+	}()
+	deletes := deleter{line, arch, cfg.Archive.Index != ""}
+	retention := newKeeper(deletes, cfg.Archive.Retention, s.log, metrics)
 	countWorkers(metrics, claims)
-	checks := map[string]func(context.Context) error{"redis": claims.Ping, "index": arch.Ping}
+	checks := map[string]func(context.Context) error{"redis": claims.Ping, "index": arch.Ping, "files": arch.Ready}
 	var member *membership
 	switch {
 	case eng.model != nil:
@@ -130,7 +139,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	web := dicomweb.New(cfg.DICOMweb, arch, roleDeps(cfg, eng, arch, dicomweb.Deps{
 		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng}, Work: undone{line},
 		Full:  (&full{queue: line.Studies, most: cfg.Jobs.MaxWaiting}).check,
-		Guard: door.guard, Pages: door.pages(), Deleter: deleter{line, arch, cfg.Archive.Index != ""},
+		Guard: door.guard, Pages: door.pages(), Deleter: deletes,
 		Imaging: imaging(), Checks: checks,
 	}))
 	port := listener.Addr().(*net.TCPAddr).Port
@@ -146,6 +155,9 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	log.SetOutput(s.log) // what net/http has to say, failed handshakes above all
 	listener, scheme := door.listen(listener)
 	s.log.Info().Str("url", scheme+"://"+listener.Addr().String()+"/dicom-web").Str("data", cfg.Data).Str("role", string(cfg.Role)).Str("version", softwareVersion()).Msg("listening")
+	if cfg.Role != config.RoleWorker { // one kind of process is enough
+		keeping.Go(func() { retention.run(keepCtx) })
+	}
 	return work(ctx, s, listener, web, cfg.DICOMweb, func(ctx context.Context) error { return member.run(ctx, s, line) })
 }
 
@@ -282,6 +294,11 @@ func (r readings) Lives(ctx context.Context, state pipeline.State, after string,
 // Changes implements dicomweb.Readings.
 func (r readings) Changes(ctx context.Context, studyUID string) ([]pipeline.Change, error) {
 	return r.arch.Changes(ctx, studyUID)
+}
+
+// Records implements dicomweb.Readings.
+func (r readings) Records(ctx context.Context, studyUID string) ([]pipeline.Record, error) {
+	return r.arch.Records(ctx, studyUID)
 }
 
 // Preview implements dicomweb.Readings.

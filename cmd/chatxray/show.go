@@ -134,6 +134,20 @@ func (c showCmd) get(ctx context.Context, path, accept string) ([]byte, error) {
 
 // ask sends a request without a body to a running service and returns what it answers.
 func (f serverFlags) ask(ctx context.Context, method, service, path, accept string) ([]byte, error) {
+	resp, err := f.open(ctx, method, service, path, accept)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 256<<20))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errServer, err)
+	}
+	return b, nil
+}
+
+// open is ask for an answer of any length; its body is to be closed.
+func (f serverFlags) open(ctx context.Context, method, service, path, accept string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(service, "/")+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errServer, err)
@@ -149,17 +163,18 @@ func (f serverFlags) ask(ctx context.Context, method, service, path, accept stri
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s does not answer: %w", errServer, service, err)
 	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 256<<20))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errServer, err)
 	case resp.StatusCode == http.StatusNotFound:
 		return nil, fmt.Errorf("%w: %s has nothing at %s: %w", errServer, service, path, pipeline.ErrNotFound)
-	case resp.StatusCode/100 != 2:
-		var said struct{ Error string }
-		_ = json.Unmarshal(b, &said) // another server's answer says nothing that we know
-		return nil, fmt.Errorf("%w: %s answers %s: %.300q", errServer, service, resp.Status, said.Error)
 	}
-	return b, nil
+	var said struct{ Error string }
+	_ = json.Unmarshal(b, &said) // another server's answer says nothing that we know
+	return nil, fmt.Errorf("%w: %s answers %s: %.300q", errServer, service, resp.Status, said.Error)
 }

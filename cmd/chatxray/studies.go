@@ -22,6 +22,7 @@ type studiesCmd struct {
 	Show     studiesShowCmd     `cmd:"" help:"Show where one study stands."`
 	Timeline studiesTimelineCmd `cmd:"" help:"Show every step of a study's life, with time, reason and worker."`
 	Force    studiesForceCmd    `cmd:"" help:"Have a study read now, as it is, without waiting for more images."`
+	Export   studiesExportCmd   `cmd:"" help:"Write a study with its documents, records, steps and conversations to a folder or a ZIP file."`
 }
 
 type studiesListCmd struct {

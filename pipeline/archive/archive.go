@@ -6,6 +6,7 @@
 //	DIR/records/STUDY/KEY.json, KEY.png  what the line knows of a reading, what the model saw
 //	DIR/deleting/                        deletions under way; finished at start
 //	DIR/incoming/                        uploads under way; emptied at start
+//	DIR/cache/                           files that are kept in S3 (objects.go): those that were read last
 //	DIR/index.db                         SQLite, WAL
 //	DIR/lock, DIR/clean                  one process at a time; the last one stopped in order
 //
@@ -42,6 +43,10 @@ type Options struct {
 	Header    Opener                                    // reads the header of a file without summing it up; nil takes the Opener
 	Progress  func(instances int)                       // how many files Rebuild has entered so far; nil drops it
 	Index     pipeline.Secret                           // URL of the PostgreSQL database that has the index; empty: SQLite in the folder
+
+	Objects string // s3://BUCKET/PREFIX keeps the files there and not in the folder; see Config
+	S3      S3
+	Cache   int64 // bytes of them that stay on this disk, too
 }
 
 // DefaultReserve is the disk space that stays free, 256 MB.
@@ -55,12 +60,16 @@ type Archive struct {
 	lock *os.File
 	own  processFiles
 
+	files    files
+	bucket   *bucket // the same where files are kept in S3, else nil
+	doubtful doubtful
+
 	index       dialect
 	read        database
 	write       database
 	statements  map[string]*sql.Stmt // of write, by their text
 	columns     columns
-	loading     sync.WaitGroup // of columns
+	loading     sync.WaitGroup // of columns, and of sweep
 	stopLoading func()
 	wide        chan struct{} // one for each search that goes over much of the index
 
@@ -129,6 +138,9 @@ func prepare(dir string, open Opener, opts Options, exclusively bool) (*Archive,
 		lock.Close()
 		return nil, err
 	}
+	if err := a.openFiles(); err != nil {
+		return nil, errors.Join(err, a.leave())
+	}
 	return a, nil
 }
 
@@ -164,36 +176,44 @@ func Usable(dir string, opts Options) error {
 
 // start opens the index, puts the leftovers of a crash in order and starts the writer.
 func (a *Archive) start() error {
-	orderly, err := a.tidy()
-	if err != nil {
-		return err
-	}
 	fresh, err := a.index.open(a)
 	if err != nil {
 		return err
 	}
-	if err := a.sameFolder(context.Background()); err != nil {
-		return errors.Join(err, a.closeIndex())
-	}
-	if orderly && !fresh {
-		err = a.finishDeletions(context.Background())
-	} else {
-		_, err = a.recover(context.Background())
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("putting the archive in order after a crash: %w", err), a.closeIndex())
-	}
-	if err := a.tidied(); err != nil {
+	if err := a.putInOrder(context.Background(), fresh); err != nil {
 		return errors.Join(err, a.closeIndex())
 	}
 	a.writing.Go(a.writer)
-	if a.index.shared() {
-		return nil
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stopLoading = cancel
-	a.loading.Go(func() { _ = a.columns.follow(ctx, a.read.DB) }) // a search that finds them missing tries again, and tells why
+	if a.bucket != nil {
+		a.loading.Go(func() { a.collect(ctx) })
+	}
+	if !a.index.shared() {
+		a.loading.Go(func() { _ = a.columns.follow(ctx, a.read.DB) }) // a search that finds them missing tries again, and tells why
+	}
 	return nil
+}
+
+// putInOrder takes care of the leftovers of a crash; fresh: there was no index.
+func (a *Archive) putInOrder(ctx context.Context, fresh bool) error {
+	if err := errors.Join(a.matchKind(), a.sameFolder(ctx)); err != nil {
+		return err
+	}
+	orderly, err := a.tidy(ctx)
+	switch {
+	case err != nil:
+		return err
+	case a.bucket != nil && !a.rebuilding(): // what is in the index is in S3, because it was there first; deletions are garbage
+	case a.bucket == nil && orderly && !fresh:
+		err = a.finishDeletions(ctx)
+	default:
+		_, err = a.recover(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("putting the archive in order after a crash: %w", err)
+	}
+	return a.tidied()
 }
 
 // Close finishes the commits under way and closes the archive.
@@ -207,11 +227,12 @@ func (a *Archive) Close() error {
 	a.closing.Unlock()
 	close(a.requests)
 	a.writing.Wait()
-	if a.stopLoading != nil {
-		a.stopLoading()
-	}
+	a.stopLoading()
 	a.loading.Wait()
 	err := a.closeIndex()
+	if a.bucket != nil {
+		a.bucket.close()
+	}
 	if err == nil && a.last() {
 		err = writeDurably(a.path("clean"), nil)
 	}

@@ -45,19 +45,12 @@ const checkPage = 1024
 // open meanwhile: what it moves while Check looks is looked at again, and a file of the last minutes may still get its entry. Each problem
 // is told to opts.Warn. The error says why nothing could be compared; it wraps pipeline.ErrNotFound where there is no index.
 func Check(ctx context.Context, dir string, opts Options) (c Checked, err error) {
-	if opts.Warn == nil {
-		opts.Warn = func(string, string, error) {}
-	}
-	index, err := dialectOf(opts.Index)
+	a, err := toLookAt(ctx, dir, opts)
 	if err != nil {
 		return c, err
 	}
-	a := &Archive{dir: dir, opts: opts, index: index}
-	alone := !a.inUse()
-	if err := index.look(ctx, a, alone); err != nil {
-		return c, err
-	}
 	defer a.read.Close()
+	opts, alone := a.opts, !a.inUse()
 	var suspects []suspect
 	note := func(s suspect) { suspects = append(suspects, s) }
 	if c.Whole, err = a.checkEntries(ctx, note); err == nil {
@@ -89,6 +82,35 @@ func Check(ctx context.Context, dir string, opts Options) (c Checked, err error)
 	return c, nil
 }
 
+// toLookAt opens the archive in dir without a right to change it. read is to be closed.
+func toLookAt(ctx context.Context, dir string, opts Options) (*Archive, error) {
+	if opts.Warn == nil {
+		opts.Warn = func(string, string, error) {}
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.FreeSpace == nil {
+		opts.FreeSpace = freeSpace
+	}
+	index, err := dialectOf(opts.Index)
+	if err != nil {
+		return nil, err
+	}
+	a := &Archive{dir: dir, opts: opts, index: index}
+	if err := index.look(ctx, a, !a.inUse()); err != nil {
+		return nil, err
+	}
+	if a.files, a.bucket, err = filesToCheck(a); err == nil {
+		err = a.matchKind()
+	}
+	if err != nil {
+		a.read.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
 // suspect is a file that is not as it should be, or was not when it was looked at.
 type suspect struct {
 	path string
@@ -108,12 +130,17 @@ func (a *Archive) checkEntries(ctx context.Context, note func(suspect)) (whole i
 		work.SetLimit(runtime.GOMAXPROCS(0))
 		for i, in := range page {
 			work.Go(func() error {
-				errs[i] = compareSum(ctx, in)
+				errs[i] = a.compareSum(ctx, in)
 				return ctx.Err()
 			})
 		}
 		if err := work.Wait(); err != nil {
 			return whole, err
+		}
+		for _, err := range errs {
+			if errors.Is(err, pipeline.ErrUnavailable) {
+				return whole, err
+			}
 		}
 		for i, err := range errs {
 			if err == nil {
@@ -153,8 +180,8 @@ type rowAnd struct {
 func (r rowAnd) Scan(to ...any) error { return r.row.Scan(append(to, r.more)...) }
 
 // compareSum returns what is wrong with the file of an index entry.
-func compareSum(ctx context.Context, in *pipeline.Instance) error {
-	f, err := os.Open(in.Path)
+func (a *Archive) compareSum(ctx context.Context, in *pipeline.Instance) error {
+	f, err := a.openKept(ctx, in)
 	if errors.Is(err, fs.ErrNotExist) {
 		return errMissing
 	}
@@ -181,6 +208,9 @@ func compareSum(ctx context.Context, in *pipeline.Instance) error {
 
 // checkFiles looks for files without index entry and returns how many are earlier contents of one that has an entry.
 func (a *Archive) checkFiles(ctx context.Context, note func(suspect)) (replaced int, err error) {
+	if a.bucket != nil {
+		return a.checkObjects(ctx, note)
+	}
 	for _, tree := range fileTrees {
 		err := filepath.WalkDir(a.path(tree), func(path string, f fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) { // deleted meanwhile
@@ -230,6 +260,9 @@ const young = 5 * time.Minute
 
 // confirm looks at a suspect again: a service places a file before its entry, and deletes it before its entry, under a note.
 func (a *Archive) confirm(ctx context.Context, s suspect, alone bool) (still bool, err error) {
+	if s.err == errStray && a.bucket != nil {
+		return true, nil // checkObjects has looked
+	}
 	if s.err == errStray {
 		info, err := os.Lstat(s.path)
 		if err != nil || !alone && time.Since(info.ModTime()) < young {
@@ -246,7 +279,7 @@ func (a *Archive) confirm(ctx context.Context, s suspect, alone bool) (still boo
 		if err != nil || in == nil || in.Path != s.path { // deleted or replaced
 			return false, err
 		}
-		if compareSum(ctx, in) == nil || a.beingDeleted(in.StudyInstanceUID) {
+		if a.compareSum(ctx, in) == nil || a.beingDeleted(in.StudyInstanceUID) {
 			return false, nil
 		}
 	}

@@ -22,6 +22,8 @@ type request struct {
 	staged   []*pipeline.Staged
 	own      bool
 	outcomes []pipeline.Outcome // one for each of staged
+	places   []string           // where each of staged is in S3; empty where it was not put there, nil where files are kept in the folder
+	broken   bool               // the index did not say whether it has kept them
 	done     chan struct{}
 }
 
@@ -47,6 +49,9 @@ func (a *Archive) Commit(ctx context.Context, staged []*pipeline.Staged) []pipel
 
 func (a *Archive) commit(ctx context.Context, staged []*pipeline.Staged, own bool) []pipeline.Outcome {
 	r := &request{staged: staged, own: own, outcomes: make([]pipeline.Outcome, len(staged)), done: make(chan struct{})}
+	if a.bucket != nil {
+		r.places = make([]string, len(staged))
+	}
 	defer a.Discard(staged...) // what was kept has another name by then
 	var work errgroup.Group
 	work.SetLimit(8)
@@ -54,12 +59,13 @@ func (a *Archive) commit(ctx context.Context, staged []*pipeline.Staged, own boo
 		r.outcomes[i].Instance = s.Instance
 		work.Go(func() error {
 			if r.outcomes[i].Err = ctx.Err(); r.outcomes[i].Err == nil {
-				r.outcomes[i].Err = full(syncFile(s.Instance.Path))
+				r.outcomes[i].Err = a.secure(ctx, r, i)
 			}
 			return nil
 		})
 	}
 	_ = work.Wait()
+	defer a.settleUploads(r)
 	if !a.hand(r) {
 		for i := range r.outcomes {
 			r.outcomes[i].Err = fmt.Errorf("%w: the archive is being closed", pipeline.ErrBusy)
@@ -142,14 +148,19 @@ func (g *grouped) keep(group []*request) {
 		return
 	}
 	err = fmt.Errorf("the archive cannot keep the instance: %w", indexError(err))
-	if g.a.index.shared() && len(g.placed) > 0 {
+	if g.a.index.shared() && g.a.bucket == nil && len(g.placed) > 0 {
 		g.a.untidy.Store(true)
 		g.placed = nil
 	}
 	for _, f := range g.placed {
+		if g.a.bucket != nil {
+			g.a.bucket.cache.drop(f)
+			continue
+		}
 		err = errors.Join(err, bare(os.Remove(f)))
 	}
 	for _, r := range group {
+		r.broken = true
 		if r.do != nil && r.err == nil {
 			r.err = err
 		}
@@ -185,7 +196,7 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 				}
 			}
 			if r.outcomes[i].Err == nil {
-				if err := g.one(ctx, tx, s, r.own, &r.outcomes[i]); err != nil {
+				if err := g.one(ctx, tx, s, r.own, r.place(i), &r.outcomes[i]); err != nil {
 					return err
 				}
 			}
@@ -248,16 +259,20 @@ const (
 )
 
 // one places the file of one instance and writes its entry. An error is the transaction's; the instance's own is in its outcome.
-func (g *grouped) one(ctx context.Context, tx writing, s *pipeline.Staged, own bool, o *pipeline.Outcome) error {
+func (g *grouped) one(ctx context.Context, tx writing, s *pipeline.Staged, own bool, place string, o *pipeline.Outcome) error {
 	in := s.Instance
 	known, knownOwn, err := g.a.find(ctx, tx, in.SOPInstanceUID)
 	if err != nil {
 		return err
 	}
 	if known != nil {
-		if _, err := os.Lstat(known.Path); errors.Is(err, os.ErrNotExist) && known.Digest == in.Digest {
+		if _, err := os.Lstat(known.Path); g.a.bucket == nil && errors.Is(err, os.ErrNotExist) && known.Digest == in.Digest {
 			o.Instance = known // the file is lost, and here it is again
 			o.Err = full(g.place(in, known.Path))
+			return nil
+		}
+		if _, err := os.Lstat(known.Path); g.a.bucket != nil && known.Digest != in.Digest && errors.Is(err, os.ErrNotExist) {
+			o.Err = fmt.Errorf("%w: instance %s came to another process at the same time; send it again", pipeline.ErrBusy, in.SOPInstanceUID)
 			return nil
 		}
 		o.Err = compare(known, in)
@@ -266,18 +281,25 @@ func (g *grouped) one(ctx context.Context, tx writing, s *pipeline.Staged, own b
 			o.Instance = known
 		}
 		if errors.Is(o.Err, pipeline.ErrConflict) && g.replaceable(known, knownOwn, in, own) {
-			return g.replace(ctx, tx, s, o)
+			return g.replace(ctx, tx, s, place, o)
 		}
 		return nil
 	}
 	final := g.a.instancePath(own, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID)
+	if g.a.bucket != nil {
+		if place == "" {
+			o.Err = fmt.Errorf("%w: instance %s was deleted while it came again; send it again", pipeline.ErrBusy, in.SOPInstanceUID)
+			return nil
+		}
+		final = g.a.files.path(objectName(own, in, place))
+	}
 	if o.Err = full(g.place(in, final)); o.Err != nil {
 		return nil
 	}
 	kept := *in
 	kept.Path = final
 	o.Instance = &kept
-	return insert(ctx, tx, entry{in: &kept, size: s.Size, own: own, received: g.a.opts.Now().UnixNano()})
+	return insert(ctx, tx, entry{in: &kept, size: s.Size, own: own, received: g.a.opts.Now().UnixNano(), place: place})
 }
 
 // compare returns nil when an instance has the content of the one that is kept.
@@ -301,6 +323,10 @@ func compare(known, in *pipeline.Instance) error {
 
 // place gives a staged file its final name. A file without an entry that lies there already is taken over if it is the same.
 func (g *grouped) place(in *pipeline.Instance, final string) error {
+	if g.a.bucket != nil {
+		g.placed = append(g.placed, final)
+		return g.a.bucket.cache.keep(in.Path, final)
+	}
 	dir := filepath.Dir(final)
 	study := filepath.Dir(dir)
 	changed, err := makeDirs(filepath.Dir(study), filepath.Base(study), filepath.Base(dir))

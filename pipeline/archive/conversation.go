@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"path"
 	"slices"
 	"strings"
 
@@ -29,23 +29,15 @@ func (a *Archive) Converse(ctx context.Context, studyUID, author string, said []
 	}
 	a.records.Lock() // no deletion meanwhile
 	defer a.records.Unlock()
-	if _, err := a.Instances(ctx, studyUID, "", ""); err != nil {
+	if _, err := a.Entries(ctx, studyUID, "", ""); err != nil {
 		return k, err
 	}
-	dir := filepath.Join(a.path(recordsDir), studyUID, conversationsDir)
-	changed, err := makeDirs(a.path(recordsDir), studyUID, conversationsDir)
-	for _, d := range changed {
-		err = errors.Join(err, syncDir(d))
-	}
-	if err != nil {
-		return k, fmt.Errorf("a conversation about study %s cannot be kept: %w", studyUID, full(err))
-	}
 	name := conversationName(author, said)
-	earlier := conversationName(author, said[:n])
-	if _, err := os.Stat(filepath.Join(dir, name)); err == nil { // the same was said before
+	earlier := recordFile(studyUID, conversationsDir, conversationName(author, said[:n]))
+	if _, err := a.readConversation(ctx, recordFile(studyUID, conversationsDir, name)); !errors.Is(err, os.ErrNotExist) { // the same was said before
 		name = fmt.Sprintf("%s-%d.json", strings.TrimSuffix(name, ".json"), said[len(said)-1].Time.UnixNano())
 	}
-	known, err := readConversation(filepath.Join(dir, earlier))
+	known, err := a.readConversation(ctx, earlier)
 	switch {
 	case err == nil:
 		k = known
@@ -60,16 +52,13 @@ func (a *Archive) Converse(ctx context.Context, studyUID, author string, said []
 	}
 	b, err := json.MarshalIndent(k, "", " ")
 	if err == nil {
-		err = writeDurably(filepath.Join(dir, name), b)
+		err = a.files.write(ctx, recordFile(studyUID, conversationsDir, name), b)
 	}
 	if err != nil {
-		return k, fmt.Errorf("a conversation about study %s cannot be kept: %w", studyUID, full(err))
+		return k, fmt.Errorf("a conversation about study %s cannot be kept: %w", studyUID, err)
 	}
 	if !known.Started.IsZero() { // after a crash there are both, and the longer one counts
-		if err = os.Remove(filepath.Join(dir, earlier)); errors.Is(err, os.ErrNotExist) { // another process has gone on from it too
-			err = nil
-		}
-		err = errors.Join(err, syncDir(dir))
+		err = a.files.remove(ctx, earlier)
 	}
 	return k, err
 }
@@ -87,8 +76,8 @@ func conversationName(author string, said []pipeline.Said) string {
 	return hex.EncodeToString(h.Sum(nil)[:16]) + ".json"
 }
 
-func readConversation(path string) (k pipeline.Conversation, err error) {
-	b, err := os.ReadFile(path)
+func (a *Archive) readConversation(ctx context.Context, name string) (k pipeline.Conversation, err error) {
+	b, err := readAll(ctx, a.files, name)
 	if err == nil {
 		err = json.Unmarshal(b, &k)
 	}
@@ -96,29 +85,23 @@ func readConversation(path string) (k pipeline.Conversation, err error) {
 }
 
 // Conversations returns the conversations about a study, the oldest first; none is no error.
-func (a *Archive) Conversations(_ context.Context, studyUID string) ([]pipeline.Conversation, error) {
+func (a *Archive) Conversations(ctx context.Context, studyUID string) ([]pipeline.Conversation, error) {
 	if !pipeline.ValidUID(studyUID) {
 		return nil, fmt.Errorf("%w: the Study Instance UID is no UID", pipeline.ErrInvalid)
 	}
-	dir := a.path(recordsDir, studyUID, conversationsDir)
+	folder := recordFile(studyUID, conversationsDir)
 	a.records.Lock()
 	defer a.records.Unlock()
-	files, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
+	names, err := namesBelow(ctx, a.files, folder)
 	if err != nil {
 		return nil, fmt.Errorf("the conversations about study %s cannot be listed: %w", studyUID, bare(err))
 	}
 	longest := map[string]pipeline.Conversation{}
-	for _, f := range files {
-		if !strings.HasSuffix(f.Name(), ".json") {
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".json") {
 			continue
 		}
-		k, err := readConversation(filepath.Join(dir, f.Name()))
-		if errors.Is(err, os.ErrNotExist) { // another process has gone on from it
-			continue
-		}
+		k, err := a.readConversation(ctx, path.Join(folder, name))
 		if err != nil {
 			return nil, fmt.Errorf("a conversation about study %s cannot be read: %w", studyUID, bare(err))
 		}

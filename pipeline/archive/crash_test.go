@@ -24,7 +24,12 @@ import (
 // child commits instances from four goroutines until it is killed and writes the UID of each to standard output once it is
 // acknowledged.
 func child(dir string) {
-	a, err := archive.Open(dir, dicom.OpenFile, archive.Options{Reserve: -1, Index: pipeline.Secret(os.Getenv("ARCHIVE_INDEX"))})
+	opts := archive.Options{Reserve: -1, Index: pipeline.Secret(os.Getenv("ARCHIVE_INDEX"))}
+	if s := os.Getenv("ARCHIVE_S3"); s != "" {
+		opts.Objects, opts.Cache = "s3://kept/of/tests", 64<<20
+		opts.S3 = archive.S3{Endpoint: s, Region: "us-east-1", AccessKey: "tester", SecretKey: "of-the-tests", PathStyle: true, TimeoutSeconds: 10}
+	}
+	a, err := archive.Open(dir, dicom.OpenFile, opts)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -55,15 +60,14 @@ func child(dir string) {
 	select {}
 }
 
-// TestKilled kills a process in the middle of commits, several times in one archive: what it had acknowledged is there.
-func TestKilled(t *testing.T) { onEach(t, testKilled) }
-
-func testKilled(t *testing.T) {
-	dir := t.TempDir()
+func killed(t *testing.T, k *kind) {
 	acknowledged := map[string]string{} // by line
 	for round := range 4 {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "ARCHIVE_CHILD="+dir, "ARCHIVE_INDEX="+indexed(t, dir, archive.Options{}).Index.Reveal())
+		cmd.Env = append(os.Environ(), "ARCHIVE_CHILD="+k.dir, "ARCHIVE_INDEX="+k.opts.Index.Reveal())
+		if k.store != nil {
+			cmd.Env = append(cmd.Env, "ARCHIVE_S3="+k.opts.S3.Endpoint)
+		}
 		var complaint bytes.Buffer
 		cmd.Stderr = &complaint
 		out, err := cmd.StdoutPipe()
@@ -87,7 +91,11 @@ func testKilled(t *testing.T) {
 			t.Fatal(complaint.String())
 		}
 	}
-	a := open(t, dir, archive.Options{Warn: func(what, path string, err error) { t.Error(what, path, err) }})
+	k.opts.Warn = func(what, path string, err error) { t.Error(what, path, err) }
+	a := k.open(t)
+	if err := a.Sweep(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	for uid, digest := range acknowledged {
 		found, err := a.Instances(context.Background(), "", "", uid)
 		if err != nil {
@@ -99,12 +107,12 @@ func testKilled(t *testing.T) {
 			t.Error("an acknowledged instance has changed:", err)
 		}
 	}
-	files, _ := filepath.Glob(filepath.Join(dir, "instances", "*", "*", "*.dcm"))
+	files, _ := filepath.Glob(filepath.Join(k.files, "instances", "*", "*", "*.dcm"))
 	all, err := a.Instances(context.Background(), "", "", "")
 	if err != nil || len(all) != len(files) {
 		t.Errorf("%d files, %d index entries, %v", len(files), len(all), err)
 	}
-	if left := uploads(t, dir); len(left) > 0 {
+	if left := uploads(t, k.dir); len(left) > 0 {
 		t.Errorf("%d temporary files stay", len(left))
 	}
 	t.Logf("%d acknowledged, %d kept", len(acknowledged), len(files))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"chatxray/pipeline"
 )
@@ -39,29 +40,40 @@ func (a *Archive) Delete(ctx context.Context, study, series, sop string) (n int,
 	if study == "" || series == "" && sop != "" {
 		return 0, false, fmt.Errorf("%w: a deletion needs the UIDs from the study down", pipeline.ErrInvalid)
 	}
+	return a.delete(ctx, deletion{study, series, sop}, nil)
+}
+
+// delete carries a deletion out unless allowed, which is asked when nothing changes any more, has an error.
+func (a *Archive) delete(ctx context.Context, d deletion, allowed func() error) (n int, left bool, err error) {
 	a.closing.RLock()
 	defer a.closing.RUnlock()
 	if a.closed {
 		return 0, false, fmt.Errorf("%w: the archive is being closed", pipeline.ErrBusy)
 	}
-	release, err := a.hold(study) // no commit meanwhile: what is stored again afterwards stays
+	release, err := a.hold(d.Study) // no commit meanwhile: what is stored again afterwards stays
 	if err != nil {
 		return 0, false, err
 	}
 	defer release()
-	found, err := a.Instances(ctx, study, series, sop)
+	found, err := a.Entries(ctx, d.Study, d.Series, d.Instance)
+	if err == nil && allowed != nil {
+		err = allowed()
+	}
 	if err != nil {
 		return 0, false, err
 	}
-	d := deletion{study, series, sop}
+	if a.bucket != nil {
+		left, err = a.discardObjects(context.WithoutCancel(ctx), d)
+		return len(found), left, err
+	}
 	note, err := a.noteDeletion(d)
 	if err != nil {
-		return 0, false, fmt.Errorf("a deletion in study %s cannot be noted: %w", study, full(err))
+		return 0, false, fmt.Errorf("a deletion in study %s cannot be noted: %w", d.Study, full(err))
 	}
 	left, err = a.carryOut(context.WithoutCancel(ctx), d)
 	err = errors.Join(err, os.Remove(note), syncDir(filepath.Dir(note)))
 	if err != nil {
-		return 0, false, fmt.Errorf("a deletion in study %s was not finished, ask again: %w", study, indexError(err))
+		return 0, false, fmt.Errorf("a deletion in study %s was not finished, ask again: %w", d.Study, indexError(err))
 	}
 	return len(found), left, nil
 }
@@ -148,7 +160,7 @@ func (a *Archive) carryOut(ctx context.Context, d deletion) (left bool, err erro
 			return true, err
 		}
 	}
-	if left, err = a.removeEntries(ctx, d); err != nil || left {
+	if left, err = a.removeEntries(ctx, d, nil); err != nil || left {
 		return left, err
 	}
 	a.records.Lock()
@@ -204,13 +216,18 @@ func removeBelow(root string, d deletion) error {
 }
 
 // removeEntries removes the index entries of a deletion, and series and study with their last instance; left tells whether the study has
-// another one.
-func (a *Archive) removeEntries(ctx context.Context, d deletion) (left bool, err error) {
+// another one. first runs before, in the same transaction.
+func (a *Archive) removeEntries(ctx context.Context, d deletion, first func(writing) error) (left bool, err error) {
 	tx, err := a.begin(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer tx.Rollback()
+	if first != nil {
+		if err := first(tx); err != nil {
+			return false, err
+		}
+	}
 	for _, q := range []string{
 		`DELETE FROM instance WHERE (?3 = '' OR uid = ?3) AND series IN
 			(SELECT e.id FROM series e JOIN study s ON s.id = e.study WHERE s.uid = ?1 AND (?2 = '' OR e.uid = ?2))`,
@@ -234,4 +251,61 @@ func (a *Archive) removeEntries(ctx context.Context, d deletion) (left bool, err
 		}
 	}
 	return studies > 0, tx.Commit()
+}
+
+// discardObjects removes index entries first, and notes in the same transaction which objects go with them: nothing refers to them then, and they are
+// removed at once, or when S3 answers again. Files beside the records are looked for before anything changes.
+func (a *Archive) discardObjects(ctx context.Context, d deletion) (left bool, err error) {
+	a.records.Lock()
+	defer a.records.Unlock()
+	var beside []string
+	err = a.files.list(ctx, recordFile(d.Study), func(l keptFile) error {
+		beside = append(beside, l.name)
+		return nil
+	})
+	if err != nil {
+		return true, fmt.Errorf("nothing of study %s was deleted: %w", d.Study, err)
+	}
+	left, err = a.removeEntries(ctx, d, func(tx writing) error {
+		names, err := objectsOf(ctx, tx, d)
+		if err != nil {
+			return err
+		}
+		var others int
+		err = tx.row(ctx, `SELECT count(*) FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study
+			WHERE s.uid = ?1 AND NOT ((?2 = '' OR e.uid = ?2) AND (?3 = '' OR i.uid = ?3))`, d.Study, d.Series, d.Instance).Scan(&others)
+		if others == 0 {
+			names = append(names, beside...)
+		}
+		return errors.Join(err, discard(ctx, tx, names, time.Unix(0, 0)))
+	})
+	if err != nil {
+		return left, fmt.Errorf("a deletion in study %s was not done, ask again: %w", d.Study, indexError(err))
+	}
+	if err := a.clear(ctx); err != nil {
+		return left, fmt.Errorf("study %s, or what was to be deleted of it, is gone, but its files are in S3 still; they are removed when it answers: %w", d.Study, err)
+	}
+	return left, nil
+}
+
+// objectsOf lists the objects of what a deletion names, of all their contents.
+func objectsOf(ctx context.Context, tx writing, d deletion) (names []string, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT i.own, e.uid, i.uid, i.place FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study
+		WHERE s.uid = ?1 AND (?2 = '' OR e.uid = ?2) AND (?3 = '' OR i.uid = ?3)`, d.Study, d.Series, d.Instance)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		in := pipeline.Instance{StudyInstanceUID: d.Study}
+		var own bool
+		var places string
+		if err := rows.Scan(&own, &in.SeriesInstanceUID, &in.SOPInstanceUID, &places); err != nil {
+			return nil, err
+		}
+		for _, p := range strings.Fields(places) {
+			names = append(names, objectName(own, &in, p))
+		}
+	}
+	return names, rows.Err()
 }

@@ -15,8 +15,9 @@ type entry struct {
 	in       *pipeline.Instance // Header as indexed has made it
 	size     int64
 	own      bool
-	received int64 // Unix nanoseconds
-	version  int   // of the content; 0 is 1
+	received int64  // Unix nanoseconds
+	version  int    // of the content; 0 is 1
+	place    string // in S3, see objects.go; of all contents
 }
 
 // What is matched of a study and of a series, in the order of studyValues and seriesValues.
@@ -36,7 +37,7 @@ var (
 	findSeries   = "SELECT id FROM series WHERE study = ? AND uid = ?"
 	newSeries    = insertInto("series", "study, uid", seriesValueColumns)
 	changeSeries = "UPDATE series SET " + strings.Join(seriesValueColumns, " = ?, ") + " = ? WHERE id = ?"
-	newInstance  = "INSERT INTO instance (series, uid, class, syntax, number, digest, size, own, received, attrs, version) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+	newInstance  = "INSERT INTO instance (series, uid, class, syntax, number, digest, size, own, received, attrs, version, place) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
 	newWord      = "INSERT INTO name_word (field, word, study) VALUES (?,?,?)"
 	newRequest   = "INSERT INTO request (series, step, procedure, accession) VALUES (?,?,?,?)"
 	findInstance = "SELECT " + instanceColumns + instanceTables + " WHERE i.uid = ?"
@@ -60,7 +61,7 @@ func insert(ctx context.Context, tx writing, e entry) error {
 	}
 	h := e.in.Header
 	return tx.exec(ctx, newInstance, series, e.in.SOPInstanceUID, e.in.SOPClassUID, e.in.TransferSyntaxUID, number(h, pipeline.TagInstanceNumber),
-		e.in.Digest.String(), e.size, e.own, e.received, encode(pick(h, instanceAttributes)), max(e.version, 1))
+		e.in.Digest.String(), e.size, e.own, e.received, encode(pick(h, instanceAttributes)), max(e.version, 1), e.place)
 }
 
 // studyOf finds or makes the row of an entry's study.

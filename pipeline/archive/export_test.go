@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"time"
 
 	"chatxray/pipeline"
 )
@@ -22,6 +23,17 @@ func (a *Archive) Enter(ctx context.Context, instances []*pipeline.Instance) err
 		return err
 	}
 	return tx.Commit()
+}
+
+// Sweep removes from S3 what nothing refers to, however young.
+func (a *Archive) Sweep(ctx context.Context) error {
+	if a.bucket == nil {
+		return nil
+	}
+	if err := a.forget(ctx, a.doubtful.since(a.opts.Now().Add(time.Hour))); err != nil {
+		return err
+	}
+	return a.clear(ctx)
 }
 
 // Plan tells how SQLite would find the ids of a query.
@@ -52,4 +64,10 @@ func (a *Archive) Plan(ctx context.Context, q pipeline.Query) (string, error) {
 		out += what + "; "
 	}
 	return out, rows.Err()
+}
+
+// DiskSize is how much the disk of an archive holds.
+func DiskSize(a *Archive) (int64, error) {
+	size, _, err := a.disk()
+	return size, err
 }

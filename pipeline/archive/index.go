@@ -10,7 +10,7 @@ import (
 
 func (a *Archive) closeIndex() error { return errors.Join(a.read.Close(), a.write.Close()) }
 
-const instanceColumns = `s.uid, e.uid, i.uid, i.class, i.syntax, i.digest, i.own, i.size, i.version`
+const instanceColumns = `s.uid, e.uid, i.uid, i.class, i.syntax, i.digest, i.own, i.size, i.version, i.place`
 
 const instanceTables = ` FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study`
 
@@ -19,12 +19,15 @@ type row interface{ Scan(...any) error }
 // scanInstance reads instanceColumns.
 func (a *Archive) scanInstance(r row) (in *pipeline.Instance, own bool, size int64, err error) {
 	in = &pipeline.Instance{}
-	var digest string
+	var digest, place string
 	var version int
-	if err := r.Scan(&in.StudyInstanceUID, &in.SeriesInstanceUID, &in.SOPInstanceUID, &in.SOPClassUID, &in.TransferSyntaxUID, &digest, &own, &size, &version); err != nil {
+	if err := r.Scan(&in.StudyInstanceUID, &in.SeriesInstanceUID, &in.SOPInstanceUID, &in.SOPClassUID, &in.TransferSyntaxUID, &digest, &own, &size, &version, &place); err != nil {
 		return nil, false, 0, err
 	}
 	in.Path = a.versionPath(own, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID, version)
+	if place != "" {
+		in.Path = a.files.path(objectName(own, in, lastOf(place)))
+	}
 	return in, own, size, in.Digest.UnmarshalText([]byte(digest))
 }
 

@@ -162,7 +162,14 @@ CREATE TABLE archive (id TEXT NOT NULL); -- tells this archive from others that 
 INSERT INTO archive VALUES (lower(hex(randomblob(8))));
 CREATE INDEX record_outgoing ON record(study || ' ' || key) WHERE outgoing = 1;
 CREATE INDEX record_dead ON record(study) WHERE outgoing != 0;
-`, fill: (*Archive).fillLives}}
+`, fill: (*Archive).fillLives}, {sql: `
+ALTER TABLE instance ADD COLUMN place TEXT NOT NULL DEFAULT ''; -- of its contents in S3, the last one counts (objects.go)
+-- Files in S3 that are to be removed, again and again until a time: what is on its way there may come later than its removal.
+CREATE TABLE garbage (name TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
+`, postgres: `
+ALTER TABLE instance ADD COLUMN place TEXT COLLATE "C" NOT NULL DEFAULT '';
+CREATE TABLE garbage (name TEXT COLLATE "C" PRIMARY KEY, until BIGINT NOT NULL);
+`}}
 
 func (a *Archive) migrate() error {
 	ctx := context.Background()
@@ -303,7 +310,7 @@ func someStudies(ctx context.Context, tx writing, behind string) (out []received
 }
 
 func (a *Archive) fillLife(ctx context.Context, tx writing, study string, received time.Time) error {
-	records, err := a.copies(study)
+	records, err := a.copies(ctx, study)
 	if err != nil {
 		return err
 	}

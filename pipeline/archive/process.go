@@ -88,7 +88,7 @@ func (a *Archive) makeFolder() error {
 }
 
 // tidy removes the uploads that processes left that live no more, and tells whether the last one stopped in order.
-func (a *Archive) tidy() (orderly bool, err error) {
+func (a *Archive) tidy(ctx context.Context) (orderly bool, err error) {
 	_, err = os.Stat(a.path("clean"))
 	if orderly = err == nil; orderly {
 		if err := errors.Join(os.Remove(a.path("clean")), syncDir(a.dir)); err != nil {
@@ -96,13 +96,13 @@ func (a *Archive) tidy() (orderly bool, err error) {
 		}
 	}
 	if !a.index.shared() {
-		return orderly, a.sweep(func(path string, _ os.DirEntry) error { return os.RemoveAll(path) })
+		return orderly, a.sweep(func(path string, _ os.DirEntry) error { return a.drop(ctx, path) })
 	}
 	died := false
 	err = a.sweep(func(path string, f os.DirEntry) error {
 		switch {
 		case !f.IsDir() && f.Name() != "turn" && a.own.alone: // of a time with an index in the folder
-			return os.Remove(path)
+			return a.drop(ctx, path)
 		case !f.IsDir() || a.living(path):
 			return nil
 		}
@@ -110,7 +110,7 @@ func (a *Archive) tidy() (orderly bool, err error) {
 		parts, err := os.ReadDir(path)
 		for _, p := range parts {
 			if p.Name() != "lock" {
-				err = errors.Join(err, os.Remove(filepath.Join(path, p.Name())))
+				err = errors.Join(err, a.drop(ctx, filepath.Join(path, p.Name())))
 			}
 		}
 		return err
@@ -170,7 +170,7 @@ func (a *Archive) sweep(f func(path string, entry os.DirEntry) error) error {
 
 // sameFolder refuses a folder without a file to an index with entries: a process that does not see the folder of the others would find nothing.
 func (a *Archive) sameFolder(ctx context.Context) error {
-	if !a.index.shared() {
+	if !a.index.shared() || a.bucket != nil { // each process has a folder of its own where the files are in S3
 		return nil
 	}
 	files, err := os.ReadDir(a.path(instancesDir))

@@ -35,8 +35,21 @@ func Rebuild(ctx context.Context, dir string, open Opener, opts Options) (int, e
 	if _, err := a.index.open(a); err != nil {
 		return 0, err
 	}
+	if a.bucket != nil {
+		if err := writeDurably(a.path(rebuildingNote), nil); err != nil {
+			return 0, errors.Join(full(err), a.closeIndex())
+		}
+	}
 	n, err := a.recover(ctx)
 	return n, errors.Join(err, a.closeIndex())
+}
+
+// rebuildingNote lies there while the index is made of what is in S3: it takes listing all of that to know that nothing is missing.
+const rebuildingNote = "rebuilding"
+
+func (a *Archive) rebuilding() bool {
+	_, err := os.Stat(a.path(rebuildingNote))
+	return err == nil
 }
 
 var (
@@ -49,12 +62,23 @@ type lost struct {
 	path     string
 	own      bool
 	info     fs.FileInfo
+	object   *keptFile // in S3, instead of path and info
+	places   string    // of all its contents
 	since    time.Time // when the first content of the instance arrived
 	sop      string
 	version  int
 	replaces bool // the index has an earlier content of the instance
 	entry    *entry
 	err      error // why it cannot get an entry
+}
+
+// came is when this content did.
+func (l *lost) came() time.Time {
+	if l.object != nil {
+		at, _ := cameAt(l.object.name)
+		return at
+	}
+	return l.info.ModTime()
 }
 
 // study is the name of the folder of a study that the file lies in.
@@ -75,27 +99,16 @@ func (a *Archive) recover(ctx context.Context) (n int, err error) {
 		}
 		return err
 	}
-	for _, tree := range []string{instancesDir, documentsDir} {
-		studies, err := a.byAge(tree)
-		if err != nil {
-			return n, err
+	err = a.allFiles(ctx, func(files []*lost) error {
+		if batch = append(batch, files...); len(batch) >= groupLimit {
+			return flush()
 		}
-		for _, study := range studies {
-			files, err := a.filesOf(filepath.Join(a.path(tree), study), tree == documentsDir)
-			if err == nil {
-				err = ctx.Err()
-			}
-			if err != nil {
-				return n, err
-			}
-			if batch = append(batch, files...); len(batch) >= groupLimit {
-				if err := flush(); err != nil {
-					return n, indexError(err)
-				}
-			}
-		}
+		return ctx.Err()
+	})
+	if err == nil {
+		err = flush()
 	}
-	if err := flush(); err != nil {
+	if err != nil {
 		return n, indexError(err)
 	}
 	tx, err := a.begin(ctx)
@@ -106,7 +119,36 @@ func (a *Archive) recover(ctx context.Context) (n int, err error) {
 	if err := a.fillLives(ctx, tx); err != nil {
 		return n, indexError(err)
 	}
-	return n, indexErrorOrNil(tx.Commit())
+	if err := tx.Commit(); err != nil {
+		return n, indexError(err)
+	}
+	if err := os.Remove(a.path(rebuildingNote)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return n, bare(err)
+	}
+	return n, nil
+}
+
+// allFiles calls f with the files of one study after the other.
+func (a *Archive) allFiles(ctx context.Context, f func([]*lost) error) error {
+	if a.bucket != nil {
+		return a.allObjects(ctx, f)
+	}
+	for _, tree := range fileTrees {
+		studies, err := a.byAge(tree)
+		if err != nil {
+			return err
+		}
+		for _, study := range studies {
+			files, err := a.filesOf(filepath.Join(a.path(tree), study), tree == documentsDir)
+			if err == nil {
+				err = f(files)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // byAge lists the folder of a tree, the oldest entry first.
@@ -198,6 +240,11 @@ func (a *Archive) adopt(ctx context.Context, files []*lost) (n int, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	for _, l := range missing {
+		if errors.Is(l.err, pipeline.ErrUnavailable) {
+			return 0, l.err
+		}
+	}
 	inBatch := map[string]bool{}
 	for _, l := range missing {
 		if l.err == nil && inBatch[l.sop] {
@@ -245,7 +292,7 @@ func (a *Archive) known(ctx context.Context, tx writing, l *lost) (bool, error) 
 	switch {
 	case filepath.Dir(in.Path) != filepath.Dir(l.path):
 		l.err = errSecondFile
-	case l.version < version:
+	case l.version < version, l.object != nil: // what is kept was chosen among all
 		return true, nil
 	default:
 		l.replaces = true
@@ -255,6 +302,9 @@ func (a *Archive) known(ctx context.Context, tx writing, l *lost) (bool, error) 
 
 // entryOf opens a file.
 func (a *Archive) entryOf(l *lost) (*entry, error) {
+	if l.object != nil {
+		return a.entryOfObject(l)
+	}
 	in, err := a.open(l.path)
 	if err == nil {
 		err = validUIDs(in)
@@ -285,9 +335,11 @@ func insertAll(ctx context.Context, tx writing, files []*lost) error {
 		}
 	}
 	// The newest content tells the attributes of study and series.
-	slices.SortStableFunc(renewed, func(x, y *lost) int { return x.info.ModTime().Compare(y.info.ModTime()) })
+	slices.SortStableFunc(renewed, func(x, y *lost) int { return x.came().Compare(y.came()) })
 	for _, l := range renewed {
-		if err := renew(ctx, tx, *l.entry); err != nil {
+		e := *l.entry
+		e.place = "" // it is there
+		if err := renew(ctx, tx, e); err != nil {
 			return err
 		}
 	}

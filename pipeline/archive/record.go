@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -86,7 +85,7 @@ func (a *Archive) UpdateRecord(ctx context.Context, l pipeline.Life, key string,
 	if err != nil {
 		return r, fmt.Errorf("record %s of study %s cannot be written: %w", key, study, err)
 	}
-	if err := a.copyRecord(r); err != nil {
+	if err := a.copyRecord(ctx, r); err != nil {
 		a.opts.Warn("the copy of a record cannot be written; an index that is made anew would lack it", a.path(recordsDir, study, key+".json"), err)
 	}
 	return r, nil
@@ -107,35 +106,32 @@ func keepRecord(ctx context.Context, tx writing, r pipeline.Record) error {
 }
 
 // copyRecord puts a record beside the pictures.
-func (a *Archive) copyRecord(r pipeline.Record) error {
-	if err := a.recordFolder(r.StudyInstanceUID, r.Key); err != nil {
-		return err
-	}
+func (a *Archive) copyRecord(ctx context.Context, r pipeline.Record) error {
 	b, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return err
 	}
-	return full(writeDurably(a.path(recordsDir, r.StudyInstanceUID, r.Key+".json"), b))
+	return a.files.write(context.WithoutCancel(ctx), recordFile(r.StudyInstanceUID, r.Key+".json"), b)
 }
 
 // copies reads the records beside the pictures of a study.
-func (a *Archive) copies(study string) (out []pipeline.Record, err error) {
-	files, err := os.ReadDir(a.path(recordsDir, study))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	for _, f := range files {
-		key, ok := strings.CutSuffix(f.Name(), ".json")
+func (a *Archive) copies(ctx context.Context, study string) (out []pipeline.Record, err error) {
+	names, err := namesBelow(ctx, a.files, recordFile(study))
+	for _, name := range names {
+		key, ok := strings.CutSuffix(name, ".json")
 		if !ok || !validKey(key) {
 			continue
 		}
 		var r pipeline.Record
-		b, err := os.ReadFile(a.path(recordsDir, study, f.Name()))
+		b, err := readAll(ctx, a.files, recordFile(study, name))
+		if errors.Is(err, pipeline.ErrUnavailable) {
+			return nil, err
+		}
 		if err == nil {
 			err = json.Unmarshal(b, &r)
 		}
 		if err != nil || r.Key != key || r.StudyInstanceUID != study {
-			a.opts.Warn("the copy of a record cannot be read; it is left out", a.path(recordsDir, study, f.Name()), err)
+			a.opts.Warn("the copy of a record cannot be read; it is left out", recordFile(study, name), err)
 			continue
 		}
 		out = append(out, r)
@@ -145,22 +141,22 @@ func (a *Archive) copies(study string) (out []pipeline.Record, err error) {
 }
 
 // PutPreview keeps the picture that the model saw, a PNG file.
-func (a *Archive) PutPreview(_ context.Context, studyUID, key string, png []byte) error {
-	if err := a.recordFolder(studyUID, key); err != nil {
+func (a *Archive) PutPreview(ctx context.Context, studyUID, key string, png []byte) error {
+	if err := recordName(studyUID, key); err != nil {
 		return err
 	}
-	if err := writeDurably(a.path(recordsDir, studyUID, key+".png"), png); err != nil {
-		return fmt.Errorf("the preview of record %s cannot be written: %w", key, full(err))
+	if err := a.files.write(ctx, recordFile(studyUID, key+".png"), png); err != nil {
+		return fmt.Errorf("the preview of record %s cannot be written: %w", key, err)
 	}
 	return nil
 }
 
 // Preview reads a picture that PutPreview has kept; pipeline.ErrNotFound when there is none.
-func (a *Archive) Preview(_ context.Context, studyUID, key string) ([]byte, error) {
+func (a *Archive) Preview(ctx context.Context, studyUID, key string) ([]byte, error) {
 	if !pipeline.ValidUID(studyUID) || !validKey(key) {
 		return nil, fmt.Errorf("%w: no preview has this name", pipeline.ErrNotFound)
 	}
-	b, err := os.ReadFile(a.path(recordsDir, studyUID, key+".png"))
+	b, err := readAll(ctx, a.files, recordFile(studyUID, key+".png"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: record %s of study %s has no preview", pipeline.ErrNotFound, key, studyUID)
 	}
@@ -171,21 +167,6 @@ func (a *Archive) Preview(_ context.Context, studyUID, key string) ([]byte, erro
 func recordName(studyUID, key string) error {
 	if !pipeline.ValidUID(studyUID) || !validKey(key) {
 		return fmt.Errorf("%w: a record needs a Study Instance UID and a key of 1 to 128 letters, digits, '-' and '_'", pipeline.ErrInvalid)
-	}
-	return nil
-}
-
-// recordFolder checks the names and makes the study's folder, durably.
-func (a *Archive) recordFolder(studyUID, key string) error {
-	if err := recordName(studyUID, key); err != nil {
-		return err
-	}
-	changed, err := makeDirs(filepath.Join(a.dir, recordsDir), studyUID)
-	for _, d := range changed {
-		err = errors.Join(err, syncDir(d))
-	}
-	if err != nil {
-		return fmt.Errorf("the records of study %s cannot be written: %w", studyUID, full(err))
 	}
 	return nil
 }

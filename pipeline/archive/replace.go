@@ -62,20 +62,23 @@ func (g *grouped) replaceable(known *pipeline.Instance, knownOwn bool, in *pipel
 
 // replace keeps an instance as the next version of one that is kept under its UID. The study and the series take their attributes from
 // it, because it is the newest that is known of them.
-func (g *grouped) replace(ctx context.Context, tx writing, s *pipeline.Staged, o *pipeline.Outcome) error {
+func (g *grouped) replace(ctx context.Context, tx writing, s *pipeline.Staged, place string, o *pipeline.Outcome) error {
 	in := s.Instance
 	var version int
 	if err := tx.QueryRowContext(ctx, "SELECT version + 1 FROM instance WHERE uid = ?", in.SOPInstanceUID).Scan(&version); err != nil {
 		return err
 	}
 	final := g.a.versionPath(false, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID, version)
+	if g.a.bucket != nil {
+		final = g.a.files.path(objectName(false, in, place))
+	}
 	if o.Err = full(g.place(in, final)); o.Err != nil {
 		return nil
 	}
 	kept := *in
 	kept.Path = final
 	o.Instance, o.Replaced = &kept, true
-	return renew(ctx, tx, entry{in: &kept, size: s.Size, received: g.a.opts.Now().UnixNano(), version: version})
+	return renew(ctx, tx, entry{in: &kept, size: s.Size, received: g.a.opts.Now().UnixNano(), version: version, place: place})
 }
 
 // renew makes an entry the content of the instance that the index has under its UID, and of its series and its study.
@@ -87,9 +90,9 @@ func renew(ctx context.Context, tx writing, e entry) error {
 		return err
 	}
 	h := e.in.Header
-	err = tx.exec(ctx, `UPDATE instance SET class = ?, syntax = ?, number = ?, digest = ?, size = ?, received = ?, attrs = ?, version = ? WHERE id = ?`,
+	err = tx.exec(ctx, `UPDATE instance SET class = ?, syntax = ?, number = ?, digest = ?, size = ?, received = ?, attrs = ?, version = ?, place = trim(place || ' ' || ?) WHERE id = ?`,
 		e.in.SOPClassUID, e.in.TransferSyntaxUID, number(h, pipeline.TagInstanceNumber), e.in.Digest.String(), e.size, e.received,
-		encode(pick(h, instanceAttributes)), e.version, id)
+		encode(pick(h, instanceAttributes)), e.version, e.place, id)
 	if err == nil {
 		err = tx.exec(ctx, "UPDATE study SET received = max(ifnull(received, 0), ?) WHERE id = ?", e.received, study)
 	}

@@ -19,7 +19,7 @@ func (a *Archive) Stage(ctx context.Context, r io.Reader) (*pipeline.Staged, err
 
 // stage stages with room as the judge of the free space.
 func (a *Archive) stage(ctx context.Context, r io.Reader, room func(int64) error) (*pipeline.Staged, error) {
-	f, err := os.CreateTemp(a.own.folder, "*.part")
+	f, err := os.CreateTemp(a.own.folder, a.stagedPattern())
 	if err != nil {
 		return nil, fmt.Errorf("an upload cannot be written: %w", full(err))
 	}

@@ -13,8 +13,21 @@ import (
 )
 
 // Instances returns the instances of a study, of one series of it or one instance, in the order of arrival, with Path but without
-// Header. An empty UID stands for all; documents of our own are among them. The error wraps pipeline.ErrNotFound when there is none.
+// Header. An empty UID stands for all; documents of our own are among them. Path can be opened for minutes, at least; a file that is lost is not there.
+// The error wraps pipeline.ErrNotFound when there is none, and pipeline.ErrUnavailable when files are in S3 and it does not answer.
 func (a *Archive) Instances(ctx context.Context, study, series, sop string) ([]*pipeline.Instance, error) {
+	found, err := a.Entries(ctx, study, series, sop)
+	if err == nil {
+		err = a.fetched(ctx, found)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// Entries is Instances without a promise about Path: for who asks only whether they are there.
+func (a *Archive) Entries(ctx context.Context, study, series, sop string) ([]*pipeline.Instance, error) {
 	return a.instances(ctx, "(i.own = 0 OR i.own = 1)", study, series, sop)
 }
 
@@ -68,6 +81,9 @@ func named(study, series, sop string) string {
 func (a *Archive) Study(ctx context.Context, studyUID string) (*pipeline.Study, error) {
 	found, err := a.instances(ctx, "i.own = 0", studyUID, "", "")
 	if err != nil {
+		return nil, err
+	}
+	if err := a.fetched(ctx, found); err != nil {
 		return nil, err
 	}
 	st := &pipeline.Study{StudyInstanceUID: studyUID}

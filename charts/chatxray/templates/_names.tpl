@@ -1,15 +1,15 @@
-{{/* The chart's name, the release's name, labels. A name of Kubernetes has at most 63 characters. */}}
+{{/* The chart's name, the release's name, labels. A name of Kubernetes has at most 63 characters; the longest ending here is "-metrics". */}}
 {{- define "chatxray.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 54 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "chatxray.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 54 | trimSuffix "-" -}}
 {{- else if contains (include "chatxray.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 54 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "chatxray.name" .) | trunc 63 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "chatxray.name" .) | trunc 54 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
@@ -33,39 +33,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{/* The role of the pods that clients speak to. */}}
+{{- define "chatxray.front" -}}
+{{- if .Values.scaled -}}web{{- else -}}all{{- end -}}
+{{- end -}}
+
 {{- define "chatxray.scheme" -}}
 {{- if or .Values.tls.existingSecret (dig "dicomweb" "tls" "certificate" "" .Values.config) -}}https{{- else -}}http{{- end -}}
 {{- end -}}
 
-{{/* The configuration file: the values' config, with the secrets taken from the environment and from mounted files. */}}
-{{- define "chatxray.config" -}}
-{{- $config := deepCopy .Values.config -}}
-{{- $web := deepCopy (default dict $config.dicomweb) -}}
-{{- $auth := deepCopy (default dict $web.auth) -}}
-{{- if .Values.auth.existingSecret -}}
-{{- $token := dict "name" "chart" "token" "env:CHATXRAY_TOKEN" "roles" .Values.auth.roles -}}
-{{- $_ := set $auth "tokens" (append (default list $auth.tokens) $token) -}}
+{{/* Name of the volume claim; empty where pods have a folder of their own. */}}
+{{- define "chatxray.claim" -}}
+{{- if and .Values.persistence.enabled (not (and .Values.scaled (dig "archive" "objects" "" .Values.config))) -}}
+{{- default (include "chatxray.fullname" .) .Values.persistence.existingClaim -}}
 {{- end -}}
-{{- if .Values.auth.htpasswd.existingSecret -}}
-{{- $_ := set $auth "htpasswd" (dict "file" "/etc/chatxray-auth/htpasswd" "roles" .Values.auth.htpasswd.roles) -}}
-{{- end -}}
-{{- if .Values.tls.existingSecret -}}
-{{- $tls := dict "certificate" "/etc/chatxray-tls/tls.crt" "key" "/etc/chatxray-tls/tls.key" -}}
-{{- if $auth.certificates -}}
-{{- $_ := set $tls "client_ca" "/etc/chatxray-tls/ca.crt" -}}
-{{- end -}}
-{{- $_ := set $web "tls" $tls -}}
-{{- end -}}
-{{- if $auth -}}
-{{- $_ := set $web "auth" $auth -}}
-{{- else if not $web.open -}}
-{{- fail "nobody could reach the service: name the Secret with its token in auth.existingSecret, set config.dicomweb.auth, or set config.dicomweb.open: true because something in front of it authenticates" -}}
-{{- end -}}
-{{- $_ := set $config "dicomweb" $web -}}
-{{- if .Values.redis.existingSecret -}}
-{{- $jobs := deepCopy (default dict $config.jobs) -}}
-{{- $_ := set $jobs "redis" "env:CHATXRAY_REDIS_URL" -}}
-{{- $_ := set $config "jobs" $jobs -}}
-{{- end -}}
-{{- toYaml $config -}}
 {{- end -}}
