@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -83,7 +84,7 @@ func (c *cache) used(path string) bool {
 	return true
 }
 
-// keep moves a file into the cache.
+// keep gives a file a name in the cache, and leaves it the other one, by which a start after a crash knows of its upload.
 func (c *cache) keep(from, path string) error {
 	info, err := os.Stat(from)
 	if err != nil {
@@ -93,7 +94,12 @@ func (c *cache) keep(from, path string) error {
 	c.mu.Lock() // no folder goes away meanwhile
 	err = os.MkdirAll(filepath.Dir(path), 0o700)
 	if err == nil {
-		err = os.Rename(from, path)
+		switch err = os.Link(from, path); {
+		case errors.Is(err, fs.ErrExist): // with the same bytes
+			err = nil
+		case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EPERM): // not every file system has links
+			err = os.Rename(from, path)
+		}
 	}
 	if err == nil {
 		if f := c.files[path]; f != nil {
@@ -121,15 +127,13 @@ func (c *cache) get(name string, fetch func(io.Writer) error) error {
 		if err != nil {
 			return nil, full(err)
 		}
+		defer os.Remove(f.Name()) // what is kept has another name, too
 		err = fetch(f)
 		if err = errors.Join(err, f.Close()); err == nil {
 			if at, ok := cameAt(name); ok { // as other processes tell it
 				_ = os.Chtimes(f.Name(), at, at)
 			}
 			err = c.keep(f.Name(), path)
-		}
-		if err != nil {
-			_ = os.Remove(f.Name())
 		}
 		return nil, full(err)
 	})
