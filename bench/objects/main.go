@@ -112,7 +112,7 @@ func one(dir string, opts archive.Options, n, clients, size int) (time.Duration,
 			for b := range next {
 				r, perr := client.Post(server.URL+dicomweb.Root+"/studies", "application/dicom", bytes.NewReader(b))
 				if perr == nil {
-					io.Copy(io.Discard, r.Body)
+					_, _ = io.Copy(io.Discard, r.Body)
 					r.Body.Close()
 					if r.StatusCode != http.StatusOK {
 						perr = fmt.Errorf("answered %s", r.Status)
