@@ -15,7 +15,7 @@ go -C charts vet ./... || failed=1
 echo "test: go test -race"
 go build -o dist/test/testlog ./.ci/testlog || exit 1
 both() { # the product, then the chart, whose tests are a module of their own (charts/go.mod): the product needs no types of Kubernetes
-  go test -race -timeout 30m -json ./... ./.ci/testlog ./.ci/notices
+  go test -race -timeout 60m -json ./... ./.ci/testlog ./.ci/notices
   local status=$?
   go -C charts test -timeout 30m -json ./... && return "$status"
 }
