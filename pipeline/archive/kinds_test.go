@@ -472,3 +472,36 @@ func evict(t *testing.T, dir string) {
 		}
 	}
 }
+
+// Two processes with a folder of their own each, over one index in PostgreSQL and one bucket: what one has taken the other gives, keeps and deletes.
+func TestTwoFoldersOneBucket(t *testing.T) {
+	t.Run("postgres", func(t *testing.T) {
+		ctx := context.Background()
+		k := inS3(t)
+		web := k.open(t)
+		worker, err := archive.Open(t.TempDir(), dicom.OpenFile, k.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { worker.Close() })
+		one, two := object(t, "1.2", "1.2.3", "1.2.3.4"), object(t, "1.2", "1.2.3", "1.2.3.5")
+		mustStore(t, web, one)
+		sameBytes(t, worker, "1.2.3.4", one)
+		mustStore(t, worker, two)
+		sameBytes(t, web, "1.2.3.5", two)
+		if o := store(t, worker, one)[0]; o.Err != nil || !o.Duplicate {
+			t.Error("the same at the other:", o.Err, o.Duplicate)
+		}
+		if o := store(t, worker, object(t, "1.2", "1.2.3", "1.2.3.4", pipeline.TagPatientID, "P2"))[0]; !errors.Is(o.Err, pipeline.ErrConflict) {
+			t.Error("other content at the other:", o.Err)
+		}
+		k.expect(t, one, two)
+		if n, left, err := worker.Delete(ctx, "1.2", "", ""); n != 2 || left || err != nil {
+			t.Error("deleted at the other:", n, left, err)
+		}
+		if found, err := web.Instances(ctx, "1.2", "", ""); len(found) != 0 && err == nil {
+			t.Errorf("%d instances are left", len(found))
+		}
+		k.expect(t)
+	})
+}
