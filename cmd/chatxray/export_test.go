@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +53,8 @@ func TestExport(t *testing.T) {
 	defer a.Close()
 	want := map[string][]byte{"instances/1.2.1.1/1.2.1.1.1.dcm": file("1.2.1.1", "1.2.1.1.1"), "instances/1.2.1.1/1.2.1.1.2.dcm": file("1.2.1.1", "1.2.1.1.2"),
 		"documents/1.2.1.9/1.2.1.9.1.dcm": file("1.2.1.9", "1.2.1.9.1")}
-	for name, b := range want {
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(want))) { // the instances before the document
+		b := want[name]
 		if strings.HasPrefix(name, "documents") {
 			ref := pipeline.DocumentRef{SeriesInstanceUID: "1.2.1.9", SOPInstanceUID: "1.2.1.9.1", SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1"}
 			if err := a.PutDocuments(ctx, []pipeline.Document{{StudyInstanceUID: "1.2.1", SeriesInstanceUID: ref.SeriesInstanceUID, SOPInstanceUID: ref.SOPInstanceUID,
