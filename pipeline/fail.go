@@ -49,8 +49,8 @@ func (l *Line) settle(ctx context.Context, uid string, state State, reason strin
 
 var errDied = errors.New("the process ended while the study was read: killed, out of memory, or a fault of the program")
 
-// fail notes that a study has failed, and returns after how long it is tried again, 0 for never.
-func (l *Line) fail(ctx context.Context, life Life, key string, completed time.Time, err error) (time.Duration, error) {
+// fail notes that a study has failed, with what was read of it, and returns after how long it is tried again, 0 for never.
+func (l *Line) fail(ctx context.Context, life Life, key string, rec Record, err error) (time.Duration, error) {
 	uid := life.StudyInstanceUID
 	l.Stats.Failed.Add(1)
 	pause := backoff(life.Attempts)
@@ -68,7 +68,12 @@ func (l *Line) fail(ctx context.Context, life Life, key string, completed time.T
 	if key == "" { // not even its images are known
 		uerr = l.Archive.Move(ctx, life, step)
 	} else {
-		_, uerr = l.Archive.UpdateRecord(ctx, life, key, func(r *Record) { r.State, r.Error, r.Completed = StateFailed, err.Error(), completed }, step)
+		_, uerr = l.Archive.UpdateRecord(ctx, life, key, func(r *Record) {
+			if rec.Reading != nil {
+				r.take(rec)
+			}
+			r.State, r.Error, r.Completed = StateFailed, err.Error(), rec.Completed
+		}, step)
 	}
 	if uerr != nil {
 		l.Log.Error().Str("study", uid).Err(uerr).Msg("a failure could not be noted")

@@ -288,7 +288,11 @@ func (m *memory) move(by Life, c Change) error {
 	return nil
 }
 
-func (m *memory) UpdateRecord(_ context.Context, l Life, key string, change func(*Record), steps ...Change) (Record, error) {
+func (m *memory) UpdateRecord(ctx context.Context, l Life, key string, change func(*Record), steps ...Change) (Record, error) {
+	return m.Report(ctx, l, key, nil, change, steps...)
+}
+
+func (m *memory) Report(_ context.Context, l Life, key string, docs []Document, change func(*Record), steps ...Change) (Record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	uid := l.StudyInstanceUID
@@ -301,6 +305,14 @@ func (m *memory) UpdateRecord(_ context.Context, l Life, key string, change func
 		r = fromDisk(m.records[uid][i])
 	}
 	change(&r)
+	for _, d := range docs {
+		if err := m.step("document " + string(d.Kind)); err != nil {
+			return r, err
+		}
+		if _, ok := m.documents[d.SOPInstanceUID]; ok && m.foreign {
+			return r, fmt.Errorf("%w: document %s is not ours", ErrConflict, d.SOPInstanceUID)
+		}
+	}
 	if err := m.step("record " + string(r.State)); err != nil {
 		return r, err
 	}
@@ -308,6 +320,9 @@ func (m *memory) UpdateRecord(_ context.Context, l Life, key string, change func
 		m.records[uid] = append(m.records[uid], fromDisk(r))
 	} else {
 		m.records[uid][i] = fromDisk(r)
+	}
+	for _, d := range docs {
+		m.documents[d.SOPInstanceUID] = d
 	}
 	for _, c := range steps {
 		if x := m.lives[uid]; x != nil {

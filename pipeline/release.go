@@ -15,7 +15,10 @@ func (l *Line) detain(ctx context.Context, life Life, rec Record) (Record, error
 		l.Log.Warn().Str("study", rec.StudyInstanceUID).Int("revision", rec.Reading.Revision).Str("reason", rec.Reading.Held).
 			Msg("the report is held: it is not delivered until somebody releases it")
 	}
-	return l.Archive.UpdateRecord(ctx, life, rec.Key, func(r *Record) { r.State, r.Error = StateHeld, "" },
+	return l.Archive.UpdateRecord(ctx, life, rec.Key, func(r *Record) {
+		r.take(rec)
+		r.State = StateHeld
+	},
 		Change{At: l.Now(), State: StateHeld, Reason: "the report waits for a person: " + rec.Reading.Held, Worker: l.Worker})
 }
 

@@ -36,9 +36,9 @@ type Archive interface {
 	Outgoing(ctx context.Context, after string, most int) ([]Record, error)
 	// Undone lists up to most studies behind a UID of which something is to be done, or was given up, in the order of their UIDs.
 	Undone(ctx context.Context, after string, most int) ([]string, error)
-	// PutDocuments stores documents beside the instances of their study, in one step; it returns an error or nil for each. One of an
-	// earlier attempt stays; ErrConflict if anything else is under its UID.
-	PutDocuments(ctx context.Context, docs []Document) []error
+	// Report is UpdateRecord that stores documents beside the instances of the study, as one step with the record. One that may have been delivered
+	// stays; ErrConflict if anything else is under its UID.
+	Report(ctx context.Context, l Life, key string, docs []Document, change func(*Record), steps ...Change) (Record, error)
 	// Document reads a stored document again.
 	Document(ctx context.Context, studyUID string, ref DocumentRef) (Document, error)
 	// PutPreview keeps the picture that the model saw (PNG).
@@ -202,8 +202,8 @@ func (l *Line) study(ctx context.Context, lease Lease) time.Time {
 	return l.failed(ctx, uid, err)
 }
 
-// process is the journey of a study: claim, read, write, store, deliver. Each step is on disk before the next begins, and a step
-// that is on disk is not done again. wait is how long to wait for another process that reads the study.
+// process is the journey of a study: claim, read, write, store, deliver. What was read is on disk together with its documents, or with what keeps them from being
+// written; then it is not read again. wait is how long to wait for another process that reads the study.
 func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, err error) {
 	uid, took := lease.Job().Name, l.stopwatch(lease.Job().Name)
 	completed := l.Now()
@@ -227,7 +227,7 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 	}
 	if died { // more than once: others come first
 		l.ahead.forget(uid)
-		return l.fail(ctx, life, "", completed, errDied)
+		return l.fail(ctx, life, "", Record{}, errDied)
 	}
 	took("begin")
 	st, look, err := l.open(ctx, life)
@@ -235,7 +235,7 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 	case ctx.Err() != nil, errors.Is(err, ErrNotFound):
 		return 0, err
 	case err != nil:
-		return l.fail(ctx, life, "", completed, err)
+		return l.fail(ctx, life, "", Record{}, err)
 	}
 	took("load")
 	key := l.Steps.Key(st)
@@ -248,7 +248,7 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 	}
 	defer release()
 	records, err := l.Archive.Records(held, uid)
-	var rec Record
+	rec := Record{Completed: completed}
 	if err == nil {
 		rec, err = l.read(held, life, st, look, key, records, completed)
 	}
@@ -271,7 +271,7 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 	case held.Err() != nil, errors.Is(err, ErrNotFound): // stopped, held, or deleted meanwhile
 		return 0, err
 	}
-	return l.fail(held, life, key, completed, err)
+	return l.fail(held, life, key, rec, err)
 }
 
 // begun lists the steps of a study that a worker begins with, which came into the queue at a time and is complete for a reason.
@@ -307,7 +307,7 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// read returns the record of the study's present set of images, reading them unless that has been done.
+// read returns the record of the study's present set of images, reading them unless that has been done. What was read now is not on disk yet.
 func (l *Line) read(ctx context.Context, life Life, st *Study, look look, key string, records []Record, completed time.Time) (Record, error) {
 	if i := slices.IndexFunc(records, func(r Record) bool { return r.Key == key && r.Reading != nil }); i >= 0 {
 		return records[i], nil
@@ -327,8 +327,9 @@ func (l *Line) read(ctx context.Context, life Life, st *Study, look look, key st
 			r.State, r.Refused, r.Error, r.Completed = StateRefused, none.Refused, "", completed
 		}, Change{At: l.Now(), State: StateRefused, Reason: "no image of the study is read", Worker: l.Worker})
 	}
+	rec := Record{Key: key, StudyInstanceUID: st.StudyInstanceUID, Completed: completed}
 	if err != nil {
-		return Record{}, err
+		return rec, err
 	}
 	reading.Revision = 1
 	for _, r := range records {
@@ -337,10 +338,13 @@ func (l *Line) read(ctx context.Context, life Life, st *Study, look look, key st
 		}
 	}
 	l.Stats.Read.Add(1)
-	defer took("record")
-	return l.Archive.UpdateRecord(ctx, life, key, func(r *Record) {
-		r.State, r.Reading, r.Refused, r.Error, r.Completed = StateRead, reading, reading.Refused, "", completed
-	})
+	rec.take(Record{State: StateRead, Reading: reading, Completed: completed})
+	return rec, nil
+}
+
+// take makes a record say what was read.
+func (r *Record) take(read Record) {
+	r.State, r.Reading, r.Refused, r.Error, r.Completed = read.State, read.Reading, read.Reading.Refused, "", read.Completed
 }
 
 // readAndShow lets the model read, and keeps the picture that it sees meanwhile.
@@ -377,26 +381,27 @@ func (l *Line) report(ctx context.Context, life Life, st *Study, rec Record, rec
 		return rec, fmt.Errorf("writing the documents: %w", err)
 	}
 	took("documents")
-	stored := l.Archive.PutDocuments(ctx, docs)
-	took("store")
 	var refs []DocumentRef
-	for i, d := range docs {
-		if err := stored[i]; err != nil {
-			return rec, fmt.Errorf("storing document %s: %w", d.SOPInstanceUID, err)
-		}
+	for _, d := range docs {
 		refs = append(refs, DocumentRef{Kind: d.Kind, SeriesInstanceUID: d.SeriesInstanceUID, SOPInstanceUID: d.SOPInstanceUID, SOPClassUID: d.SOPClassUID})
 	}
 	reported := l.Now()
-	l.Stats.LastSeconds.Store(reported.Sub(rec.Completed).Seconds())
-	l.Stats.LastRunSeconds.Store(rec.Reading.RunSeconds)
-	l.Log.Info().Str("study", st.StudyInstanceUID).Str("model", rec.Reading.Model.Name+" "+rec.Reading.Model.Version).
-		Int("sentences", len(rec.Reading.Sentences)).Int("revision", rec.Reading.Revision).
-		Dur("run", time.Duration(rec.Reading.RunSeconds*float64(time.Second))).Dur("complete_to_stored", reported.Sub(rec.Completed)).Msg("reported")
-	return l.Archive.UpdateRecord(ctx, life, rec.Key, func(r *Record) {
-		r.State, r.Documents, r.Reported, r.Error = StateReported, refs, reported, ""
+	stored, err := l.Archive.Report(ctx, life, rec.Key, docs, func(r *Record) {
+		r.take(rec)
+		r.State, r.Documents, r.Reported = StateReported, refs, reported
 		r.Deliveries = map[string]*Delivery{}
 		for _, to := range l.Destinations {
 			r.Deliveries[to.Name] = &Delivery{}
 		}
 	}, Change{At: reported, State: StateReported, Worker: l.Worker})
+	if err != nil {
+		return rec, fmt.Errorf("storing the documents: %w", err)
+	}
+	took("store")
+	l.Stats.LastSeconds.Store(reported.Sub(rec.Completed).Seconds())
+	l.Stats.LastRunSeconds.Store(rec.Reading.RunSeconds)
+	l.Log.Info().Str("study", st.StudyInstanceUID).Str("model", rec.Reading.Model.Name+" "+rec.Reading.Model.Version).
+		Int("sentences", len(rec.Reading.Sentences)).Int("revision", rec.Reading.Revision).
+		Dur("run", time.Duration(rec.Reading.RunSeconds*float64(time.Second))).Dur("complete_to_stored", reported.Sub(rec.Completed)).Msg("reported")
+	return stored, nil
 }

@@ -57,11 +57,8 @@ func TestExport(t *testing.T) {
 		b := want[name]
 		if strings.HasPrefix(name, "documents") {
 			ref := pipeline.DocumentRef{SeriesInstanceUID: "1.2.1.9", SOPInstanceUID: "1.2.1.9.1", SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1"}
-			if err := a.PutDocuments(ctx, []pipeline.Document{{StudyInstanceUID: "1.2.1", SeriesInstanceUID: ref.SeriesInstanceUID, SOPInstanceUID: ref.SOPInstanceUID,
-				SOPClassUID: ref.SOPClassUID, Bytes: b}})[0]; err != nil {
-				t.Fatal(err)
-			}
-			if _, err := a.UpdateRecord(ctx, pipeline.Life{StudyInstanceUID: "1.2.1"}, "k", func(r *pipeline.Record) {
+			doc := pipeline.Document{StudyInstanceUID: "1.2.1", SeriesInstanceUID: ref.SeriesInstanceUID, SOPInstanceUID: ref.SOPInstanceUID, SOPClassUID: ref.SOPClassUID, Bytes: b}
+			if _, err := a.Report(ctx, pipeline.Life{StudyInstanceUID: "1.2.1"}, "k", []pipeline.Document{doc}, func(r *pipeline.Record) {
 				r.State, r.Documents = pipeline.StateReported, []pipeline.DocumentRef{ref}
 			}); err != nil {
 				t.Fatal(err)

@@ -70,6 +70,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer door.Close()
+	spareCollector()
 	eng, err := c.start(ctx, s, cfg)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -278,7 +279,8 @@ func TestStudy(t *testing.T) { onEach(t, testStudy) }
 func testStudy(t *testing.T) {
 	ctx := context.Background()
 	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
-	a := open(t, t.TempDir(), archive.Options{Now: func() time.Time { return at }})
+	dir := t.TempDir()
+	a := open(t, dir, archive.Options{Now: func() time.Time { return at }})
 	var told []string
 	a.OnStored(func(uid string, news bool) { told = append(told, fmt.Sprint(uid, " ", news)) })
 	if _, err := a.Study(ctx, "1.2.1"); !errors.Is(err, pipeline.ErrNotFound) {
@@ -292,7 +294,7 @@ func testStudy(t *testing.T) {
 		SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: object(t, "1.2.1", "1.2.1.9", "1.2.1.9.1")}
 	at = at.Add(time.Hour)
 	for range 2 { // a retry writes it again
-		if err := a.PutDocuments(ctx, []pipeline.Document{document})[0]; err != nil {
+		if err := put(a, document); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -336,24 +338,37 @@ func testStudy(t *testing.T) {
 	changed.SOPInstanceUID = "1.2.1.9.2"
 	other := document
 	other.SOPInstanceUID, other.Bytes = "1.2.1.9.3", object(t, "1.2.1", "1.2.1.9", "1.2.1.9.3")
-	errs := a.PutDocuments(ctx, []pipeline.Document{changed, other})
-	if !errors.Is(errs[0], pipeline.ErrInvalid) {
-		t.Error("a document whose bytes are another's was taken:", errs[0])
+	if err := put(a, other, changed); !errors.Is(err, pipeline.ErrInvalid) {
+		t.Error("a document whose bytes are another's was taken:", err)
 	}
 	ref.SOPInstanceUID = other.SOPInstanceUID
-	if back, err := a.Document(ctx, "1.2.1", ref); errs[1] != nil || err != nil || !bytes.Equal(back.Bytes, other.Bytes) {
-		t.Error("the document beside a wrong one was not stored:", errs[1], err)
+	if _, err := a.Document(ctx, "1.2.1", ref); !errors.Is(err, pipeline.ErrNotFound) {
+		t.Error("the document beside a wrong one was kept without it:", err)
 	}
-	if errs := a.PutDocuments(ctx, []pipeline.Document{changed}); len(errs) != 1 || !errors.Is(errs[0], pipeline.ErrInvalid) {
-		t.Error(errs)
+	if err := put(a, other); err != nil {
+		t.Error(err)
 	}
 	// What came from outside under the UID of a document is none of ours, in this study or in another.
 	for i, foreign := range [][]byte{object(t, "1.2.1", "1.2.1.9", "1.2.1.9.5"), object(t, "1.2.2", "1.2.1.9", "1.2.1.9.6")} {
 		mustStore(t, a, foreign)
 		changed.SOPInstanceUID = fmt.Sprintf("1.2.1.9.%d", 5+i)
 		changed.Bytes = object(t, "1.2.1", "1.2.1.9", changed.SOPInstanceUID, pipeline.TagPatientID, "P7")
-		if err := put(a, changed); !errors.Is(err, pipeline.ErrConflict) || !strings.Contains(err.Error(), changed.SOPInstanceUID) {
+		more := document
+		more.SOPInstanceUID, more.Bytes = "1.2.1.9.4", object(t, "1.2.1", "1.2.1.9", "1.2.1.9.4")
+		if err := put(a, more, changed); !errors.Is(err, pipeline.ErrConflict) || !strings.Contains(err.Error(), changed.SOPInstanceUID) {
 			t.Errorf("a foreign object was taken for a document: %v", err)
+		}
+		ref.SOPInstanceUID = more.SOPInstanceUID
+		if _, err := a.Document(ctx, "1.2.1", ref); !errors.Is(err, pipeline.ErrNotFound) {
+			t.Error("the document beside it was kept without it:", err)
+		}
+		for path := range tree(t, dir) {
+			if strings.Contains(path, more.SOPInstanceUID) {
+				t.Error("a file of it is left:", path)
+			}
+		}
+		if records, err := a.Records(ctx, "1.2.1"); err != nil || len(records) != 1 || len(records[0].Documents) != 1 {
+			t.Errorf("%+v %v", records, err)
 		}
 	}
 	// The PACS sends our document back.
@@ -412,7 +427,63 @@ func testManyAtOnce(t *testing.T) {
 	}
 }
 
-// put keeps one document.
-func put(a *archive.Archive, d pipeline.Document) error {
-	return a.PutDocuments(context.Background(), []pipeline.Document{d})[0]
+func TestDocumentOfNoRecord(t *testing.T) { onEach(t, testDocumentOfNoRecord) }
+
+// A document that a crash left without its record gives way to that of the next reading: nobody has seen it.
+func testDocumentOfNoRecord(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	a := open(t, dir, archive.Options{})
+	mustStore(t, a, object(t, "1.2", "1.2.1", "1.2.1.1"))
+	doc := func(patient string) pipeline.Document {
+		return pipeline.Document{StudyInstanceUID: "1.2", SeriesInstanceUID: "1.2.9", SOPInstanceUID: "1.2.9.1", SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1",
+			Bytes: object(t, "1.2", "1.2.9", "1.2.9.1", pipeline.TagPatientID, patient)}
+	}
+	lost := filepath.Join(dir, "documents", "1.2", "1.2.9", "1.2.9.1.dcm") // the crash came before the index knew of it, and nothing has looked since
+	err := os.MkdirAll(filepath.Dir(lost), 0o700)
+	if err == nil {
+		err = os.WriteFile(lost, doc("P1").Bytes, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone := func(patient string) {
+		t.Helper()
+		if _, err := a.Report(ctx, pipeline.Life{StudyInstanceUID: "1.2"}, "k", []pipeline.Document{doc(patient)}, func(*pipeline.Record) {}); err != nil {
+			t.Fatal(err)
+		}
+		if back, err := a.Document(ctx, "1.2", pipeline.DocumentRef{SeriesInstanceUID: "1.2.9", SOPInstanceUID: "1.2.9.1"}); err != nil || !bytes.Equal(back.Bytes, doc(patient).Bytes) {
+			t.Error("not the document of this reading:", err)
+		}
+	}
+	alone("P2")
+	alone("P3") // the record does not refer to it: the index learnt of it from its file
+	if err := put(a, doc("P4")); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := a.Search(ctx, pipeline.Query{Level: pipeline.StudyLevel}); err != nil || len(found.Results) != 1 || found.Results[0].String(pipeline.TagPatientID) != "P1" {
+		t.Errorf("the study has the attributes of a document: %+v %v", found, err)
+	}
+
+	if err := put(a, doc("P5")); err != nil {
+		t.Fatal(err)
+	}
+	back, err := a.Document(ctx, "1.2", pipeline.DocumentRef{SeriesInstanceUID: "1.2.9", SOPInstanceUID: "1.2.9.1"})
+	if err != nil || !bytes.Equal(back.Bytes, doc("P4").Bytes) {
+		t.Error("a document that a record refers to was replaced:", err)
+	}
+	a.Close()
+	if c, told := checked(t, dir); c.Whole != 2 || len(told) > 0 {
+		t.Error(c, told)
+	}
+}
+
+// put keeps documents with a record that refers to them.
+func put(a *archive.Archive, docs ...pipeline.Document) error {
+	_, err := a.Report(context.Background(), pipeline.Life{StudyInstanceUID: docs[0].StudyInstanceUID}, "put", docs, func(r *pipeline.Record) {
+		r.Documents = nil
+		for _, d := range docs {
+			r.Documents = append(r.Documents, pipeline.DocumentRef{Kind: d.Kind, SeriesInstanceUID: d.SeriesInstanceUID, SOPInstanceUID: d.SOPInstanceUID, SOPClassUID: d.SOPClassUID})
+		}
+	})
+	return err
 }

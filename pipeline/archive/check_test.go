@@ -43,8 +43,8 @@ func testCheck(t *testing.T) {
 	mustStore(t, a, object(t, "1.2.1", "1.2.1.1", "1.2.1.1.4", pipeline.TagPatientName, "Probe^Bea"))
 	doc := pipeline.Document{Kind: pipeline.FindingsSR, SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", StudyInstanceUID: "1.2.1", SeriesInstanceUID: "1.2.1.9", SOPInstanceUID: "1.2.1.9.1",
 		Bytes: object(t, "1.2.1", "1.2.1.9", "1.2.1.9.1")}
-	if errs := a.PutDocuments(t.Context(), []pipeline.Document{doc}); errs[0] != nil {
-		t.Fatal(errs)
+	if err := put(a, doc); err != nil {
+		t.Fatal(err)
 	}
 	whole := archive.Checked{Whole: 5, Replaced: 1}
 	if c, told := checked(t, dir); c != whole { // while it is open

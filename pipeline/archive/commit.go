@@ -13,14 +13,15 @@ import (
 	"chatxray/pipeline"
 )
 
-// request is what the writer is asked for: to keep a group of staged instances whose bytes are durable under their temporary names, or
-// to do something else within the transaction.
+// request is what the writer is asked for: to keep a group of staged instances whose bytes are durable under their temporary names, each for itself; or to do
+// something else within the transaction, with documents of our own that are kept with it or not at all.
 type request struct {
 	do       func(context.Context, writing) error
 	studies  []string // that do writes about
-	err      error    // of do
+	err      error    // of do, or of a document
 	staged   []*pipeline.Staged
 	own      bool
+	reported map[string]bool    // documents by their UIDs that records refer to: they may have been delivered, so they stay
 	outcomes []pipeline.Outcome // one for each of staged
 	places   []string           // where each of staged is in S3; empty where it was not put there, nil where files are kept in the folder
 	broken   bool               // the index did not say whether it has kept them
@@ -34,7 +35,9 @@ const groupLimit = 1000
 // disk. The same UID with the same content is a duplicate; with other content the first stays and the error wraps
 // pipeline.ErrConflict, unless Options.Replace lets it be replaced. Requests that come together share the costly steps. Every staged instance is used up.
 func (a *Archive) Commit(ctx context.Context, staged []*pipeline.Staged) []pipeline.Outcome {
-	out := a.commit(ctx, staged, false)
+	r := &request{staged: staged}
+	a.submit(ctx, r)
+	out := r.outcomes
 	news := map[string]bool{}
 	for _, o := range out {
 		if o.Err == nil {
@@ -47,8 +50,10 @@ func (a *Archive) Commit(ctx context.Context, staged []*pipeline.Staged) []pipel
 	return out
 }
 
-func (a *Archive) commit(ctx context.Context, staged []*pipeline.Staged, own bool) []pipeline.Outcome {
-	r := &request{staged: staged, own: own, outcomes: make([]pipeline.Outcome, len(staged)), done: make(chan struct{})}
+// submit has the writer keep what is staged in a request, which is used up, and do what is to be done with it.
+func (a *Archive) submit(ctx context.Context, r *request) {
+	staged := r.staged
+	r.outcomes, r.done = make([]pipeline.Outcome, len(staged)), make(chan struct{})
 	if a.bucket != nil {
 		r.places = make([]string, len(staged))
 	}
@@ -66,14 +71,38 @@ func (a *Archive) commit(ctx context.Context, staged []*pipeline.Staged, own boo
 	}
 	_ = work.Wait()
 	defer a.settleUploads(r)
-	if !a.hand(r) {
-		for i := range r.outcomes {
-			r.outcomes[i].Err = fmt.Errorf("%w: the archive is being closed", pipeline.ErrBusy)
+	if r.do != nil {
+		if r.err = r.firstError(); r.err != nil {
+			r.fail(r.err)
+			return
 		}
-		return r.outcomes
+	}
+	if !a.hand(r) {
+		r.fail(fmt.Errorf("%w: the archive is being closed", pipeline.ErrBusy))
+		return
 	}
 	<-r.done
-	return r.outcomes
+}
+
+func (r *request) firstError() error {
+	for i, o := range r.outcomes {
+		if o.Err != nil {
+			return fmt.Errorf("instance %s: %w", r.staged[i].Instance.SOPInstanceUID, o.Err)
+		}
+	}
+	return nil
+}
+
+// fail gives an error to all of a request that has none yet.
+func (r *request) fail(err error) {
+	if r.do != nil && r.err == nil {
+		r.err = err
+	}
+	for i := range r.outcomes {
+		if r.outcomes[i].Err == nil {
+			r.outcomes[i].Err = err
+		}
+	}
 }
 
 // book has the writer do something within a transaction, together with what others want at the same time. An error of do undoes what it
@@ -82,11 +111,8 @@ func (a *Archive) book(ctx context.Context, do func(context.Context, writing) er
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	r := &request{do: do, studies: studies, done: make(chan struct{})}
-	if !a.hand(r) {
-		return fmt.Errorf("%w: the archive is being closed", pipeline.ErrBusy)
-	}
-	<-r.done
+	r := &request{do: do, studies: studies}
+	a.submit(ctx, r)
 	return r.err
 }
 
@@ -152,24 +178,24 @@ func (g *grouped) keep(group []*request) {
 		g.a.untidy.Store(true)
 		g.placed = nil
 	}
-	for _, f := range g.placed {
+	err = errors.Join(err, g.removePlaced(0))
+	for _, r := range group {
+		r.broken = true
+		r.fail(err)
+	}
+}
+
+// removePlaced takes away the files that were placed since there were n.
+func (g *grouped) removePlaced(n int) (err error) {
+	for _, f := range g.placed[n:] {
 		if g.a.bucket != nil {
 			g.a.bucket.cache.drop(f)
 			continue
 		}
 		err = errors.Join(err, bare(os.Remove(f)))
 	}
-	for _, r := range group {
-		r.broken = true
-		if r.do != nil && r.err == nil {
-			r.err = err
-		}
-		for i := range r.outcomes {
-			if r.outcomes[i].Err == nil {
-				r.outcomes[i].Err = err
-			}
-		}
-	}
+	g.placed = g.placed[:n]
+	return err
 }
 
 func (g *grouped) transact(ctx context.Context, group []*request) error {
@@ -184,23 +210,18 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 	news := map[string]pipeline.Lane{} // studies of which something new has come from outside
 	for _, r := range group {
 		if r.do != nil {
-			if r.err, err = attempt(ctx, tx, r.do); err != nil {
+			if err := g.attempt(ctx, tx, r); err != nil {
 				return err
 			}
 			continue
 		}
 		for i, s := range r.staged {
-			if r.own && r.outcomes[i].Err == nil { // a worker elsewhere may not know yet that the study was deleted
-				if r.outcomes[i].Err = lives(ctx, tx, s.Instance.StudyInstanceUID); r.outcomes[i].Err != nil && !errors.Is(r.outcomes[i].Err, pipeline.ErrNotFound) {
-					return r.outcomes[i].Err
-				}
-			}
 			if r.outcomes[i].Err == nil {
-				if err := g.one(ctx, tx, s, r.own, r.place(i), &r.outcomes[i]); err != nil {
+				if err := g.one(ctx, tx, r, i); err != nil {
 					return err
 				}
 			}
-			if o := r.outcomes[i]; o.Err == nil && !o.Duplicate && !r.own {
+			if o := r.outcomes[i]; o.Err == nil && !o.Duplicate {
 				if before, ok := news[o.Instance.StudyInstanceUID]; !ok || s.Lane.Number() < before.Number() {
 					news[o.Instance.StudyInstanceUID] = s.Lane
 				}
@@ -223,12 +244,6 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 	return tx.Commit()
 }
 
-// lives tells by pipeline.ErrNotFound that nothing of a study is known.
-func lives(ctx context.Context, tx writing, study string) error {
-	_, err := fenced(ctx, tx, pipeline.Life{StudyInstanceUID: study})
-	return err
-}
-
 func studiesOf(group []*request) (out []string) {
 	for _, r := range group {
 		out = append(out, r.studies...)
@@ -239,17 +254,27 @@ func studiesOf(group []*request) (out []string) {
 	return out
 }
 
-// attempt does something within a transaction so that its error undoes it and nothing else. broken is the transaction's own error.
-func attempt(ctx context.Context, tx writing, do func(context.Context, writing) error) (err, broken error) {
+// attempt does what a request wants and keeps its documents, so that an error undoes that and nothing else. What it returns is the transaction's own error.
+func (g *grouped) attempt(ctx context.Context, tx writing, r *request) error {
 	if err := tx.exec(ctx, savepoint); err != nil {
-		return nil, err
+		return err
 	}
-	if err = do(ctx, tx); err != nil {
-		if broken := tx.exec(ctx, rollback); broken != nil {
-			return nil, broken
+	placed := len(g.placed)
+	err := r.do(ctx, tx)
+	for i := 0; i < len(r.staged) && err == nil; i++ {
+		if err := g.one(ctx, tx, r, i); err != nil {
+			return err
+		}
+		err = r.firstError()
+	}
+	if err != nil {
+		err = errors.Join(indexError(err), g.removePlaced(placed))
+		r.fail(err)
+		if err := tx.exec(ctx, rollback); err != nil {
+			return err
 		}
 	}
-	return indexErrorOrNil(err), tx.exec(ctx, release)
+	return tx.exec(ctx, release)
 }
 
 const (
@@ -258,8 +283,9 @@ const (
 	release   = "RELEASE one"
 )
 
-// one places the file of one instance and writes its entry. An error is the transaction's; the instance's own is in its outcome.
-func (g *grouped) one(ctx context.Context, tx writing, s *pipeline.Staged, own bool, place string, o *pipeline.Outcome) error {
+// one places the file of the nth instance of a request and writes its entry. An error is the transaction's; the instance's own is in its outcome.
+func (g *grouped) one(ctx context.Context, tx writing, r *request, n int) error {
+	s, own, place, o := r.staged[n], r.own, r.place(n), &r.outcomes[n]
 	in := s.Instance
 	known, knownOwn, err := g.a.find(ctx, tx, in.SOPInstanceUID)
 	if err != nil {
@@ -268,7 +294,7 @@ func (g *grouped) one(ctx context.Context, tx writing, s *pipeline.Staged, own b
 	if known != nil {
 		if _, err := os.Lstat(known.Path); g.a.bucket == nil && errors.Is(err, os.ErrNotExist) && known.Digest == in.Digest {
 			o.Instance = known // the file is lost, and here it is again
-			o.Err = full(g.place(in, known.Path))
+			o.Err = full(g.place(in, known.Path, own))
 			return nil
 		}
 		if _, err := os.Lstat(known.Path); g.a.bucket != nil && known.Digest != in.Digest && errors.Is(err, os.ErrNotExist) {
@@ -280,8 +306,15 @@ func (g *grouped) one(ctx context.Context, tx writing, s *pipeline.Staged, own b
 		if o.Duplicate {
 			o.Instance = known
 		}
-		if errors.Is(o.Err, pipeline.ErrConflict) && g.replaceable(known, knownOwn, in, own) {
-			return g.replace(ctx, tx, s, place, o)
+		switch {
+		case !errors.Is(o.Err, pipeline.ErrConflict):
+		case own && knownOwn && known.SOPClassUID == in.SOPClassUID && r.reported[in.SOPInstanceUID]:
+			o.Instance, o.Duplicate, o.Err = known, true, nil // written before an upgrade, say
+		case own && !knownOwn:
+			o.Err = fmt.Errorf("%w: the archive keeps an object that this service did not write under the UID of document %s; it stays, and the document cannot be stored",
+				pipeline.ErrConflict, in.SOPInstanceUID)
+		case g.replaceable(known, knownOwn, in, own):
+			return g.replace(ctx, tx, s, own, place, o)
 		}
 		return nil
 	}
@@ -293,7 +326,7 @@ func (g *grouped) one(ctx context.Context, tx writing, s *pipeline.Staged, own b
 		}
 		final = g.a.files.path(objectName(own, in, place))
 	}
-	if o.Err = full(g.place(in, final)); o.Err != nil {
+	if o.Err = full(g.place(in, final, own)); o.Err != nil {
 		return nil
 	}
 	kept := *in
@@ -321,8 +354,9 @@ func compare(known, in *pipeline.Instance) error {
 	return nil
 }
 
-// place gives a staged file its final name. A file without an entry that lies there already is taken over if it is the same.
-func (g *grouped) place(in *pipeline.Instance, final string) error {
+// place gives a staged file its final name. A file without an entry that lies there already is taken over if it is the same, or if it is a document of
+// our own, which nobody has seen.
+func (g *grouped) place(in *pipeline.Instance, final string, own bool) error {
 	if g.a.bucket != nil {
 		g.placed = append(g.placed, final)
 		return g.a.bucket.cache.keep(in.Path, final)
@@ -338,7 +372,7 @@ func (g *grouped) place(in *pipeline.Instance, final string) error {
 	}
 	_, err = os.Lstat(final)
 	fresh := err != nil
-	if !fresh {
+	if !fresh && !own {
 		same, err := sameDataSet(final, in.Path)
 		if err != nil {
 			return err

@@ -158,8 +158,8 @@ func testRebuild(t *testing.T) {
 	mustStore(t, a, object(t, "1.2.1", "1.2.1.1", "1.2.1.1.1"), object(t, "1.2.1", "1.2.1.1", "1.2.1.1.2"),
 		object(t, "1.2.2", "1.2.2.1", "1.2.2.1.1", pipeline.TagSpecificCharacterSet, "ISO_IR 192", pipeline.TagPatientName, "Müller^Änne"))
 	b := object(t, "1.2.1", "1.2.1.9", "1.2.1.9.1")
-	if err := a.PutDocuments(ctx, []pipeline.Document{{StudyInstanceUID: "1.2.1", SeriesInstanceUID: "1.2.1.9", SOPInstanceUID: "1.2.1.9.1",
-		SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: b}})[0]; err != nil {
+	if err := put(a, pipeline.Document{StudyInstanceUID: "1.2.1", SeriesInstanceUID: "1.2.1.9", SOPInstanceUID: "1.2.1.9.1",
+		SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: b}); err != nil {
 		t.Fatal(err)
 	}
 	state := func(a *archive.Archive) (got []any) {

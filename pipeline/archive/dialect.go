@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"chatxray/pipeline"
 )
@@ -55,6 +56,25 @@ type querier interface {
 type database struct {
 	*sql.DB
 	dialect
+	kept *sync.Map // prepared statements by their text; nil where the driver keeps them
+}
+
+// often is QueryContext for what is asked for every study: its text is parsed once.
+func (d database) often(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
+	if d.kept == nil {
+		return d.QueryContext(ctx, text, args...)
+	}
+	st, ok := d.kept.Load(text)
+	if !ok {
+		fresh, err := d.PrepareContext(ctx, text)
+		if err != nil {
+			return nil, err
+		}
+		if st, ok = d.kept.LoadOrStore(text, fresh); ok { // else closing the database closes it
+			fresh.Close()
+		}
+	}
+	return st.(*sql.Stmt).QueryContext(ctx, args...)
 }
 
 // QueryContext is that of sql.DB.
@@ -131,6 +151,13 @@ func (w writing) row(ctx context.Context, text string, args ...any) *sql.Row {
 		return st.QueryRowContext(ctx, args...)
 	}
 	return w.QueryRowContext(ctx, text, args...)
+}
+
+func (w writing) rows(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
+	if st := w.prepared(ctx, text); st != nil { //nolint:sqlclosecheck // the end of the transaction closes it
+		return st.QueryContext(ctx, args...)
+	}
+	return w.QueryContext(ctx, text, args...)
 }
 
 // indexError adds the sentinel to an error of the index and drops what it may quote.

@@ -29,19 +29,28 @@ func syncFile(path string) error {
 }
 
 // writeDurably puts a whole file in its place: after a crash there is either the old one or the new one.
-func writeDurably(path string, data []byte) error {
+func writeDurably(path string, data []byte) error { return writeWhole(path, data, true) }
+
+// writeWhole puts a whole file in its place: who reads it, or kills this process, finds the old one or the new one; durable: so does who takes the power away.
+func writeWhole(path string, data []byte, durable bool) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, ".*.new")
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+	if durable {
+		err = errors.Join(err, f.Sync())
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
 		_ = os.Remove(f.Name())
 		return err
+	}
+	if !durable {
+		return nil
 	}
 	return syncDir(dir)
 }

@@ -42,7 +42,7 @@ var (
 	newRequest   = "INSERT INTO request (series, step, procedure, accession) VALUES (?,?,?,?)"
 	findInstance = "SELECT " + instanceColumns + instanceTables + " WHERE i.uid = ?"
 	prepared     = []string{touchStudy, newStudy, changeStudy, findSeries, newSeries, changeSeries, newInstance, newWord, newRequest, findInstance,
-		findLife, arriveLife, beginLife, moveLife, newChange, lastState, findRecord, putRecord, savepoint, rollback, release}
+		findLife, arriveLife, beginLife, moveLife, newChange, lastState, findRecords, putRecord, savepoint, rollback, release}
 )
 
 func insertInto(table, first string, columns []string) string {

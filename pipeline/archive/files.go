@@ -16,6 +16,8 @@ import (
 type files interface {
 	// write keeps a file under a name, whole and durably; what was there before is gone then.
 	write(ctx context.Context, name string, b []byte) error
+	// copy keeps a file of what the index has, too: like write, but the power may take what the last seconds have brought.
+	copy(ctx context.Context, name string, b []byte) error
 	// read opens a file.
 	read(ctx context.Context, name string) (io.ReadCloser, error)
 	// list tells the files below a folder, which need not be there; f's error ends it.

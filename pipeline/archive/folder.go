@@ -29,6 +29,15 @@ func (d folder) write(_ context.Context, name string, b []byte) error {
 	return full(err)
 }
 
+func (d folder) copy(_ context.Context, name string, b []byte) error {
+	parts := strings.Split(name, "/")
+	_, err := makeDirs(d.dir, parts[:len(parts)-1]...)
+	if err == nil {
+		err = writeWhole(d.path(name), b, false)
+	}
+	return full(err)
+}
+
 func (d folder) read(_ context.Context, name string) (io.ReadCloser, error) {
 	f, err := os.Open(d.path(name))
 	if err != nil {

@@ -27,10 +27,10 @@ var (
 	beginLife = `UPDATE life SET fence = fence + 1, attempts = attempts + 1, state = ?2, since = ?3, reason = ?4, worker = ?5, next = 0, open = 1 WHERE study = ?1`
 	moveLife  = `UPDATE life SET state = ?2, since = ?3, reason = ?4, worker = ?5, next = ?6, open = CASE WHEN ?7 = 1 AND news = ?8 THEN 0 ELSE 1 END,
 		attempts = CASE WHEN ?2 = 'queued' THEN max(0, attempts - 1) WHEN ?2 IN ('failed', 'complete', 'reading') THEN attempts ELSE 0 END WHERE study = ?1`
-	newChange  = `INSERT INTO change (study, at, state, reason, worker, next) VALUES (?, ?, ?, ?, ?, ?)`
-	lastState  = `SELECT state FROM change WHERE study = ? ORDER BY id DESC LIMIT 1`
-	findRecord = `SELECT content FROM record WHERE study = ? AND key = ?`
-	putRecord  = `INSERT INTO record (study, key, completed, outgoing, content) VALUES (?1, ?2, ?3, ?4, ?5)
+	newChange   = `INSERT INTO change (study, at, state, reason, worker, next) VALUES (?, ?, ?, ?, ?, ?)`
+	lastState   = `SELECT state FROM change WHERE study = ? ORDER BY id DESC LIMIT 1`
+	findRecords = `SELECT content FROM record WHERE study = ? ORDER BY completed, key`
+	putRecord   = `INSERT INTO record (study, key, completed, outgoing, content) VALUES (?1, ?2, ?3, ?4, ?5)
 		ON CONFLICT (study, key) DO UPDATE SET completed = ?3, outgoing = ?4, content = ?5`
 )
 
@@ -78,10 +78,18 @@ func note(ctx context.Context, tx writing, study string, c pipeline.Change) erro
 
 // Life returns where a study stands; the error wraps pipeline.ErrNotFound when nothing of it is known.
 func (a *Archive) Life(ctx context.Context, study string) (pipeline.Life, error) {
-	l, err := scanLife(a.read.QueryRowContext(ctx, findLife, study))
-	if errors.Is(err, sql.ErrNoRows) {
-		return l, fmt.Errorf("%w: the archive has nothing of study %s", pipeline.ErrNotFound, study)
+	rows, err := a.read.often(ctx, findLife, study)
+	if err != nil {
+		return pipeline.Life{}, indexError(err)
 	}
+	defer rows.Close()
+	if !rows.Next() {
+		if err := rows.Err(); err != nil {
+			return pipeline.Life{}, indexError(err)
+		}
+		return pipeline.Life{}, fmt.Errorf("%w: the archive has nothing of study %s", pipeline.ErrNotFound, study)
+	}
+	l, err := scanLife(rows)
 	return l, indexErrorOrNil(err)
 }
 

@@ -82,7 +82,7 @@ func (p postgresIndex) pool(connections int, readOnly bool) database {
 	db := stdlib.OpenDB(*config)
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections)
-	return database{db, p}
+	return database{db, p, nil}
 }
 
 func (p postgresIndex) open(a *Archive) (fresh bool, err error) {

@@ -18,9 +18,17 @@ func (a *Archive) Records(ctx context.Context, studyUID string) ([]pipeline.Reco
 	if !pipeline.ValidUID(studyUID) {
 		return nil, fmt.Errorf("%w: the Study Instance UID is no UID", pipeline.ErrInvalid)
 	}
-	rows, err := a.read.QueryContext(ctx, "SELECT content FROM record WHERE study = ? ORDER BY completed, key", studyUID)
+	rows, err := a.read.often(ctx, findRecords, studyUID)
 	if err != nil {
 		return nil, indexError(err)
+	}
+	return scanRecords(rows)
+}
+
+func recordsOf(ctx context.Context, tx writing, study string) ([]pipeline.Record, error) {
+	rows, err := tx.rows(ctx, findRecords, study)
+	if err != nil {
+		return nil, err
 	}
 	return scanRecords(rows)
 }
@@ -46,23 +54,41 @@ func scanRecords(rows *sql.Rows) (out []pipeline.Record, err error) {
 // crash there is all of it or nothing. l is what Begin has returned, with the fence 0 where nobody need have begun; the error wraps pipeline.ErrNotFound
 // when the study is gone, and is
 // pipeline.ErrLost when another worker has begun since. It returns the record as it is kept then.
-func (a *Archive) UpdateRecord(ctx context.Context, l pipeline.Life, key string, change func(*pipeline.Record), steps ...pipeline.Change) (r pipeline.Record, err error) {
+func (a *Archive) UpdateRecord(ctx context.Context, l pipeline.Life, key string, change func(*pipeline.Record), steps ...pipeline.Change) (pipeline.Record, error) {
+	return a.Report(ctx, l, key, nil, change, steps...)
+}
+
+// Report is UpdateRecord that keeps documents of our own with the record, beside the instances of the study: after a crash there are the record and all of
+// them, or nothing. A document that differs from the one that is here under its UID is dropped if a record refers to that one, which was written before an
+// upgrade, say, and may have been delivered. Anything else under its UID wraps pipeline.ErrConflict.
+func (a *Archive) Report(ctx context.Context, l pipeline.Life, key string, docs []pipeline.Document, change func(*pipeline.Record), steps ...pipeline.Change) (r pipeline.Record, err error) {
 	study := l.StudyInstanceUID
 	if err := recordName(study, key); err != nil {
 		return r, err
 	}
-	err = a.book(ctx, func(ctx context.Context, tx writing) error {
+	if err := ctx.Err(); err != nil {
+		return r, err
+	}
+	req := &request{own: true, studies: []string{study}}
+	if req.staged, err = a.stageDocuments(ctx, study, docs); err != nil {
+		return r, err
+	}
+	req.do = func(ctx context.Context, tx writing) error {
 		if _, err := fenced(ctx, tx, l); err != nil {
 			return err
 		}
-		r = pipeline.Record{Key: key, StudyInstanceUID: study}
-		var content []byte
-		err := tx.row(ctx, findRecord, study, key).Scan(&content)
-		if err == nil {
-			err = json.Unmarshal(content, &r)
-		}
-		if noRow(err) != nil {
+		r, req.reported = pipeline.Record{Key: key, StudyInstanceUID: study}, map[string]bool{}
+		records, err := recordsOf(ctx, tx, study)
+		if err != nil {
 			return err
+		}
+		for _, known := range records {
+			if known.Key == key {
+				r = known
+			}
+			for _, d := range known.Documents {
+				req.reported[d.SOPInstanceUID] = true
+			}
 		}
 		change(&r)
 		if err := keepRecord(ctx, tx, r); err != nil {
@@ -81,9 +107,9 @@ func (a *Archive) UpdateRecord(ctx context.Context, l pipeline.Life, key string,
 			}
 		}
 		return nil
-	}, study)
-	if err != nil {
-		return r, fmt.Errorf("record %s of study %s cannot be written: %w", key, study, err)
+	}
+	if a.submit(ctx, req); req.err != nil {
+		return r, fmt.Errorf("record %s of study %s cannot be written: %w", key, study, req.err)
 	}
 	if err := a.copyRecord(ctx, r); err != nil {
 		a.opts.Warn("the copy of a record cannot be written; an index that is made anew would lack it", a.path(recordsDir, study, key+".json"), err)
@@ -111,7 +137,7 @@ func (a *Archive) copyRecord(ctx context.Context, r pipeline.Record) error {
 	if err != nil {
 		return err
 	}
-	return a.files.write(context.WithoutCancel(ctx), recordFile(r.StudyInstanceUID, r.Key+".json"), b)
+	return a.files.copy(context.WithoutCancel(ctx), recordFile(r.StudyInstanceUID, r.Key+".json"), b)
 }
 
 // copies reads the records beside the pictures of a study.

@@ -25,8 +25,8 @@ func testRecords(t *testing.T) {
 		t.Error(err)
 	}
 	late := pipeline.Document{StudyInstanceUID: "1.2", SeriesInstanceUID: "1.2.9", SOPInstanceUID: "1.2.9.1", SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: object(t, "1.2", "1.2.9", "1.2.9.1")}
-	if errs := a.PutDocuments(ctx, []pipeline.Document{late}); !errors.Is(errs[0], pipeline.ErrNotFound) {
-		t.Error(errs)
+	if err := put(a, late); !errors.Is(err, pipeline.ErrNotFound) {
+		t.Error(err)
 	}
 	if found, err := a.Instances(ctx, "1.2", "", ""); !errors.Is(err, pipeline.ErrNotFound) {
 		t.Error(found, err)

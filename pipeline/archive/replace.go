@@ -53,32 +53,32 @@ func (a *Archive) Versions(in *pipeline.Instance) ([]string, error) {
 	return out, nil
 }
 
-// replaceable tells whether the content of an instance may take the place of what is kept under its UID: what both have is from outside
-// and in the same series.
+// replaceable tells whether the content of an instance may take the place of what is kept under its UID, in the same series: both are from outside, or
+// documents of our own, of which a crash has left the first without its record.
 func (g *grouped) replaceable(known *pipeline.Instance, knownOwn bool, in *pipeline.Instance, own bool) bool {
-	return g.a.opts.Replace && !own && !knownOwn &&
+	return (g.a.opts.Replace || own) && own == knownOwn &&
 		known.StudyInstanceUID == in.StudyInstanceUID && known.SeriesInstanceUID == in.SeriesInstanceUID
 }
 
 // replace keeps an instance as the next version of one that is kept under its UID. The study and the series take their attributes from
-// it, because it is the newest that is known of them.
-func (g *grouped) replace(ctx context.Context, tx writing, s *pipeline.Staged, place string, o *pipeline.Outcome) error {
+// it, because it is the newest that is known of them; not from a document of our own.
+func (g *grouped) replace(ctx context.Context, tx writing, s *pipeline.Staged, own bool, place string, o *pipeline.Outcome) error {
 	in := s.Instance
 	var version int
 	if err := tx.QueryRowContext(ctx, "SELECT version + 1 FROM instance WHERE uid = ?", in.SOPInstanceUID).Scan(&version); err != nil {
 		return err
 	}
-	final := g.a.versionPath(false, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID, version)
+	final := g.a.versionPath(own, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID, version)
 	if g.a.bucket != nil {
-		final = g.a.files.path(objectName(false, in, place))
+		final = g.a.files.path(objectName(own, in, place))
 	}
-	if o.Err = full(g.place(in, final)); o.Err != nil {
+	if o.Err = full(g.place(in, final, own)); o.Err != nil {
 		return nil
 	}
 	kept := *in
 	kept.Path = final
 	o.Instance, o.Replaced = &kept, true
-	return renew(ctx, tx, entry{in: &kept, size: s.Size, received: g.a.opts.Now().UnixNano(), version: version, place: place})
+	return renew(ctx, tx, entry{in: &kept, size: s.Size, own: own, received: g.a.opts.Now().UnixNano(), version: version, place: place})
 }
 
 // renew makes an entry the content of the instance that the index has under its UID, and of its series and its study.
@@ -93,8 +93,11 @@ func renew(ctx context.Context, tx writing, e entry) error {
 	err = tx.exec(ctx, `UPDATE instance SET class = ?, syntax = ?, number = ?, digest = ?, size = ?, received = ?, attrs = ?, version = ?, place = trim(place || ' ' || ?) WHERE id = ?`,
 		e.in.SOPClassUID, e.in.TransferSyntaxUID, number(h, pipeline.TagInstanceNumber), e.in.Digest.String(), e.size, e.received,
 		encode(pick(h, instanceAttributes)), e.version, e.place, id)
-	if err == nil {
+	if err == nil && !e.own {
 		err = tx.exec(ctx, "UPDATE study SET received = max(ifnull(received, 0), ?) WHERE id = ?", e.received, study)
 	}
-	return errors.Join(err, setStudy(ctx, tx, study, h), setSeries(ctx, tx, series, h))
+	if err != nil || e.own {
+		return err
+	}
+	return errors.Join(setStudy(ctx, tx, study, h), setSeries(ctx, tx, series, h))
 }

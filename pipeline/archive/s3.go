@@ -80,6 +80,10 @@ func (b *bucket) ping(ctx context.Context) error {
 	return b.error(ctx.Err())
 }
 
+func (b *bucket) copy(ctx context.Context, name string, content []byte) error {
+	return b.write(ctx, name, content)
+}
+
 func (b *bucket) write(ctx context.Context, name string, content []byte) error {
 	return b.put(ctx, name, bytes.NewReader(content), int64(len(content)), sha256.Sum256(content))
 }

@@ -279,12 +279,7 @@ func (s *site) seed(t *testing.T, n int) {
 			d.Bytes = object(t, study, d.SeriesInstanceUID, d.SOPInstanceUID, d.SOPClassUID)
 			docs, refs = append(docs, d), append(refs, pipeline.DocumentRef{Kind: kind, SeriesInstanceUID: d.SeriesInstanceUID, SOPInstanceUID: d.SOPInstanceUID, SOPClassUID: d.SOPClassUID})
 		}
-		for _, err := range s.arch.PutDocuments(t.Context(), docs) {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if _, err := s.arch.UpdateRecord(t.Context(), pipeline.Life{StudyInstanceUID: study}, "k", func(r *pipeline.Record) {
+		if _, err := s.arch.Report(t.Context(), pipeline.Life{StudyInstanceUID: study}, "k", docs, func(r *pipeline.Record) {
 			r.State, r.Documents, r.Completed, r.Reported, r.Deliveries = pipeline.StateReported, refs, time.Now(), time.Now(), map[string]*pipeline.Delivery{"there": {}}
 			r.Reading = &pipeline.Reading{Revision: 1, Model: pipeline.ModelRef{Name: "m", Version: "1"}, Inputs: []pipeline.InputRef{{SOPInstanceUID: study + ".1.1"}}}
 		}, pipeline.Change{At: time.Now(), State: pipeline.StateReported}); err != nil {
