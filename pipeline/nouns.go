@@ -284,4 +284,6 @@ type Document struct {
 	SOPInstanceUID    string
 	SOPClassUID       string
 	Bytes             []byte // a DICOM file
+	// Header is what Bytes say, where who has made them tells, with Transfer Syntax UID; else they are parsed.
+	Header Dataset
 }

@@ -26,9 +26,11 @@ type Input struct {
 	Predecessors []pipeline.DocumentRef
 }
 
-// Encoder turns a data set into a DICOM file with file meta information, text in UTF-8. It takes SOP class and instance from the
+// Encoder turns a data set into a DICOM file in Explicit VR Little Endian with file meta information, text in UTF-8. It takes SOP class and instance from the
 // data set.
 type Encoder func(pipeline.Dataset) ([]byte, error)
+
+const explicitVRLittleEndian = "1.2.840.10008.1.2.1" // PS3.5 annex A.2
 
 // format is one kind of result. It registers itself from its own file.
 type format struct {
@@ -79,6 +81,7 @@ func Documents(in Input, enc Encoder) ([]pipeline.Document, error) {
 			SOPInstanceUID:    d.String(pipeline.TagSOPInstanceUID),
 			SOPClassUID:       d.String(pipeline.TagSOPClassUID),
 			Bytes:             b,
+			Header:            append(pipeline.Dataset{{Tag: pipeline.TagTransferSyntaxUID, VR: "UI", Text: []string{explicitVRLittleEndian}}}, d...),
 		})
 	}
 	return docs, nil

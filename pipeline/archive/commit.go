@@ -210,7 +210,11 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 	news := map[string]pipeline.Lane{} // studies of which something new has come from outside
 	for _, r := range group {
 		if r.do != nil {
-			if err := g.attempt(ctx, tx, r); err != nil {
+			if len(group) == 1 {
+				if r.err = g.attempt(ctx, tx, r); r.err != nil {
+					return nil // the end of the transaction undoes it
+				}
+			} else if err := g.apart(ctx, tx, r); err != nil {
 				return err
 			}
 			continue
@@ -254,27 +258,32 @@ func studiesOf(group []*request) (out []string) {
 	return out
 }
 
-// attempt does what a request wants and keeps its documents, so that an error undoes that and nothing else. What it returns is the transaction's own error.
-func (g *grouped) attempt(ctx context.Context, tx writing, r *request) error {
-	if err := tx.exec(ctx, savepoint); err != nil {
+// apart attempts a request so that an error undoes it and nothing else. What it returns is the transaction's own error.
+func (g *grouped) apart(ctx context.Context, tx writing, r *request) error {
+	err := tx.exec(ctx, savepoint)
+	if err == nil && g.attempt(ctx, tx, r) != nil {
+		err = tx.exec(ctx, rollback)
+	}
+	if err != nil {
 		return err
 	}
+	return tx.exec(ctx, release)
+}
+
+// attempt does what a request wants and keeps its documents. After an error none of their files is left; what is in the index is to be undone.
+func (g *grouped) attempt(ctx context.Context, tx writing, r *request) error {
 	placed := len(g.placed)
 	err := r.do(ctx, tx)
 	for i := 0; i < len(r.staged) && err == nil; i++ {
-		if err := g.one(ctx, tx, r, i); err != nil {
-			return err
+		if err = g.one(ctx, tx, r, i); err == nil {
+			err = r.firstError()
 		}
-		err = r.firstError()
 	}
 	if err != nil {
 		err = errors.Join(indexError(err), g.removePlaced(placed))
 		r.fail(err)
-		if err := tx.exec(ctx, rollback); err != nil {
-			return err
-		}
 	}
-	return tx.exec(ctx, release)
+	return err
 }
 
 const (

@@ -12,7 +12,11 @@ import (
 // stageDocuments stages documents of our own that belong to a study; an error leaves none.
 func (a *Archive) stageDocuments(ctx context.Context, study string, docs []pipeline.Document) (staged []*pipeline.Staged, err error) {
 	for _, d := range docs {
-		s, err := a.stage(ctx, bytes.NewReader(d.Bytes), func(int64) error { return nil }) // the reserve is there for it
+		look := a.look
+		if d.Header != nil {
+			look = func(string) (*pipeline.Instance, error) { return instanceOf(d.Header), nil }
+		}
+		s, err := a.stage(ctx, bytes.NewReader(d.Bytes), func(int64) error { return nil }, look) // the reserve is there for it
 		if err != nil {
 			a.Discard(staged...)
 			return nil, fmt.Errorf("document %s: %w", d.SOPInstanceUID, err)
@@ -25,6 +29,12 @@ func (a *Archive) stageDocuments(ctx context.Context, study string, docs []pipel
 		}
 	}
 	return staged, nil
+}
+
+func instanceOf(h pipeline.Dataset) *pipeline.Instance {
+	return &pipeline.Instance{StudyInstanceUID: h.String(pipeline.TagStudyInstanceUID), SeriesInstanceUID: h.String(pipeline.TagSeriesInstanceUID),
+		SOPInstanceUID: h.String(pipeline.TagSOPInstanceUID), SOPClassUID: h.String(pipeline.TagSOPClassUID),
+		TransferSyntaxUID: h.String(pipeline.TagTransferSyntaxUID), Header: h}
 }
 
 // Document reads a document again; pipeline.ErrNotFound when it is not there.

@@ -32,6 +32,7 @@ var (
 // The statements that every instance or study needs; they are prepared once.
 var (
 	touchStudy   = "UPDATE study SET received = nullif(max(ifnull(received, 0), ifnull(?, 0)), 0) WHERE uid = ? RETURNING id"
+	findStudy    = "SELECT id FROM study WHERE uid = ?"
 	newStudy     = insertInto("study", "uid, received", studyValueColumns)
 	changeStudy  = "UPDATE study SET " + strings.Join(studyValueColumns, " = ?, ") + " = ? WHERE id = ?"
 	findSeries   = "SELECT id FROM series WHERE study = ? AND uid = ?"
@@ -41,7 +42,7 @@ var (
 	newWord      = "INSERT INTO name_word (field, word, study) VALUES (?,?,?)"
 	newRequest   = "INSERT INTO request (series, step, procedure, accession) VALUES (?,?,?,?)"
 	findInstance = "SELECT " + instanceColumns + instanceTables + " WHERE i.uid = ?"
-	prepared     = []string{touchStudy, newStudy, changeStudy, findSeries, newSeries, changeSeries, newInstance, newWord, newRequest, findInstance,
+	prepared     = []string{touchStudy, findStudy, newStudy, changeStudy, findSeries, newSeries, changeSeries, newInstance, newWord, newRequest, findInstance,
 		findLife, arriveLife, beginLife, moveLife, newChange, lastState, findRecords, putRecord, savepoint, rollback, release}
 )
 
@@ -70,7 +71,11 @@ func studyOf(ctx context.Context, tx writing, e entry) (id int64, err error) {
 	if !e.own {
 		received = e.received
 	}
-	err = tx.row(ctx, touchStudy, received, e.in.StudyInstanceUID).Scan(&id)
+	if e.own {
+		err = tx.row(ctx, findStudy, e.in.StudyInstanceUID).Scan(&id)
+	} else {
+		err = tx.row(ctx, touchStudy, received, e.in.StudyInstanceUID).Scan(&id)
+	}
 	if !errors.Is(err, sql.ErrNoRows) {
 		return id, err
 	}

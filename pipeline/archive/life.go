@@ -158,8 +158,10 @@ func (a *Archive) Begin(ctx context.Context, study string, steps func(pipeline.L
 				return err
 			}
 		}
-		l, err = scanLife(tx.row(ctx, findLife, study))
-		return err
+		l = was
+		l.Change = pipeline.Change{At: fromNanos(last.At.UnixNano()), State: last.State, Reason: last.Reason, Worker: last.Worker}
+		l.Fence, l.Attempts, l.Open = was.Fence+1, was.Attempts+1, true
+		return nil
 	}, study)
 	return l, err
 }
@@ -205,6 +207,11 @@ func move(ctx context.Context, tx writing, l pipeline.Life, c pipeline.Change) e
 	if err != nil {
 		return err
 	}
+	return moveFrom(ctx, tx, now, l, c)
+}
+
+// moveFrom moves a life that is now there, for a worker who has it as l.
+func moveFrom(ctx context.Context, tx writing, now, l pipeline.Life, c pipeline.Change) error {
 	news, settles := l.News, 0
 	if l.Fence == 0 {
 		news = now.News

@@ -74,7 +74,8 @@ func (a *Archive) Report(ctx context.Context, l pipeline.Life, key string, docs 
 		return r, err
 	}
 	req.do = func(ctx context.Context, tx writing) error {
-		if _, err := fenced(ctx, tx, l); err != nil {
+		now, err := fenced(ctx, tx, l)
+		if err != nil {
 			return err
 		}
 		r, req.reported = pipeline.Record{Key: key, StudyInstanceUID: study}, map[string]bool{}
@@ -94,15 +95,16 @@ func (a *Archive) Report(ctx context.Context, l pipeline.Life, key string, docs 
 		if err := keepRecord(ctx, tx, r); err != nil {
 			return err
 		}
-		for _, c := range steps {
-			now, err := scanLife(tx.row(ctx, findLife, study))
-			if noRow(err) != nil {
-				return err
+		for i, c := range steps {
+			if i > 0 {
+				if now, err = fenced(ctx, tx, l); err != nil {
+					return err
+				}
 			}
 			if !c.Applies(now, r) {
 				continue
 			}
-			if err := move(ctx, tx, l, c); err != nil {
+			if err := moveFrom(ctx, tx, now, l, c); err != nil {
 				return err
 			}
 		}

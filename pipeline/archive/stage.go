@@ -14,11 +14,11 @@ import (
 // Stage streams one DICOM file to disk and checks it; nothing is promised before Commit. Errors: what r returns; the opener's, when
 // the bytes are not an instance that it lets pass; pipeline.ErrFull. The temporary file is gone after an error.
 func (a *Archive) Stage(ctx context.Context, r io.Reader) (*pipeline.Staged, error) {
-	return a.stage(ctx, r, a.Room)
+	return a.stage(ctx, r, a.Room, a.look)
 }
 
-// stage stages with room as the judge of the free space.
-func (a *Archive) stage(ctx context.Context, r io.Reader, room func(int64) error) (*pipeline.Staged, error) {
+// stage stages with room as the judge of the free space; look says what the file is.
+func (a *Archive) stage(ctx context.Context, r io.Reader, room func(int64) error, look func(path string) (*pipeline.Instance, error)) (*pipeline.Staged, error) {
 	f, err := os.CreateTemp(a.own.folder, a.stagedPattern())
 	if err != nil {
 		return nil, fmt.Errorf("an upload cannot be written: %w", full(err))
@@ -30,7 +30,7 @@ func (a *Archive) stage(ctx context.Context, r io.Reader, room func(int64) error
 	}
 	var in *pipeline.Instance
 	if err == nil {
-		in, err = a.look(f.Name())
+		in, err = look(f.Name())
 	}
 	if err == nil {
 		err = validUIDs(in)
