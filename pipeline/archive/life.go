@@ -183,10 +183,8 @@ func (a *Archive) Complete(ctx context.Context, since time.Time, most int, steps
 			if errors.Is(err, pipeline.ErrNotFound) || err == nil && (now.State != pipeline.StateReceiving || now.News != l.News) {
 				continue
 			}
-			for _, c := range steps {
-				if err == nil {
-					err = move(ctx, tx, now, c)
-				}
+			if err == nil {
+				err = moveFrom(ctx, tx, now, now, steps...)
 			}
 			if err != nil {
 				return err
@@ -210,19 +208,25 @@ func move(ctx context.Context, tx writing, l pipeline.Life, c pipeline.Change) e
 	return moveFrom(ctx, tx, now, l, c)
 }
 
-// moveFrom moves a life that is now there, for a worker who has it as l.
-func moveFrom(ctx context.Context, tx writing, now, l pipeline.Life, c pipeline.Change) error {
+// moveFrom moves a life that is now there, for a worker who has it as l; it stands at the last of the steps then.
+func moveFrom(ctx context.Context, tx writing, now, l pipeline.Life, steps ...pipeline.Change) error {
 	news, settles := l.News, 0
 	if l.Fence == 0 {
 		news = now.News
 	}
+	c := steps[len(steps)-1]
 	if c.Settles() {
 		settles = 1
 	}
 	if err := tx.exec(ctx, moveLife, l.StudyInstanceUID, string(c.State), c.At.UnixNano(), c.Reason, c.Worker, nanos(c.Next), settles, news); err != nil {
 		return err
 	}
-	return note(ctx, tx, l.StudyInstanceUID, c)
+	for _, c := range steps {
+		if err := note(ctx, tx, l.StudyInstanceUID, c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fenced returns the life as it is now, unless another worker has it.
