@@ -56,17 +56,22 @@ type querier interface {
 type database struct {
 	*sql.DB
 	dialect
-	kept *sync.Map // prepared statements by their text; nil where the driver keeps them
+	frequent *sql.DB   // of what often asks
+	kept     *sync.Map // its prepared statements by their text; nil where the driver keeps them
 }
+
+// Close closes the database.
+func (d database) Close() error { return errors.Join(d.frequent.Close(), d.DB.Close()) }
 
 // often is QueryContext for what is asked for every study: its text is parsed once.
 func (d database) often(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
 	if d.kept == nil {
-		return d.QueryContext(ctx, text, args...)
+		text, args = d.statement(text, args)
+		return d.frequent.QueryContext(ctx, text, args...)
 	}
 	st, ok := d.kept.Load(text)
 	if !ok {
-		fresh, err := d.PrepareContext(ctx, text)
+		fresh, err := d.frequent.PrepareContext(ctx, text)
 		if err != nil {
 			return nil, err
 		}

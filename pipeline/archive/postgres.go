@@ -63,7 +63,6 @@ func newPostgres(url string) (dialect, error) {
 		"synchronous_commit":                  "on",
 		"lock_timeout":                        "10s", // as SQLite's busy_timeout
 		"idle_in_transaction_session_timeout": "30s", // of a process that was stopped in the middle
-		"plan_cache_mode":                     "force_custom_plan",
 	} {
 		if _, given := config.RuntimeParams[name]; !given {
 			config.RuntimeParams[name] = value
@@ -74,19 +73,27 @@ func newPostgres(url string) (dialect, error) {
 
 func (postgresIndex) shared() bool { return true }
 
-func (p postgresIndex) pool(connections int, readOnly bool) database {
+// pool is for statements that are planned once, as every study needs them.
+func (p postgresIndex) pool(connections int, params ...string) database {
 	config := p.config.Copy()
-	if readOnly {
-		config.RuntimeParams["default_transaction_read_only"] = "on"
+	for i := 0; i < len(params); i += 2 {
+		config.RuntimeParams[params[i]] = params[i+1]
 	}
 	db := stdlib.OpenDB(*config)
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections)
-	return database{db, p, nil}
+	return database{db, p, db, nil}
+}
+
+// readers are for searches, whose plans depend on what is searched for, and for what is often read.
+func (p postgresIndex) readers() database {
+	d := p.pool(4, "default_transaction_read_only", "on", "plan_cache_mode", "force_custom_plan")
+	d.frequent = p.pool(2, "default_transaction_read_only", "on").DB
+	return d
 }
 
 func (p postgresIndex) open(a *Archive) (fresh bool, err error) {
-	a.write = p.pool(3, false) // the writer, a deletion, and what the deletion removes
+	a.write = p.pool(3) // the writer, a deletion, and what the deletion removes
 	before, err := p.version(context.Background(), a.write)
 	if err == nil {
 		err = a.migrate()
@@ -95,7 +102,7 @@ func (p postgresIndex) open(a *Archive) (fresh bool, err error) {
 		a.write.Close()
 		return false, p.unusable(err)
 	}
-	a.read = p.pool(4, true)
+	a.read = p.readers()
 	return before == 0, nil
 }
 
@@ -106,7 +113,7 @@ func (p postgresIndex) unusable(err error) error {
 }
 
 func (p postgresIndex) look(ctx context.Context, a *Archive, _ bool) error {
-	a.read = p.pool(4, true)
+	a.read = p.readers()
 	version, err := p.version(ctx, a.read)
 	switch {
 	case ctx.Err() != nil:
@@ -126,7 +133,7 @@ func (p postgresIndex) look(ctx context.Context, a *Archive, _ bool) error {
 
 // remove drops the tables and leaves the schema, which may be another's to make.
 func (p postgresIndex) remove(ctx context.Context, _ *Archive) error {
-	db := p.pool(1, false)
+	db := p.pool(1)
 	defer db.Close()
 	version, err := p.version(ctx, db)
 	if err == nil && version > 0 {
@@ -286,7 +293,7 @@ func Examine(ctx context.Context, index pipeline.Secret) (said string, err error
 	if !ok {
 		return "SQLite in the archive's folder", nil
 	}
-	db := p.pool(1, true)
+	db := p.pool(1, "default_transaction_read_only", "on")
 	defer db.Close()
 	version, err := p.version(ctx, db)
 	switch {

@@ -31,7 +31,7 @@ func (d sqliteIndex) open(a *Archive) (fresh bool, err error) {
 	if err != nil {
 		return fresh, err
 	}
-	a.write = database{write, d, nil}
+	a.write = database{write, d, write, nil}
 	a.write.SetMaxOpenConns(1)
 	err = a.migrate()
 	if err == nil { // nothing is in memory yet; what a full disk lets stay is pruned later
@@ -55,7 +55,7 @@ func (d sqliteIndex) open(a *Archive) (fresh bool, err error) {
 		a.write.Close()
 		return fresh, err
 	}
-	a.read = database{read, d, &sync.Map{}}
+	a.read = database{read, d, read, &sync.Map{}}
 	a.read.SetMaxOpenConns(4)
 	a.read.SetMaxIdleConns(4)
 	return fresh, nil
@@ -75,7 +75,7 @@ func (d sqliteIndex) look(ctx context.Context, a *Archive, alone bool) error {
 	if err != nil {
 		return err
 	}
-	a.read = database{read, d, &sync.Map{}}
+	a.read = database{read, d, read, &sync.Map{}}
 	var whole string
 	version, err := d.version(ctx, a.read)
 	if err == nil {
