@@ -27,13 +27,16 @@ type Completeness struct {
 	Then    Then
 }
 
-// judge looks at a study that a worker has taken after its quiet time. It is to be read where put is false, and reason says why. Else it was put down, for as
+// judge looks at a study that a worker has taken, unless somebody has said that it is complete. It is to be read where put is false, and reason says why. Else it was put down, for as
 // long as wait says, or, where that is 0, until a person or another image comes.
-func (l *Line) judge(ctx context.Context, life Life) (put bool, wait time.Duration, reason string, err error) {
-	uid := life.StudyInstanceUID
+func (l *Line) judge(ctx context.Context, uid string) (put bool, wait time.Duration, reason string, err error) {
 	reason = l.quietReason()
 	if l.Complete.Missing == nil {
 		return false, 0, reason, nil
+	}
+	life, err := l.Archive.Life(ctx, uid)
+	if err != nil || !life.Open || !life.fresh() {
+		return false, 0, "", err
 	}
 	st, err := l.Archive.Study(ctx, uid)
 	if err != nil {

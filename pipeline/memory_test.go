@@ -255,7 +255,13 @@ func (m *memory) Begin(_ context.Context, study string, steps func(Life) []Chang
 	if l == nil {
 		return Life{}, fmt.Errorf("study %s: %w", study, ErrNotFound)
 	}
-	for _, c := range steps(*l) {
+	now := *l
+	now.Open = m.open[study]
+	all := steps(now)
+	if len(all) == 0 {
+		return now, nil
+	}
+	for _, c := range all {
 		m.note(l, c)
 	}
 	l.Fence++

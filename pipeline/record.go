@@ -7,7 +7,7 @@ type State string
 
 // The states of a record, in order.
 const (
-	StateRead      State = "read"      // the Reading is on disk, its documents are not
+	StateRead      State = "read"      // was read, or released: its documents are not written yet
 	StateHeld      State = "held"      // waits for a person: a record for its report to be released (Reading.Held says why), a life for what Reason says
 	StateReported  State = "reported"  // the documents are in the archive
 	StateRefused   State = "refused"   // no image of the study can be read

@@ -24,7 +24,7 @@ type Archive interface {
 	Unsettled(ctx context.Context, after string, most int) ([]Life, error)
 	// Complete notes steps of up to most studies that are being received and of which nothing came since a time; it returns how many.
 	Complete(ctx context.Context, since time.Time, most int, steps ...Change) (int, error)
-	// Begin gives a study to a worker and notes the steps that led there from where it stands. Whoever began earlier writes nothing any more.
+	// Begin gives a study to a worker and notes the steps that led there from where it stands; none leaves it as it is. Whoever began earlier writes nothing any more.
 	Begin(ctx context.Context, studyUID string, steps func(Life) []Change) (Life, error)
 	// Move notes a step of a life; ErrLost if another worker has begun since. With the fence 0 it is noted in any case.
 	Move(ctx context.Context, l Life, step Change) error
@@ -207,25 +207,22 @@ func (l *Line) study(ctx context.Context, lease Lease) time.Time {
 func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, err error) {
 	uid, took := lease.Job().Name, l.stopwatch(lease.Job().Name)
 	completed := l.Now()
-	life, err := l.Archive.Life(ctx, uid)
-	if err == nil && !life.Open { // its result came by another way, or somebody has dropped it
-		l.ahead.forget(uid)
-		return 0, nil
+	put, wait, reason, err := l.judge(ctx, uid)
+	if put || err != nil {
+		return wait, err
 	}
-	died := life.State == StateReading && life.Worker != l.Worker && life.Attempts > 1
-	reason := ""
-	if err == nil && life.fresh() {
-		var put bool
-		if put, wait, reason, err = l.judge(ctx, life); put || err != nil {
-			return wait, err
+	var was Life
+	life, err := l.Archive.Begin(ctx, uid, func(now Life) []Change {
+		if was = now; !now.Open { // its result came by another way, or somebody has dropped it
+			return nil
 		}
-	}
-	life, err = l.Archive.Begin(ctx, uid, func(was Life) []Change { return l.begun(was, reason, lease.Since(), completed) })
-	if err != nil {
+		return l.begun(now, reason, lease.Since(), completed)
+	})
+	if err != nil || !was.Open {
 		l.ahead.forget(uid)
 		return 0, err
 	}
-	if died { // more than once: others come first
+	if was.State == StateReading && was.Worker != l.Worker && was.Attempts > 1 { // died more than once: others come first
 		l.ahead.forget(uid)
 		return l.fail(ctx, life, "", Record{}, errDied)
 	}

@@ -9,7 +9,7 @@ import (
 
 // leastHeap is how far Go's heap may grow before it is collected. Weights, caches and tensors lie outside it, so that little is alive in it, and a collector
 // that waits for as much again runs several times a second: a third of the processor time that a study costs besides reading.
-const leastHeap = 192 << 20
+const leastHeap = 128 << 20
 
 // spareCollector has the collector run when the heap has doubled, as ever, but not below leastHeap. Who sets GOGC has it so.
 func spareCollector() {

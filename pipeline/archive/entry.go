@@ -36,7 +36,7 @@ var (
 	newStudy     = insertInto("study", "uid, received", studyValueColumns)
 	changeStudy  = "UPDATE study SET " + strings.Join(studyValueColumns, " = ?, ") + " = ? WHERE id = ?"
 	findSeries   = "SELECT id FROM series WHERE study = ? AND uid = ?"
-	newSeries    = insertInto("series", "study, uid", seriesValueColumns)
+	newSeries    = strings.Replace(insertInto("series", "study, uid", seriesValueColumns), ") RETURNING", ") ON CONFLICT DO NOTHING RETURNING", 1)
 	changeSeries = "UPDATE series SET " + strings.Join(seriesValueColumns, " = ?, ") + " = ? WHERE id = ?"
 	newInstance  = "INSERT INTO instance (series, uid, class, syntax, number, digest, size, own, received, attrs, version, place) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
 	newWord      = "INSERT INTO name_word (field, word, study) VALUES (?,?,?)"
@@ -56,7 +56,7 @@ func insert(ctx context.Context, tx writing, e entry) error {
 	if err != nil {
 		return err
 	}
-	series, err := seriesOf(ctx, tx, study, e.in)
+	series, err := seriesOf(ctx, tx, study, e)
 	if err != nil {
 		return err
 	}
@@ -127,16 +127,22 @@ func setWords(ctx context.Context, tx writing, id int64, h pipeline.Dataset) err
 }
 
 // seriesOf finds or makes the row of an instance's series.
-func seriesOf(ctx context.Context, tx writing, study int64, in *pipeline.Instance) (id int64, err error) {
-	err = tx.row(ctx, findSeries, study, in.SeriesInstanceUID).Scan(&id)
+func seriesOf(ctx context.Context, tx writing, study int64, e entry) (id int64, err error) {
+	err = sql.ErrNoRows
+	if !e.own { // a document's is new
+		err = tx.row(ctx, findSeries, study, e.in.SeriesInstanceUID).Scan(&id)
+	}
 	if !errors.Is(err, sql.ErrNoRows) {
 		return id, err
 	}
-	err = tx.row(ctx, newSeries, append([]any{study, in.SeriesInstanceUID}, seriesValues(in.Header)...)...).Scan(&id)
+	err = tx.row(ctx, newSeries, append([]any{study, e.in.SeriesInstanceUID}, seriesValues(e.in.Header)...)...).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return id, tx.row(ctx, findSeries, study, e.in.SeriesInstanceUID).Scan(&id)
+	}
 	if err != nil {
 		return 0, err
 	}
-	return id, setRequests(ctx, tx, id, in.Header)
+	return id, setRequests(ctx, tx, id, e.in.Header)
 }
 
 // seriesValues are the attributes of a series, and what is matched of them.

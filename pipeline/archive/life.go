@@ -140,7 +140,7 @@ func (a *Archive) lives(ctx context.Context, which string, state pipeline.State,
 	return out, indexErrorOrNil(rows.Err())
 }
 
-// Begin gives a study to a worker, with the steps that led there from where it stands; the last one is where it stands then. From now on, whoever began earlier
+// Begin gives a study to a worker, with the steps that led there from where it stands; the last one is where it stands then, none leaves it as it is. From now on, whoever began earlier
 // writes nothing any more.
 func (a *Archive) Begin(ctx context.Context, study string, steps func(pipeline.Life) []pipeline.Change) (l pipeline.Life, err error) {
 	err = a.book(ctx, func(ctx context.Context, tx writing) error {
@@ -149,6 +149,9 @@ func (a *Archive) Begin(ctx context.Context, study string, steps func(pipeline.L
 			return err
 		}
 		steps := steps(was)
+		if l = was; len(steps) == 0 {
+			return nil
+		}
 		last := steps[len(steps)-1]
 		if err := tx.exec(ctx, beginLife, study, string(last.State), last.At.UnixNano(), last.Reason, last.Worker); err != nil {
 			return err
@@ -158,7 +161,6 @@ func (a *Archive) Begin(ctx context.Context, study string, steps func(pipeline.L
 				return err
 			}
 		}
-		l = was
 		l.Change = pipeline.Change{At: fromNanos(last.At.UnixNano()), State: last.State, Reason: last.Reason, Worker: last.Worker}
 		l.Fence, l.Attempts, l.Open = was.Fence+1, was.Attempts+1, true
 		return nil

@@ -315,7 +315,7 @@ func (a *Archive) fillLife(ctx context.Context, tx writing, study string, receiv
 		return err
 	}
 	for _, r := range records {
-		if err := keepRecord(ctx, tx, r); err != nil {
+		if _, err := keepRecord(ctx, tx, r); err != nil {
 			return err
 		}
 	}

@@ -73,6 +73,7 @@ func (a *Archive) Report(ctx context.Context, l pipeline.Life, key string, docs 
 	if req.staged, err = a.stageDocuments(ctx, study, docs); err != nil {
 		return r, err
 	}
+	var content []byte
 	req.do = func(ctx context.Context, tx writing) error {
 		now, err := fenced(ctx, tx, l)
 		if err != nil {
@@ -92,7 +93,7 @@ func (a *Archive) Report(ctx context.Context, l pipeline.Life, key string, docs 
 			}
 		}
 		change(&r)
-		if err := keepRecord(ctx, tx, r); err != nil {
+		if content, err = keepRecord(ctx, tx, r); err != nil {
 			return err
 		}
 		for i, c := range steps {
@@ -113,16 +114,16 @@ func (a *Archive) Report(ctx context.Context, l pipeline.Life, key string, docs 
 	if a.submit(ctx, req); req.err != nil {
 		return r, fmt.Errorf("record %s of study %s cannot be written: %w", key, study, req.err)
 	}
-	if err := a.copyRecord(ctx, r); err != nil {
+	if err := a.files.copy(context.WithoutCancel(ctx), recordFile(study, key+".json"), content); err != nil {
 		a.opts.Warn("the copy of a record cannot be written; an index that is made anew would lack it", a.path(recordsDir, study, key+".json"), err)
 	}
 	return r, nil
 }
 
-func keepRecord(ctx context.Context, tx writing, r pipeline.Record) error {
-	b, err := json.Marshal(r)
-	if err != nil {
-		return err
+// keepRecord puts a record into the index; it returns its content there, JSON, which is that of its copy, too.
+func keepRecord(ctx context.Context, tx writing, r pipeline.Record) (content []byte, err error) {
+	if content, err = json.Marshal(r); err != nil {
+		return nil, err
 	}
 	outgoing := 0
 	if r.Outgoing() {
@@ -130,16 +131,7 @@ func keepRecord(ctx context.Context, tx writing, r pipeline.Record) error {
 	} else if r.GivenUp() {
 		outgoing = 2
 	}
-	return tx.exec(ctx, putRecord, r.StudyInstanceUID, r.Key, nanos(r.Completed), outgoing, b)
-}
-
-// copyRecord puts a record beside the pictures.
-func (a *Archive) copyRecord(ctx context.Context, r pipeline.Record) error {
-	b, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return err
-	}
-	return a.files.copy(context.WithoutCancel(ctx), recordFile(r.StudyInstanceUID, r.Key+".json"), b)
+	return content, tx.exec(ctx, putRecord, r.StudyInstanceUID, r.Key, nanos(r.Completed), outgoing, content)
 }
 
 // copies reads the records beside the pictures of a study.
