@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -86,7 +87,11 @@ func (b *bench) readers() error {
 		if err := s.until(read, studies, true); err != nil {
 			return err
 		}
-		linear(&one, n, "readers of one process", (float64(studies)-from)/time.Since(began).Seconds())
+		rate := (float64(studies) - from) / time.Since(began).Seconds()
+		if one == 0 {
+			one = rate
+		}
+		linear(one, n, "readers of one process", rate)
 		if err := s.stop(); err != nil {
 			return err
 		}
@@ -95,10 +100,14 @@ func (b *bench) readers() error {
 }
 
 // workers tells how reading scales with the number of processes that read, one study at a time each.
-func (b *bench) workers() error {
+func (b *bench) workers(numbers []string) error {
 	const while = 8 * time.Second
 	var one float64
-	for _, n := range []int{1, 2, 4, 8} {
+	for _, number := range numbers {
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			return fmt.Errorf("-workers: %w", err)
+		}
 		studies := n * int(2*while/sleep) // more than they can read until they have all started and the while is over
 		a, err := b.stored(fmt.Sprintf("workers-%d", n), studies, 50, 2)
 		if err != nil {
@@ -121,7 +130,10 @@ func (b *bench) workers() error {
 		if left := studies - int(s.metric(read)); left <= 0 {
 			return fmt.Errorf("%d workers have read all %d studies before the measurement was over", n, studies)
 		}
-		linear(&one, n, "workers of one reader", rate)
+		if one == 0 {
+			one = rate / float64(n)
+		}
+		linear(one, n, "workers of one reader", rate)
 		report(fmt.Sprintf("  %d workers", n), int(rate*while.Seconds()), while, before, now)
 		if err := s.stop(); err != nil {
 			return err
@@ -130,9 +142,6 @@ func (b *bench) workers() error {
 	return nil
 }
 
-func linear(one *float64, n int, what string, rate float64) {
-	if n == 1 {
-		*one = rate
-	}
-	fmt.Printf("%d %s, %v a reading: %.1f studies/s, %.2f of linear\n", n, what, sleep, rate, rate / *one / float64(n))
+func linear(one float64, n int, what string, rate float64) {
+	fmt.Printf("%d %s, %v a reading: %.1f studies/s, %.2f of linear\n", n, what, sleep, rate, rate/one/float64(n))
 }

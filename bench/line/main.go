@@ -27,15 +27,15 @@ func main() {
 	binary := flag.String("binary", "", "chatxray; empty: it is built")
 	studies := flag.Int("studies", 2000, "studies of each measurement")
 	index := flag.String("index", "sqlite", "where the index is: sqlite or postgres")
-	workers := flag.Bool("workers", false, "measure how workers scale instead; the index is in PostgreSQL")
+	workers := flag.String("workers", "", "measure instead how fast so many workers are, 1,2,4,8; the index is in PostgreSQL")
 	known := flag.Int("known", 0, "measure with a queue of so many studies instead")
 	dir := flag.String("dir", "", "where the archives lie while they are used; empty: the system's folder for temporary files")
 	flag.Parse()
 	b := &bench{binary: *binary, studies: *studies}
 	measure := func() error { return errors.Join(b.machinery(), b.readers()) }
 	switch {
-	case *workers:
-		measure, *index = b.workers, "postgres"
+	case *workers != "":
+		measure, *index = func() error { return b.workers(strings.Split(*workers, ",")) }, "postgres"
 	case *known > 0:
 		measure = func() error { return b.large(*known) }
 	}

@@ -168,13 +168,15 @@ func (s *service) until(name string, value int, idle bool) error {
 
 // rate is how many studies are read in a second, over a while.
 func (s *service) rate(d time.Duration) (float64, error) {
-	began, from := time.Now(), s.metric("chatxray_studies_read_total")
-	time.Sleep(d)
-	took, to := time.Since(began), s.metric("chatxray_studies_read_total")
-	if from < 0 || to < 0 {
-		return 0, errors.New("/metrics does not answer")
+	began := time.Now()
+	from, err := s.samples(read)
+	if err != nil {
+		return 0, err
 	}
-	return (to - from) / took.Seconds(), nil
+	time.Sleep(d)
+	took := time.Since(began)
+	to, err := s.samples(read)
+	return (to[""] - from[""]) / took.Seconds(), err
 }
 
 // begun is when the reading of a study began.
