@@ -15,11 +15,11 @@ import (
 func (b *bench) large(known int) error {
 	const reading = 50 * time.Millisecond
 	const readers = 4
-	a, err := b.archive("large", waitForQuiet)
+	a, err := b.archive("large", busy)
 	if err != nil {
 		return err
 	}
-	s, err := a.serve(0, 1)
+	s, err := a.serve(busyWith, 1)
 	if err != nil {
 		return err
 	}
@@ -29,11 +29,11 @@ func (b *bench) large(known int) error {
 		if i == 5 {
 			break
 		}
-		if err := s.store(b, (i+1)*known/5-i*known/5, 100, 2, ""); err != nil {
+		if err := errors.Join(s.store(b, (i+1)*known/5-i*known/5, 100, 2, ""), s.complete()); err != nil {
 			return err
 		}
 	}
-	if err := errors.Join(s.stop(), b.flush()); err != nil { // Redis knows them as due in an hour
+	if err := s.stop(); err != nil {
 		return err
 	}
 

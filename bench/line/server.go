@@ -121,7 +121,7 @@ func (s *service) each(f func(kind string, p *server)) {
 
 // report tells what n studies have cost since a time when the processor times were others.
 func report(what string, n int, took time.Duration, before, now times) {
-	fmt.Printf("%-45s %7.1f studies/s; ms CPU a study:", what, float64(n)/took.Seconds())
+	fmt.Printf("%-57s %7.1f studies/s; ms CPU a study:", what, float64(n)/took.Seconds())
 	var sum time.Duration
 	for _, kind := range kinds {
 		if d, ok := now[kind]; ok {

@@ -166,6 +166,24 @@ func (s *service) until(name string, value int, idle bool) error {
 	return fmt.Errorf("%s does not reach %d", name, value)
 }
 
+// complete waits until no study is being received any more.
+func (s *service) complete() error {
+	for end := time.Now().Add(30 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		var page struct{ Studies []struct{} }
+		b, err := s.web.get("/dicom-web/readings?state=receiving")
+		if err == nil {
+			err = json.Unmarshal(b, &page)
+		}
+		if err != nil {
+			return err
+		}
+		if len(page.Studies) == 0 {
+			return nil
+		}
+	}
+	return errors.New("studies do not become complete")
+}
+
 // rate is how many studies are read in a second, over a while.
 func (s *service) rate(d time.Duration) (float64, error) {
 	began := time.Now()
