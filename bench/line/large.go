@@ -51,7 +51,7 @@ func (b *bench) large(known int) error {
 	if err != nil {
 		return err
 	}
-	before, err := s.rate(10 * time.Second)
+	before, err := s.rate(30 * time.Second)
 	if err != nil {
 		return err
 	}
