@@ -22,7 +22,7 @@ func TestChartKnowsTheService(t *testing.T) {
 	port := freePort(t)
 	redisServer(t, port)
 	config := filepath.Join(t.TempDir(), "chatxray.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "line: {quiet: 1s}\njobs: {redis: 'redis://127.0.0.1:%d/0', prefix: 'xray:'}\n", port), 0o644); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, "line: {quiet: 1s}\njobs: {redis: 'redis://127.0.0.1:%d/0', prefix: 'xray:'}\ndestinations: [{name: share, kind: folder, path: %q}]\n", port, t.TempDir()), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	s := serve(t, t.TempDir(), "--config", config)
@@ -68,6 +68,11 @@ func TestChartKnowsTheService(t *testing.T) {
 	for _, name := range asked {
 		if !slices.Contains(known, name) {
 			t.Errorf("the chart asks for %s, which /metrics does not have; it has %s", name, strings.Join(known, " "))
+		}
+	}
+	for _, name := range known {
+		if !slices.Contains(asked, name) {
+			t.Errorf("the dashboard does not show %s", name)
 		}
 	}
 

@@ -18,13 +18,19 @@ import (
 // documented returns the code block of docs/orthanc.md in a language, so that what the page says is what is tested.
 func documented(t *testing.T, language string) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(root, "docs", "orthanc.md"))
+	return block(t, "orthanc.md", language)
+}
+
+// block is the first block of a language in a page of docs.
+func block(t *testing.T, page, language string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, "docs", page))
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := regexp.MustCompile("(?s)```" + language + "\n(.*?)```").FindSubmatch(b)
 	if m == nil {
-		t.Fatalf("docs/orthanc.md has no %s block", language)
+		t.Fatalf("docs/%s has no %s block", page, language)
 	}
 	return string(m[1])
 }

@@ -106,7 +106,6 @@ func (l *Line) reconcile(ctx context.Context) {
 	defer tick.Stop()
 	var last time.Time
 	for {
-		l.complete(ctx)
 		emptied, err := l.emptied(ctx)
 		if err == nil && (emptied || l.queues.Load() || l.Now().Sub(last) > reconciling) {
 			if emptied && !last.IsZero() {
@@ -116,6 +115,7 @@ func (l *Line) reconcile(ctx context.Context) {
 				last = l.Now()
 			}
 		}
+		l.complete(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return

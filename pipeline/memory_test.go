@@ -136,6 +136,7 @@ type memoryLease struct {
 
 func (l *memoryLease) Job() Job              { return l.job }
 func (l *memoryLease) Since() time.Time      { return l.since }
+func (l *memoryLease) Asked() time.Time      { return l.since }
 func (l *memoryLease) Held() context.Context { return l.held }
 
 func (l *memoryLease) Done(_ context.Context, again time.Time) error {

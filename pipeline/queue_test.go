@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -55,13 +57,14 @@ func TestLineTriesAgainWhatMayPass(t *testing.T) {
 // Sending a study again tries it again when it has failed, and does nothing when it has a result.
 func TestLineTriesAgainWhatIsSentAgain(t *testing.T) {
 	b := newLine(t, newMemory())
-	var failures, decoded atomic.Int32
+	var decoded atomic.Int32
+	var repaired atomic.Bool
 	b.Steps.Decode = func(_ context.Context, c Chosen) (*Image, error) {
 		decoded.Add(1)
 		if strings.HasPrefix(c.Instance.SOPInstanceUID, "broken") {
 			return nil, ErrInvalid
 		}
-		if failures.Add(1) == 1 {
+		if !repaired.Load() { // for who looks ahead, too, whose failures nobody counts
 			return nil, errors.New("the disk")
 		}
 		return &Image{Instance: c.Instance}, nil
@@ -73,6 +76,7 @@ func TestLineTriesAgainWhatIsSentAgain(t *testing.T) {
 		b.Stored(study)
 	}
 	b.until(t, "1.2", StateFailed)
+	repaired.Store(true)
 	b.Again("1.2")
 	b.until(t, "1.2", StateReported)
 	b.until(t, "1.3", StateRefused)
@@ -86,6 +90,31 @@ func TestLineTriesAgainWhatIsSentAgain(t *testing.T) {
 	if n := b.model.count(); n != 1 || before != decoded.Load() {
 		t.Errorf("the model read %d times", n)
 	}
+}
+
+// What a claim takes is what the index takes over it, for each study that is begun and for no other.
+func TestLineTellsWhatAClaimTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newLine(t, newMemory())
+		b.Archive = slowBegin{b.archive}
+		var took []time.Duration
+		b.Claimed = func(d time.Duration) { took = append(took, d) }
+		b.archive.store("1.2", "frontal")
+		for range 2 { // the second time nothing is to be done
+			b.study(t.Context(), &memoryLease{job: Job{Name: "1.2"}, since: time.Now()})
+		}
+		if !slices.Equal(took, []time.Duration{7 * time.Millisecond}) {
+			t.Errorf("claims took %v", took)
+		}
+	})
+}
+
+// slowBegin is an archive that takes 7 ms over a study's beginning.
+type slowBegin struct{ *memory }
+
+func (a slowBegin) Begin(ctx context.Context, study string, steps func(Life) []Change) (Life, error) {
+	time.Sleep(7 * time.Millisecond)
+	return a.memory.Begin(ctx, study, steps)
 }
 
 // Patience with a study ends, and what is final has none. That is known by the archive, so that a crash in the middle of it counts as well.

@@ -91,6 +91,7 @@ type Line struct {
 	Feeds        bool          // this process brings studies into the queue; others read and deliver
 	Log          zerolog.Logger
 	Now          func() time.Time
+	Claimed      func(took time.Duration) // told of each study that is begun: since the queue was asked for it; nil: nobody is
 	Stats        Stats
 
 	arrivals arrivals
@@ -221,6 +222,9 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 	if err != nil || !was.Open {
 		l.ahead.forget(uid)
 		return 0, err
+	}
+	if l.Claimed != nil {
+		l.Claimed(l.Now().Sub(lease.Asked()))
 	}
 	if was.State == StateReading && was.Worker != l.Worker && was.Attempts > 1 { // died more than once: others come first
 		l.ahead.forget(uid)

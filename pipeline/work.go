@@ -57,6 +57,8 @@ type Lease interface {
 	Job() Job
 	// Since is when the job came into its lane.
 	Since() time.Time
+	// Asked is when the queue was asked for it and had it.
+	Asked() time.Time
 	// Held ends when the lease is given back or lost: the worker was away for too long, and somebody else has the job now.
 	Held() context.Context
 	// Done gives the job back; it is due again at a time, never where that is zero, unless it was put meanwhile.

@@ -1,66 +1,67 @@
 package main
 
 import (
-	"bufio"
+	"errors"
 	"fmt"
-	"net"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// large tells how a large queue behaves: memory while it grows, a start with it, an urgent study that comes then, an emptied Redis.
+// large tells how a large queue behaves: memory while it grows, a start with it, claims, an urgent study that comes then, an emptied Redis.
 func (b *bench) large(known int) error {
 	const reading = 50 * time.Millisecond
 	const readers = 4
-	a := b.archive("large", "line: {quiet: 1h}\n")
-	s, err := a.serve("")
+	a, err := b.archive("large", busy)
+	if err != nil {
+		return err
+	}
+	s, err := a.serve(busyWith, 1)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	for i := range 4 {
-		fmt.Printf("%7d studies queued: service %4.0f MB resident, Redis %4.0f MB\n", i*known/4, s.resident(), b.redis.resident())
-		if err := s.store(b, known/4, 100, 2, ""); err != nil {
+	for i := range 6 {
+		fmt.Printf("%7d studies queued after %4.0f s, resident: %s\n", i*known/5, time.Since(began).Seconds(), b.memory(s))
+		if i == 5 {
+			break
+		}
+		if err := errors.Join(s.store(b, (i+1)*known/5-i*known/5, 100, 2, ""), s.complete()); err != nil {
 			return err
 		}
 	}
-	fmt.Printf("%7d studies queued: service %4.0f MB resident, Redis %4.0f MB (stored in %.0f s)\n", known, s.resident(), b.redis.resident(), time.Since(began).Seconds())
-	s.stop()
-	if err := b.flush(); err != nil { // where it is due in an hour
+	if err := s.stop(); err != nil {
 		return err
 	}
 
 	a.config = fmt.Sprintf("line: {quiet: 0s, readers: %d}\n", readers)
 	began = time.Now()
-	if s, err = a.serve(reading.String()); err != nil {
+	if s, err = a.serve(reading, 1); err != nil {
 		return err
 	}
-	defer func() { s.stop() }()
 	fmt.Printf("start with %d known studies, none of them read: ready after %.2f s\n", known, time.Since(began).Seconds())
-	if err := s.until("chatxray_studies_read_total", 200, false); err != nil {
+	if err := s.until(read, 200, false); err != nil {
 		return err
 	}
-	fmt.Printf("first 200 of them read %.1f s after the start; service %.0f MB resident, Redis %.0f MB\n", time.Since(began).Seconds(), s.resident(), b.redis.resident())
-	before, err := s.rate(10 * time.Second)
+	fmt.Printf("first 200 of them read %.1f s after the start; resident: %s\n", time.Since(began).Seconds(), b.memory(s))
+	claimed, err := s.samples(claims)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("reading %.1f studies/s with %d readers of %v\n", before, readers, reading)
-
-	var worst time.Duration
-	for range 10 {
-		uid := b.uid(b.next)
-		stored := time.Now()
-		if err := s.store(b, 1, 1, 1, "STAT"); err != nil {
-			return err
-		}
-		at, err := s.begun(uid)
-		if err != nil {
-			return err
-		}
-		worst = max(worst, at.Sub(stored))
+	before, err := s.rate(30 * time.Second)
+	if err != nil {
+		return err
 	}
-	fmt.Printf("urgent studies behind the queue, sent one after another: reading begins at most %.0f ms after the request was sent (10 of them)\n", worst.Seconds()*1e3)
+	fmt.Printf("reading %.1f studies/s with %d readers of %v; resident: %s\n", before, readers, reading, b.memory(s))
+	if err := b.urgent(s); err != nil {
+		return err
+	}
+	if err := s.claims(claimed); err != nil {
+		return err
+	}
 
 	if err := b.flush(); err != nil {
 		return err
@@ -73,28 +74,68 @@ func (b *bench) large(known int) error {
 			break
 		}
 	}
-	fmt.Printf("FLUSHALL under load: %.1f s until a second with at least 0.9 of the rate before it has passed\n", time.Since(began).Seconds())
-	s.stop()
-	began = time.Now()
-	if s, err = a.serve(reading.String()); err != nil {
+	fmt.Printf("FLUSHALL under load: %.1f s until a second with at least 0.9 of the rate before it has passed; resident: %s\n", time.Since(began).Seconds(), b.memory(s))
+	if err := s.stop(); err != nil {
 		return err
 	}
-	fmt.Printf("start with %d known studies after that: ready after %.2f s\n", known, time.Since(began).Seconds())
+	began = time.Now()
+	if s, err = a.serve(reading, 1); err != nil {
+		return err
+	}
+	fmt.Printf("start with %d known studies after that: ready after %.2f s\n", b.next, time.Since(began).Seconds())
+	return s.stop()
+}
+
+// urgent tells how soon urgent studies are read that come behind the queue.
+func (b *bench) urgent(s *service) error {
+	var took []time.Duration
+	for range 10 {
+		uid, sent := b.uid(b.next), time.Now()
+		if err := s.store(b, 1, 1, 1, "STAT"); err != nil {
+			return err
+		}
+		at, err := s.begun(uid)
+		if err != nil {
+			return err
+		}
+		took = append(took, at.Sub(sent))
+	}
+	slices.Sort(took)
+	fmt.Printf("urgent studies behind the queue, sent one after another: reading begins %.0f ms after the request was sent, at most %.0f ms (median and most of %d)\n",
+		took[len(took)/2].Seconds()*1e3, took[len(took)-1].Seconds()*1e3, len(took))
 	return nil
 }
 
-func (b *bench) flush() error {
-	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", b.port))
+// claims are the samples of the histogram of claims: how many took at most so many seconds.
+const claims = "chatxray_claim_seconds_bucket"
+
+// claims tells within which time a worker had a study, of the claims since others were counted.
+func (s *service) claims(before map[string]float64) error {
+	now, err := s.samples(claims)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	if _, err := fmt.Fprint(c, "FLUSHALL\r\n"); err != nil {
-		return err
+	atMost := map[float64]float64{}
+	for label, n := range now {
+		bound, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimPrefix(label, `{le="`), `"}`), 64)
+		if err != nil {
+			return err
+		}
+		atMost[bound] = n - before[label]
 	}
-	said, err := bufio.NewReader(c).ReadString('\n')
-	if err == nil && !strings.HasPrefix(said, "+OK") {
-		err = fmt.Errorf("Redis says %q", said)
+	all := atMost[math.Inf(1)]
+	if all == 0 {
+		return errors.New("no study was claimed")
 	}
-	return err
+	fmt.Printf("%.0f claims:", all)
+	for _, q := range []float64{0.5, 0.99} {
+		for _, bound := range slices.Sorted(maps.Keys(atMost)) {
+			if atMost[bound] >= q*all {
+				fmt.Printf(" p%.0f at most %g ms", q*100, bound*1e3)
+				break
+			}
+		}
+	}
+	fmt.Println()
+	return nil
 }

@@ -414,6 +414,11 @@ func countLine(r *prometheus.Registry, line *pipeline.Line) {
 	} {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "chatxray", Name: g.name, Help: g.help}, g.value))
 	}
+	claims := prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "chatxray", Name: "claim_seconds",
+		Help:    "From asking the queue for a study that is due to its reading begun in the index.",
+		Buckets: []float64{0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 5}})
+	r.MustRegister(claims)
+	line.Claimed = func(took time.Duration) { claims.Observe(took.Seconds()) }
 	for _, to := range line.Destinations {
 		labels := prometheus.Labels{"destination": to.Name}
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "chatxray", Name: "deliveries_waiting", Help: "Deliveries that wait for a destination.", ConstLabels: labels}, waiting(to.Queue)),

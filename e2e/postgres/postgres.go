@@ -1,4 +1,4 @@
-// Package postgres starts Debian's PostgreSQL for tests: a cluster of its own in a temporary folder, on a Unix socket and on no port, with the
+// Package postgres starts Debian's PostgreSQL for tests and benchmarks: a cluster of its own in a temporary folder, on a Unix socket and on no port, with the
 // durability of production.
 package postgres
 
@@ -24,8 +24,11 @@ type Server struct {
 	as       *syscall.Credential // PostgreSQL refuses to run as root
 }
 
-// Start makes a cluster and starts it. The error is ErrAbsent where nothing is installed.
-func Start() (s *Server, err error) {
+// Start makes a cluster in a temporary folder and starts it. The error is ErrAbsent where nothing is installed.
+func Start() (*Server, error) { return StartIn("") }
+
+// StartIn is Start with a new folder in dir, which the user postgres must be able to enter.
+func StartIn(dir string) (s *Server, err error) {
 	s = &Server{}
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	if len(found) == 0 {
@@ -33,7 +36,7 @@ func Start() (s *Server, err error) {
 	}
 	slices.SortFunc(found, func(x, y string) int { return version(x) - version(y) })
 	s.bin = filepath.Dir(found[len(found)-1])
-	if s.dir, err = os.MkdirTemp("", "postgres-"); err != nil {
+	if s.dir, err = os.MkdirTemp(dir, "postgres-"); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -93,6 +96,16 @@ func (s *Server) Up() error {
 // Down ends the server: immediate is as a crash of it, fast lets it write what it has.
 func (s *Server) Down(mode string) error {
 	return s.run("pg_ctl", "-D", s.data(), "-m", mode, "-w", "-t", "120", "stop")
+}
+
+// PID is the process that all others of the server are children of.
+func (s *Server) PID() (int, error) {
+	b, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := strings.Cut(string(b), "\n")
+	return strconv.Atoi(first)
 }
 
 // Create makes a database and returns its URL.

@@ -191,7 +191,7 @@ func (q *Queue) try(ctx context.Context) (*lease, time.Time, error) {
 	if err != nil || number < 1 || number > len(pipeline.Lanes) {
 		return nil, time.Time{}, fmt.Errorf("queue %s: %w: job in lane %q; another program writes under the prefix %s", q.name, pipeline.ErrInvalid, got[1], q.client.cfg.Prefix)
 	}
-	l := &lease{q: q, job: pipeline.Job{Name: got[0], Lane: pipeline.Lanes[number-1]}, number: number, id: got[2], ended: make(chan struct{})}
+	l := &lease{q: q, job: pipeline.Job{Name: got[0], Lane: pipeline.Lanes[number-1]}, number: number, id: got[2], asked: now, ended: make(chan struct{})}
 	if ms, _, ok := cutID(l.id); ok {
 		l.since = ms
 	}
@@ -228,6 +228,7 @@ type lease struct {
 	number int // of the lane
 	id     string
 	since  time.Time
+	asked  time.Time
 	held   context.Context
 	cancel context.CancelFunc
 	ended  chan struct{}
@@ -238,6 +239,9 @@ func (l *lease) Job() pipeline.Job { return l.job }
 
 // Since implements pipeline.Lease.
 func (l *lease) Since() time.Time { return l.since }
+
+// Asked implements pipeline.Lease.
+func (l *lease) Asked() time.Time { return l.asked }
 
 // Held implements pipeline.Lease.
 func (l *lease) Held() context.Context { return l.held }

@@ -111,8 +111,12 @@ func TestAJobWaitsForItsTime(t *testing.T) {
 		q := open(t, cfg).Queue("read")
 		put(t, q, "a", pipeline.LaneRoutine, time.Hour)
 		nothing(t, q)
-		put(t, q, "a", pipeline.LaneUrgent, 150*time.Millisecond) // moved
+		moved := time.Now()
+		put(t, q, "a", pipeline.LaneUrgent, 150*time.Millisecond)
 		l := take(t, q)
+		if waited := l.Asked().Sub(moved); waited < 100*time.Millisecond || l.Asked().After(time.Now()) {
+			t.Errorf("asked %v after it was put: the queue did not have it then", waited)
+		}
 		if l.Job().Name != "a" || l.Job().Lane != pipeline.LaneUrgent {
 			t.Errorf("%+v", l.Job())
 		}

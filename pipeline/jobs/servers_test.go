@@ -3,15 +3,8 @@ package jobs
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -33,7 +26,8 @@ var places = []struct {
 	name  string
 	start func(dir string) (place, error)
 }{
-	{"redis-server", startSingle}, {"TLS and ACL", startSecured}, {"Sentinel", startSentinel}, {"Cluster", startCluster},
+	{"redis-server", startSingle}, {"TLS and ACL", startSecured}, {"Sentinel", startSentinel}, {"Sentinel with TLS", startSecuredSentinel},
+	{"Cluster", startCluster}, {"Cluster with TLS", startSecuredCluster},
 }
 
 // place is a Redis: how it is reached, and by one who may do everything.
@@ -139,8 +133,8 @@ func (p *process) kill() {
 	p.end.Do(func() { _ = p.cmd.Process.Kill(); _ = p.cmd.Wait() })
 }
 
-// launch starts a redis-server with lines of configuration. With TLS it has no other port.
-func launch(dir string, secured bool, lines ...string) (*process, error) {
+// launch starts a redis-server with lines of configuration. With certificates it speaks nothing but TLS, to other servers too, and wants one of its clients.
+func launch(dir string, files TLS, lines ...string) (*process, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -150,8 +144,8 @@ func launch(dir string, secured bool, lines ...string) (*process, error) {
 	}
 	p := &process{port: port}
 	how := fmt.Sprintf("port %d", port)
-	if secured {
-		how = fmt.Sprintf("port 0\ntls-port %d", port)
+	if files != (TLS{}) {
+		how = fmt.Sprintf("port 0\ntls-port %d\ntls-cert-file %s\ntls-key-file %s\ntls-ca-cert-file %s\ntls-auth-clients yes\ntls-replication yes", port, files.Certificate, files.Key, files.CA)
 	}
 	sentinel := len(lines) > 0 && strings.HasPrefix(lines[0], "sentinel ")
 	conf := how + "\nbind 127.0.0.1\ndir " + dir + "\n"
@@ -198,22 +192,61 @@ func eventually(f func(context.Context) error) (err error) {
 	return err
 }
 
-func admin(p *process, o redis.Options) redis.UniversalClient {
-	o.Addr, o.MaintNotificationsConfig = p.addr(), nothingAnnounced
-	return redis.NewClient(&o)
+// root connects as one who may do everything.
+func root(p *process, files TLS) (redis.UniversalClient, error) {
+	c, err := trusting(files)
+	return redis.NewClient(&redis.Options{Addr: p.addr(), Password: rootPassword(files), TLSConfig: c, MaintNotificationsConfig: nothingAnnounced}), err
+}
+
+// rootPassword is that of the user default, who needs none where there is no TLS.
+func rootPassword(files TLS) string {
+	if files == (TLS{}) {
+		return ""
+	}
+	return "admin"
+}
+
+// rooted is the user default of a server.
+func rooted(files TLS) string {
+	if files == (TLS{}) {
+		return "user default on nopass ~* &* +@all"
+	}
+	return "user default on >admin ~* &* +@all\nmasterauth admin"
+}
+
+// trusting is the TLS of a client; nil without files.
+func trusting(files TLS) (*tls.Config, error) {
+	if files == (TLS{}) {
+		return nil, nil
+	}
+	c := &tls.Config{}
+	return c, files.over(c, false)
 }
 
 func answers(c redis.UniversalClient) error {
 	return eventually(func(ctx context.Context) error { return c.Ping(ctx).Err() })
 }
 
-func startSingle(dir string) (place, error) {
-	p, err := launch(dir, false)
+func startSingle(dir string) (place, error) { return single(dir, "redis://", TLS{}) }
+
+func startSecured(dir string) (place, error) {
+	files, err := certificates(dir)
 	if err != nil {
 		return place{}, err
 	}
-	c := admin(p, redis.Options{})
-	return place{url: "redis://" + p.addr() + "/0", admin: c, nodes: []*process{p}}, answers(c)
+	return single(dir, "rediss://worker:hush@", files)
+}
+
+func single(dir, scheme string, files TLS) (place, error) {
+	p, err := launch(dir, files, rooted(files), user(""))
+	if err != nil {
+		return place{}, err
+	}
+	c, err := root(p, files)
+	if err != nil {
+		return place{}, err
+	}
+	return place{url: scheme + p.addr() + "/0", tls: files, admin: c, nodes: []*process{p}}, answers(c)
 }
 
 // acl is what a user of chatxray has to be allowed, as docs/operations.md says.
@@ -225,35 +258,38 @@ const aclCluster = ` +cluster|slots +cluster|shards +command`
 
 func user(more string) string { return "user worker on >hush " + acl + more }
 
-func startSecured(dir string) (place, error) {
+// aclSentinel is what our user of the Sentinels has to be allowed.
+const aclSentinel = "&* +@connection +subscribe +sentinel|get-master-addr-by-name +sentinel|sentinels"
+
+func startSentinel(dir string) (place, error) { return sentinel(dir, "redis://", TLS{}) }
+
+func startSecuredSentinel(dir string) (place, error) {
 	files, err := certificates(dir)
 	if err != nil {
 		return place{}, err
 	}
-	p, err := launch(dir, true, "tls-cert-file "+files.Certificate, "tls-key-file "+files.Key, "tls-ca-cert-file "+files.CA, "tls-auth-clients yes",
-		"user default on >admin ~* &* +@all", user(""))
-	if err != nil {
-		return place{}, err
-	}
-	c := &tls.Config{}
-	if err := files.over(c, false); err != nil {
-		return place{}, err
-	}
-	a := admin(p, redis.Options{Password: "admin", TLSConfig: c})
-	return place{url: "rediss://worker:hush@" + p.addr() + "/0", tls: files, admin: a, nodes: []*process{p}}, answers(a)
+	return sentinel(dir, "rediss://asker:where@", files, "sentinel auth-pass main admin", "sentinel sentinel-user default", "sentinel sentinel-pass admin",
+		"user default on >admin ~* &* +@all", "user asker on >where "+aclSentinel)
 }
 
-func startSentinel(dir string) (place, error) {
-	master, err := launch(dir, false, "user default on nopass ~* &* +@all", user(""))
+func sentinel(dir, scheme string, files TLS, lines ...string) (place, error) {
+	master, err := launch(dir, files, rooted(files), user(""))
 	if err != nil {
 		return place{}, err
 	}
-	replica, err := launch(dir, false, "user default on nopass ~* &* +@all", user(""), fmt.Sprintf("replicaof 127.0.0.1 %d", master.port))
+	replica, err := launch(dir, files, rooted(files), user(""), fmt.Sprintf("replicaof 127.0.0.1 %d", master.port))
 	if err != nil {
 		return place{}, err
 	}
-	a, b := admin(master, redis.Options{}), admin(replica, redis.Options{})
+	a, err := root(master, files)
+	if err != nil {
+		return place{}, err
+	}
 	defer a.Close()
+	b, err := root(replica, files)
+	if err != nil {
+		return place{}, err
+	}
 	defer b.Close()
 	if err := answers(a); err != nil {
 		return place{}, err
@@ -267,10 +303,14 @@ func startSentinel(dir string) (place, error) {
 	}); err != nil {
 		return place{}, err
 	}
+	c, err := trusting(files)
+	if err != nil {
+		return place{}, err
+	}
 	var addrs []string
 	for range 3 {
-		s, err := launch(dir, false, fmt.Sprintf("sentinel monitor main 127.0.0.1 %d 2", master.port), "sentinel down-after-milliseconds main 1000",
-			"sentinel failover-timeout main 4000", "sentinel parallel-syncs main 1")
+		s, err := launch(dir, files, append([]string{fmt.Sprintf("sentinel monitor main 127.0.0.1 %d 2", master.port), "sentinel down-after-milliseconds main 1000",
+			"sentinel failover-timeout main 4000", "sentinel parallel-syncs main 1"}, lines...)...)
 		if err != nil {
 			return place{}, err
 		}
@@ -278,7 +318,7 @@ func startSentinel(dir string) (place, error) {
 	}
 	if err := eventually(func(ctx context.Context) error { // until they know each other and the replica
 		for _, addr := range addrs {
-			s := redis.NewSentinelClient(&redis.Options{Addr: addr, MaintNotificationsConfig: nothingAnnounced})
+			s := redis.NewSentinelClient(&redis.Options{Addr: addr, Password: rootPassword(files), TLSConfig: c, MaintNotificationsConfig: nothingAnnounced})
 			known, err := s.Master(ctx, "main").Result()
 			s.Close()
 			if err != nil {
@@ -292,38 +332,62 @@ func startSentinel(dir string) (place, error) {
 	}); err != nil {
 		return place{}, err
 	}
-	url := fmt.Sprintf("redis://%s/0?master_name=main&addr=%s&addr=%s&username=worker&password=hush", addrs[0], addrs[1], addrs[2])
-	return place{url: url, nodes: []*process{master, replica}, admin: redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "main", SentinelAddrs: addrs})}, nil
+	url := fmt.Sprintf("%s%s/0?master_name=main&addr=%s&addr=%s&username=worker&password=hush", scheme, addrs[0], addrs[1], addrs[2])
+	return place{url: url, tls: files, nodes: []*process{master, replica}, admin: redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "main", SentinelAddrs: addrs,
+		SentinelPassword: rootPassword(files), Password: rootPassword(files), TLSConfig: c})}, nil
 }
 
-func startCluster(dir string) (place, error) {
-	var p place
+func startCluster(dir string) (place, error) { return cluster(dir, "redis://", TLS{}) }
+
+func startSecuredCluster(dir string) (place, error) {
+	files, err := certificates(dir)
+	if err != nil {
+		return place{}, err
+	}
+	return cluster(dir, "rediss://", files, "--tls", "--cacert", files.CA, "--cert", files.Certificate, "--key", files.Key, "--pass", "admin", "--no-auth-warning")
+}
+
+func cluster(dir, scheme string, files TLS, cli ...string) (place, error) {
+	p := place{tls: files}
 	var addrs []string
 	for i := range 3 {
 		bus, err := freePort()
 		if err != nil {
 			return place{}, err
 		}
-		node, err := launch(filepath.Join(dir, fmt.Sprint(i)), false, "cluster-enabled yes", fmt.Sprintf("cluster-port %d", bus), "user default on nopass ~* &* +@all", user(aclCluster))
+		lines := []string{"cluster-enabled yes", fmt.Sprintf("cluster-port %d", bus), rooted(files), user(aclCluster)}
+		if len(cli) > 0 {
+			lines = append(lines, "tls-cluster yes")
+		}
+		node, err := launch(filepath.Join(dir, fmt.Sprint(i)), files, lines...)
 		if err != nil {
 			return place{}, err
 		}
-		c := admin(node, redis.Options{})
-		err = answers(c)
+		c, err := root(node, files)
+		if err == nil {
+			err = answers(c)
+		}
 		c.Close()
 		if err != nil {
 			return place{}, err
 		}
 		p.nodes, addrs = append(p.nodes, node), append(addrs, node.addr())
 	}
-	if out, err := exec.Command("redis-cli", append(append([]string{"--cluster", "create"}, addrs...), "--cluster-yes")...).CombinedOutput(); err != nil {
+	if out, err := exec.Command("redis-cli", append(append(append(cli, "--cluster", "create"), addrs...), "--cluster-yes")...).CombinedOutput(); err != nil {
 		return place{}, fmt.Errorf("redis-cli: %w\n%s", err, out)
 	}
-	p.admin = redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs, MaintNotificationsConfig: nothingAnnounced})
-	p.url = "redis://worker:hush@" + addrs[0] + "?addr=" + addrs[1]
+	c, err := trusting(files)
+	if err != nil {
+		return place{}, err
+	}
+	p.admin = redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs, Password: rootPassword(files), TLSConfig: c, MaintNotificationsConfig: nothingAnnounced})
+	p.url = scheme + "worker:hush@" + addrs[0] + "?addr=" + addrs[1]
 	return p, eventually(func(ctx context.Context) error {
 		for _, node := range p.nodes {
-			c := admin(node, redis.Options{})
+			c, err := root(node, files)
+			if err != nil {
+				return err
+			}
 			info, err := c.ClusterInfo(ctx).Result()
 			c.Close()
 			if err != nil || !strings.Contains(info, "cluster_state:ok") {
@@ -332,45 +396,4 @@ func startCluster(dir string) (place, error) {
 		}
 		return nil
 	})
-}
-
-// certificates makes a CA and a certificate of it for server and client.
-func certificates(dir string) (files TLS, err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return files, err
-	}
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return files, err
-	}
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
-	if err != nil {
-		return files, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return files, err
-	}
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "redis"}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
-	if err != nil {
-		return files, err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return files, err
-	}
-	files = TLS{CA: filepath.Join(dir, "ca.pem"), Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
-	for _, f := range []struct {
-		path, kind string
-		der        []byte
-	}{{files.CA, "CERTIFICATE", caDER}, {files.Certificate, "CERTIFICATE", der}, {files.Key, "PRIVATE KEY", keyDER}} {
-		if err := os.WriteFile(f.path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}), 0o600); err != nil {
-			return files, err
-		}
-	}
-	return files, nil
 }
