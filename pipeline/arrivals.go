@@ -141,7 +141,7 @@ func (l *Line) complete(ctx context.Context) {
 	for n := most; n == most && ctx.Err() == nil; {
 		var err error
 		n, err = l.Archive.Complete(ctx, l.Now().Add(-l.Config.Quiet), most, l.completed(l.Now(), l.quietReason())...)
-		if failed := err != nil && ctx.Err() == nil; l.unnoted.Swap(failed) != failed && failed { // every second, told once
+		if failed := err != nil && ctx.Err() == nil; l.untold.Swap(failed) != failed && failed { // every second, told once
 			l.Log.Warn().Err(err).Msg("that studies are complete could not be noted; it is tried again")
 		}
 	}

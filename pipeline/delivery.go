@@ -93,13 +93,23 @@ func (l *Line) startDeliveries(ctx context.Context) {
 // the destination is away gives nothing up. Till then it returns when the next attempt is due.
 func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination) (again time.Time) {
 	log := l.Log.With().Str("study", study).Str("destination", to.Name).Logger()
+	name := to.Name + " " + study + " " + key
 	records, err := l.Archive.Records(ctx, study)
 	if err == nil {
 		i := slices.IndexFunc(records, func(r Record) bool { return r.Key == key })
 		if i < 0 || !records[i].undelivered(to.Name) {
+			l.unnoted.forget(name)
 			return time.Time{}
 		}
-		err = l.attempt(ctx, records[i], to)
+		made, wait := l.unnoted.known(name, records[i].Reported, l.Now())
+		if !wait.IsZero() {
+			return wait
+		}
+		if !made {
+			if err = l.attempt(ctx, records[i], to); err == nil {
+				l.unnoted.add(name, records[i].Reported)
+			}
+		}
 	}
 	if ctx.Err() != nil { // the service stops, or the study is held
 		return l.Now().Add(heldPause)
@@ -122,10 +132,13 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 		x.note(err, over, l.Now(), l.Config.GiveUp)
 		d, r.Deliveries[to.Name] = *x, x
 	}, delivered...)
+	if uerr != nil {
+		log.Error().Err(uerr).Bool("delivered", err == nil).Msg("what came of a delivery could not be noted")
+		return l.unnoted.failed(name, l.Now())
+	}
+	l.unnoted.forget(name)
+	l.unnoted.goesOn()
 	switch {
-	case uerr != nil:
-		log.Error().Err(uerr).Msg("the delivery could not be noted; it may be repeated")
-		return l.Now().Add(backoff(1))
 	case err == nil:
 		l.Stats.Delivered.Add(1)
 		log.Info().Int("attempt", d.Attempts).Msg("delivered")

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -192,5 +193,66 @@ func TestALateImageOutlivesADelivery(t *testing.T) {
 	}
 	if s := b.until(t, "1.2", StateDelivered); s.Record.Reading.Revision != 2 {
 		t.Errorf("revision %d", s.Record.Reading.Revision)
+	}
+}
+
+// While the archive's disk is full nothing is delivered twice, little is delivered at all, and notes are made less and less often; afterwards all goes on.
+func TestDeliveriesOnAFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := undelivered(100)
+		m.failAt = "record " + string(StateReported)
+		b := newLine(t, m)
+		sent := map[string]int{}
+		b.Destinations[0].Deliver = func(_ context.Context, r Record, _ []Document) error {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			sent[r.StudyInstanceUID]++
+			return nil
+		}
+		b.start(t)
+		time.Sleep(10 * time.Minute)
+		m.mu.Lock()
+		if n := len(sent); n < 1 || n > 50 {
+			t.Errorf("%d of 100 were delivered, want the first few", n)
+		}
+		m.failAt = ""
+		m.mu.Unlock()
+		time.Sleep(time.Minute)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for uid, all := range m.records {
+			if d := all[0].Deliveries["pacs"]; sent[uid] != 1 || d.Delivered.IsZero() || d.Attempts != 1 {
+				t.Errorf("study %s: delivered %d times, noted %+v", uid, sent[uid], d)
+			}
+		}
+		if len(sent) != 100 || len(b.unnoted.made) != 0 {
+			t.Errorf("%d delivered, %d still remembered", len(sent), len(b.unnoted.made))
+		}
+	})
+}
+
+// What was delivered before the study was deleted and came again says nothing about the new documents, and what is remembered is bounded.
+func TestWhatIsRememberedOfDeliveries(t *testing.T) {
+	now := time.Now()
+	var u unnoted
+	u.add("pacs 1.2 k", now)
+	if was, _ := u.known("pacs 1.2 k", now, now); !was {
+		t.Error("a delivery is forgotten")
+	}
+	if was, _ := u.known("pacs 1.2 k", now.Add(time.Second), now); was {
+		t.Error("a later record passes for delivered")
+	}
+	first := u.failed("pacs 1.2 k", now)
+	for range 8 {
+		u.failed("pacs 1.2 k", now)
+	}
+	if last := u.failed("pacs 1.2 k", now); last.Sub(now) < 20*first.Sub(now) {
+		t.Errorf("the wait grows from %v to %v", first.Sub(now), last.Sub(now))
+	}
+	for i := range 2 * mostUnnoted {
+		u.add(fmt.Sprint(i), now)
+	}
+	if n := len(u.made); n != mostUnnoted {
+		t.Errorf("%d are remembered, want %d", n, mostUnnoted)
 	}
 }

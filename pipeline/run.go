@@ -100,7 +100,8 @@ type Line struct {
 	working  context.Context // of what is being read or delivered: it outlives Run's by Config.Stop
 	ahead    ahead
 	queues   atomic.Bool // the queues did not answer the last time
-	unnoted  atomic.Bool // complete studies could not be noted the last time
+	untold   atomic.Bool // complete studies could not be noted the last time
+	unnoted  unnoted
 }
 
 // Run works until ctx ends; first it takes up what an earlier process left undone. It returns when the running study is either
