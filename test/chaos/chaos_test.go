@@ -113,6 +113,7 @@ type run struct {
 	index    *database // nil where SQLite has it
 	pacs     string
 	receiver *receiver
+	store    *store // nil where files are files
 	disk     *disk
 	sender   *sender
 	studies  []*study
@@ -137,24 +138,27 @@ func start(t *testing.T, s settings) *run {
 	r.service = fmt.Sprintf("http://127.0.0.1:%d", web)
 	r.pacs = orthanc(t, r.logs, r.service)
 	r.receiver = newReceiver(t, r.pacs)
-	index := ""
+	index, objects := "", `objects: ""`
+	if s.topology.S3 {
+		r.store = newStore(t, r.logs)
+		objects = r.store.yaml()
+	}
 	if s.topology.SQL {
 		r.index = newDatabase(t)
 		index = r.index.url
 	}
 	config := filepath.Join(t.TempDir(), "chatxray.yaml")
 	if err := os.WriteFile(config, []byte(fmt.Sprintf(`
-data: %s
 dicomweb: {drain: 5s}
-archive: {reserve_mb: 8, index: %q}
+archive: {reserve_mb: 8, index: %q, %s}
 jobs: {redis: "redis://127.0.0.1:%d/0", lease: %v}
 line: {quiet: 500ms, readers: %d}
 destinations: [{name: pacs, url: "http://%s/dicom-web", timeout: 3s}]
-`, filepath.Join(r.disk.dir, "data"), index, r.port, lease, readers, r.receiver.addr)), 0o644); err != nil {
+`, index, objects, r.port, lease, readers, r.receiver.addr)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	serve := func(name string, port int, args ...string) *process {
-		argv := append([]string{s.binary, "--log-json", "serve", "--config", config, "--listen", fmt.Sprintf("127.0.0.1:%d", port)}, args...)
+		argv := append([]string{s.binary, "--log-json", "serve", "--config", config, "--data", r.folder(name), "--listen", fmt.Sprintf("127.0.0.1:%d", port)}, args...)
 		if !s.bundle {
 			argv = append(argv, "--reader", "stub", "--stub-sleep", "500ms")
 		}
@@ -173,6 +177,14 @@ destinations: [{name: pacs, url: "http://%s/dicom-web", timeout: 3s}]
 	r.studies = drawStudies(t, s.seed, max(1, s.faults)*studiesPerFault)
 	r.sender = &sender{pacs: r.pacs, service: r.service, read: r.state, slots: make(chan struct{}, 8), giveUp: make(chan struct{})}
 	return r
+}
+
+// folder is where a process has its data: the same for all, but where files lie in S3.
+func (r *run) folder(name string) string {
+	if r.settings.topology.S3 {
+		return filepath.Join(r.disk.dir, name)
+	}
+	return filepath.Join(r.disk.dir, "data")
 }
 
 // keepLogs copies the logs of a run that failed to dist/chaos.
@@ -202,7 +214,7 @@ func (r *run) run(faults []fault) verdict {
 	began := time.Now()
 	for i, f := range faults {
 		time.Sleep(f.After)
-		r.receiver.tick()
+		r.tick()
 		did := r.strike(f)
 		if !did {
 			r.undone++
@@ -212,6 +224,9 @@ func (r *run) run(faults []fault) verdict {
 	r.lifting.Wait()
 	time.Sleep(6 * time.Second)
 	r.receiver.behave("", 0)
+	if r.store != nil {
+		r.store.behave("", 0)
+	}
 	select {
 	case <-done:
 	case <-time.After(5 * time.Minute):
@@ -220,6 +235,14 @@ func (r *run) run(faults []fault) verdict {
 		<-done
 	}
 	return r.judge()
+}
+
+// tick ends what has lasted as long as it should.
+func (r *run) tick() {
+	r.receiver.tick()
+	if r.store != nil {
+		r.store.tick()
+	}
 }
 
 // processes are those of the service, each once.
@@ -269,13 +292,19 @@ func (r *run) strike(f fault) bool {
 		r.later(f.For, r.disk.empty)
 	case "restart postgres":
 		r.lifting.Go(func() { r.index.restart(r.t, f.For) })
+	case "kill s3":
+		r.store.gateway.end(syscall.SIGKILL, f.For)
 	case "clock":
 		return p.jump(f.For)
 	default:
-		if !strings.HasPrefix(f.Kind, "receiver") {
+		switch before, _, _ := strings.Cut(f.Kind, " "); before {
+		case "receiver":
+			r.receiver.behave(f.Kind, f.For)
+		case "s3":
+			r.store.behave(f.Kind, f.For)
+		default:
 			r.t.Fatalf("fault %q is not known", f.Kind)
 		}
-		r.receiver.behave(f.Kind, f.For)
 	}
 	return true
 }

@@ -12,9 +12,11 @@ import (
 	"mime/multipart"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -92,6 +94,7 @@ func (r *run) settle() (left []string) {
 func (r *run) judge() (v verdict) {
 	left := r.settle()
 	v.studies, v.stuck = len(r.studies), len(left)
+	r.forget()
 	for _, l := range left[:min(len(left), 20)] {
 		r.t.Errorf("stuck: %s", l)
 	}
@@ -103,7 +106,11 @@ func (r *run) judge() (v verdict) {
 		v.duplicate++
 		r.t.Errorf("document %s was delivered with other content than before", sop)
 	}
-	for _, p := range append(slices.Clone(r.processes()), r.redis) {
+	others := []*process{r.redis}
+	if r.store != nil {
+		others = append(others, r.store.gateway)
+	}
+	for _, p := range append(others, r.processes()...) {
 		for _, e := range p.ended() {
 			r.t.Logf("%s ended by itself: %s", p.name, e)
 		}
@@ -172,6 +179,7 @@ func (r *run) compare(st *study, v *verdict) {
 		}
 		delete(here, in.sop)
 	}
+	r.compareBucket(st, here, v, fail)
 	// What is left are documents. QIDO-RS must name the same.
 	var found, whole []attributes
 	if err := errors.Join(call(patient, "GET", r.service+"/dicom-web/studies/"+st.uid+"/instances?Modality=SR&includefield=00080016", nil, &found),
@@ -218,6 +226,46 @@ func (r *run) compare(st *study, v *verdict) {
 	r.compareLatest(st, v, byCall, fail)
 	r.compareReceiver(st, here, v, fail)
 	r.compareSteps(st, sets, v, fail)
+}
+
+// forget takes from the web what it has in its cache: what it shows comes from S3 then.
+func (r *run) forget() {
+	if r.store == nil {
+		return
+	}
+	r.web.end(syscall.SIGTERM, 8*time.Second)
+	eventually(r.t, time.Minute, "the web to end", func() error {
+		if r.web.signal(0) {
+			return errAgain
+		}
+		return nil
+	})
+	if err := os.RemoveAll(filepath.Join(r.folder(r.web.name), "cache")); err != nil {
+		r.t.Error(err)
+	}
+	eventually(r.t, time.Minute, "the web to start without its cache", func() error { return call(impatient, "GET", r.service+"/readyz", nil, nil) })
+}
+
+// compareBucket looks for images and documents in the folder of the S3 server.
+func (r *run) compareBucket(st *study, documents map[string][]byte, v *verdict, fail func(*int, string, ...any)) {
+	if r.store == nil {
+		return
+	}
+	images, err := r.store.kept("instances", st.uid)
+	ours, err2 := r.store.kept("documents", st.uid)
+	if err := errors.Join(err, err2); err != nil {
+		fail(&v.lost, "%v", err)
+	}
+	for _, in := range st.images {
+		if in.taken.Load() && !slices.Contains(images[in.sop], in.digest) {
+			fail(&v.lost, "image %s was answered 200, and is not as it was sent among the %d objects of its name", in.sop, len(images[in.sop]))
+		}
+	}
+	for sop, b := range documents {
+		if !slices.Contains(ours[sop], sha256.Sum256(b)) {
+			fail(&v.lost, "document %s is not as it is shown among the %d objects of its name", sop, len(ours[sop]))
+		}
+	}
 }
 
 // compareLatest checks that the last reading knows every image, and that the documents are its own.

@@ -5,89 +5,31 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // receiver stands before the receiving Orthanc and counts what that stores. It can behave badly for a while.
 type receiver struct {
-	addr, pacs string // ours, host:port; root of Orthanc
+	*front
+	pacs string // root of Orthanc
 
-	mu      sync.Mutex
-	server  *http.Server
-	mode    string
-	until   time.Time
+	counts  sync.Mutex
 	stored  map[string]map[string]int // by study and SOP Instance UID: how often Orthanc has said that it has it
 	content map[string][32]byte       // by SOP Instance UID
 	other   []string                  // documents that came with other content than before
-	calm    *sync.Cond                // the mode has changed
-	seen    map[string]int            // requests in each mode
 }
 
 func newReceiver(t *testing.T, pacs string) *receiver {
 	t.Helper()
-	r := &receiver{addr: fmt.Sprintf("127.0.0.1:%d", freePort(t)), pacs: pacs, stored: map[string]map[string]int{}, content: map[string][32]byte{}, seen: map[string]int{}}
-	r.calm = sync.NewCond(&r.mu)
-	if err := r.listen(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.behave("", 0); _ = r.server.Close() })
+	r := &receiver{pacs: pacs, stored: map[string]map[string]int{}, content: map[string][32]byte{}}
+	r.front = newFront(t, r)
 	return r
-}
-
-func (r *receiver) listen() error {
-	l, err := net.Listen("tcp", r.addr)
-	if err != nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.server = &http.Server{Handler: r, ReadHeaderTimeout: time.Minute}
-	go func(s *http.Server) { _ = s.Serve(l) }(r.server)
-	return nil
-}
-
-// behave makes the receiver misbehave for a while, as a fault names it; "" ends that.
-func (r *receiver) behave(mode string, d time.Duration) {
-	r.mu.Lock()
-	was := r.mode
-	r.mode, r.until = mode, time.Now().Add(d)
-	server := r.server
-	r.calm.Broadcast()
-	r.mu.Unlock()
-	if mode == "receiver refuses" && was != mode {
-		_ = server.Close()
-	}
-	if was == "receiver refuses" && mode != was {
-		for r.listen() != nil {
-			time.Sleep(10 * time.Millisecond)
-		}
-	}
-}
-
-// tick ends a fault whose time is over.
-func (r *receiver) tick() {
-	r.mu.Lock()
-	over := r.mode != "" && time.Now().After(r.until)
-	r.mu.Unlock()
-	if over {
-		r.behave("", 0)
-	}
-}
-
-func (r *receiver) now() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.seen[r.mode]++
-	return r.mode
 }
 
 // ServeHTTP implements http.Handler.
@@ -99,12 +41,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	mode := r.now()
 	switch mode {
 	case "receiver hangs":
-		r.mu.Lock()
-		for r.mode == mode {
-			r.calm.Wait()
-		}
-		r.mu.Unlock()
-		panic(http.ErrAbortHandler)
+		r.hang(mode)
 	case "receiver 503":
 		w.Header().Set("Retry-After", "1")
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -147,8 +84,8 @@ func (r *receiver) forward(q *http.Request, body []byte) (status int, header htt
 	if answer, err = io.ReadAll(resp.Body); err != nil {
 		return 0, nil, nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.counts.Lock()
+	defer r.counts.Unlock()
 	for _, d := range documents(q.Header.Get("Content-Type"), body) {
 		if !bytes.Contains(answer, []byte(d.sop)) || resp.StatusCode/100 != 2 {
 			continue
@@ -167,8 +104,8 @@ func (r *receiver) forward(q *http.Request, body []byte) (status int, header htt
 
 // of returns what Orthanc has stored of a study, and how often it was told to.
 func (r *receiver) of(study string) map[string]int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.counts.Lock()
+	defer r.counts.Unlock()
 	return r.stored[study]
 }
 

@@ -20,6 +20,7 @@ type topology struct {
 var topologies = []topology{
 	{Name: "one"},
 	{Name: "split", Workers: 2, SQL: true},
+	{Name: "s3", Workers: 2, SQL: true, S3: true},
 }
 
 // fault is one entry of the schedule.
@@ -45,7 +46,10 @@ type kind struct {
 // lease is that of the configuration: what a dead process was doing waits so long.
 const lease = 2 * time.Second
 
-var everywhere = func(topology) bool { return true }
+var (
+	everywhere = func(topology) bool { return true }
+	inS3       = func(t topology) bool { return t.S3 }
+)
 
 var kinds = []kind{
 	{"kill service", 6, 0, time.Second, everywhere}, // SIGKILL; down for so long
@@ -60,10 +64,14 @@ var kinds = []kind{
 	{"receiver 202", 2, time.Second, 4 * time.Second, everywhere},         // stores, and says Accepted
 	{"receiver 202 refused", 2, time.Second, 4 * time.Second, everywhere}, // stores nothing: Accepted, every instance out of resources
 	{"receiver breaks off", 2, time.Second, 4 * time.Second, everywhere},  // stores, and closes the connection without an answer
-	{"disk full", 2, time.Second, 4 * time.Second, func(t topology) bool { return !t.S3 }},
+	{"disk full", 2, time.Second, 4 * time.Second, everywhere},
 	{"clock", 3, 0, 0, everywhere},
 	{"restart postgres", 3, 0, time.Second, func(t topology) bool { return t.SQL }},
-	{"s3 503", 3, time.Second, 4 * time.Second, func(t topology) bool { return t.S3 }},
+	{"s3 503", 4, time.Second, 4 * time.Second, inS3},
+	{"kill s3", 4, 0, 2 * time.Second, inS3},
+	{"s3 refuses", 2, time.Second, 4 * time.Second, inS3},
+	{"s3 hangs", 2, time.Second, 4 * time.Second, inS3},
+	{"s3 breaks off", 3, time.Second, 4 * time.Second, inS3}, // does what it is told to, and closes the connection without an answer
 }
 
 var jumps = []time.Duration{-6 * time.Hour, -10 * time.Minute, -5 * time.Second, 5 * time.Second, 10 * time.Minute, 6 * time.Hour}
