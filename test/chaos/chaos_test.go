@@ -158,7 +158,7 @@ destinations: [{name: pacs, url: "http://%s/dicom-web", timeout: 3s}]
 		t.Fatal(err)
 	}
 	serve := func(name string, port int, args ...string) *process {
-		argv := append([]string{s.binary, "--log-json", "serve", "--config", config, "--data", r.folder(name), "--listen", fmt.Sprintf("127.0.0.1:%d", port)}, args...)
+		argv := append([]string{s.binary, "--log-json", "--log-level", map[bool]string{false: "info", true: "debug"}[s.bundle], "serve", "--config", config, "--data", r.folder(name), "--listen", fmt.Sprintf("127.0.0.1:%d", port)}, args...)
 		if !s.bundle {
 			argv = append(argv, "--reader", "stub", "--stub-sleep", "500ms")
 		}
