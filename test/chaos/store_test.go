@@ -13,7 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -100,4 +102,44 @@ func (s *store) kept(tree, study string) (map[string][][32]byte, error) {
 		err = nil
 	}
 	return out, err
+}
+
+// forget takes from the web what it has in its cache: what it shows comes from S3 then.
+func (r *run) forget() {
+	if r.store == nil {
+		return
+	}
+	r.web.end(syscall.SIGTERM, 8*time.Second)
+	eventually(r.t, time.Minute, "the web to end", func() error {
+		if r.web.signal(0) {
+			return errAgain
+		}
+		return nil
+	})
+	if err := os.RemoveAll(filepath.Join(r.folder(r.web.name), "cache")); err != nil {
+		r.t.Error(err)
+	}
+	eventually(r.t, time.Minute, "the web to start without its cache", func() error { return call(impatient, "GET", r.service+"/readyz", nil, nil) })
+}
+
+// compareBucket looks for images and documents in the folder of the S3 server.
+func (r *run) compareBucket(st *study, documents map[string][]byte, v *verdict, fail func(*int, string, ...any)) {
+	if r.store == nil {
+		return
+	}
+	images, err := r.store.kept("instances", st.uid)
+	ours, err2 := r.store.kept("documents", st.uid)
+	if err := errors.Join(err, err2); err != nil {
+		fail(&v.lost, "%v", err)
+	}
+	for _, in := range st.images {
+		if in.taken.Load() && !slices.Contains(images[in.sop], in.digest) {
+			fail(&v.lost, "image %s was answered 200, and is not as it was sent among the %d objects of its name", in.sop, len(images[in.sop]))
+		}
+	}
+	for sop, b := range documents {
+		if !slices.Contains(ours[sop], sha256.Sum256(b)) {
+			fail(&v.lost, "document %s is not as it is shown among the %d objects of its name", sop, len(ours[sop]))
+		}
+	}
 }
