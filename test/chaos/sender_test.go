@@ -45,6 +45,7 @@ func (s *study) sets() (least, most int) {
 
 type instance struct {
 	study, series, sop string
+	lateral            bool
 	bytes              []byte
 	digest             [32]byte
 	orthanc            string // its name there
@@ -74,7 +75,7 @@ func drawStudies(t *testing.T, seed uint64, n int) (all []*study) {
 		priority := [...]string{"", "", "", "STAT", "LOW"}[r.IntN(5)]
 		image := func(v phantom.View) []*instance {
 			j := len(s.images)
-			in := &instance{study: s.uid, series: uid("series", seed, i, j), sop: uid("instance", seed, i, j)}
+			in := &instance{study: s.uid, series: uid("series", seed, i, j), sop: uid("instance", seed, i, j), lateral: v == phantom.LL}
 			ds := slices.Clone(views[v])
 			ds.SetText(pipeline.TagStudyInstanceUID, "UI", in.study)
 			ds.SetText(pipeline.TagSeriesInstanceUID, "UI", in.series)
