@@ -71,11 +71,11 @@ func (d database) often(ctx context.Context, text string, args ...any) (*sql.Row
 	}
 	st, ok := d.kept.Load(text)
 	if !ok {
-		fresh, err := d.frequent.PrepareContext(ctx, text)
+		fresh, err := d.frequent.PrepareContext(ctx, text) //nolint:sqlclosecheck // closing the database closes it
 		if err != nil {
 			return nil, err
 		}
-		if st, ok = d.kept.LoadOrStore(text, fresh); ok { // else closing the database closes it
+		if st, ok = d.kept.LoadOrStore(text, fresh); ok {
 			fresh.Close()
 		}
 	}
