@@ -71,12 +71,12 @@ func (d database) often(ctx context.Context, text string, args ...any) (*sql.Row
 	}
 	st, ok := d.kept.Load(text)
 	if !ok {
-		fresh, err := d.frequent.PrepareContext(ctx, text) //nolint:sqlclosecheck // closing the database closes it
+		fresh, err := d.frequent.PrepareContext(ctx, text)
 		if err != nil {
 			return nil, err
 		}
 		if st, ok = d.kept.LoadOrStore(text, fresh); ok {
-			fresh.Close()
+			defer fresh.Close() // else closing the database closes it
 		}
 	}
 	return st.(*sql.Stmt).QueryContext(ctx, args...)
