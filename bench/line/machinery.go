@@ -35,20 +35,20 @@ func (b *bench) queued(name string, studies, each, parallel int) (*archive, erro
 	return a, s.stop()
 }
 
-// machinery tells what a study costs: taken by STOW-RS until it is complete, from there to reported, delivered.
-func (b *bench) machinery() error {
+// machinery tells what a study costs: taken by STOW-RS until it is complete, from there to reported by so many readers of one process, delivered.
+func (b *bench) machinery(readers int) error {
 	to, err := newReceiver()
 	if err != nil {
 		return err
 	}
 	defer to.Close()
-	a, err := b.queued("machinery", b.studies, 1, 4)
+	a, err := b.queued(fmt.Sprintf("machinery-%d", readers), b.studies, 1, 4)
 	if err != nil {
 		return err
 	}
 	// From the first instruction of the processes, so what a start costs is in it.
 	to.hold(true)
-	a.config = fmt.Sprintf("line: {quiet: 0s}\ndestinations: [{name: to, url: \"http://%s\", timeout: 10m}]\n", to.addr)
+	a.config = fmt.Sprintf("line: {quiet: 0s, readers: %d}\ndestinations: [{name: to, url: \"http://%s\", timeout: 10m}]\n", readers, to.addr)
 	began, before := time.Now(), b.times(nil)
 	s, err := a.serve(0, 1)
 	if err != nil {
@@ -57,7 +57,7 @@ func (b *bench) machinery() error {
 	if err := s.until(read, b.studies, true); err != nil {
 		return err
 	}
-	report("complete to reported, one reader", b.studies, time.Since(began), before, b.times(s))
+	report(fmt.Sprintf("complete to reported, readers: %d", readers), b.studies, time.Since(began), before, b.times(s))
 	began, before = time.Now(), b.times(s)
 	to.hold(false)
 	if err := s.until("chatxray_deliveries_total", b.studies, false); err != nil {

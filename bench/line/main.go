@@ -1,7 +1,7 @@
 // Command line measures the machinery around a reading: the real binary with the stub reader and a real redis-server, studies of one small
 // radiograph each.
 //
-//	go run ./bench/line                      processor time and studies a second; readers 1, 2, 4, 8 of one process; the index in SQLite
+//	go run ./bench/line                      processor time and studies a second, 1 and 4 readers; how 1, 2, 4, 8 readers of one process scale; the index in SQLite
 //	go run ./bench/line -index postgres      the same of a web and one worker, the index in Debian's PostgreSQL (its default settings, a Unix socket)
 //	go run ./bench/line -workers             1, 2, 4, 8 workers with one reader each, over PostgreSQL
 //	go run ./bench/line -known 100000        a large queue: memory, a restart, claims, an urgent study, FLUSHALL; -index postgres: of a web and one worker
@@ -32,7 +32,7 @@ func main() {
 	dir := flag.String("dir", "", "where the archives lie while they are used; empty: the system's folder for temporary files")
 	flag.Parse()
 	b := &bench{binary: *binary, studies: *studies}
-	measure := func() error { return errors.Join(b.machinery(), b.readers()) }
+	measure := func() error { return errors.Join(b.machinery(1), b.machinery(4), b.readers()) }
 	switch {
 	case *workers != "":
 		measure, *index = func() error { return b.workers(strings.Split(*workers, ",")) }, "postgres"
