@@ -69,17 +69,27 @@ func (d database) often(ctx context.Context, text string, args ...any) (*sql.Row
 		text, args = d.statement(text, args)
 		return d.frequent.QueryContext(ctx, text, args...)
 	}
-	st, ok := d.kept.Load(text)
-	if !ok {
-		fresh, err := d.frequent.PrepareContext(ctx, text)
-		if err != nil {
-			return nil, err
-		}
-		if st, ok = d.kept.LoadOrStore(text, fresh); ok {
-			defer fresh.Close() // else closing the database closes it
-		}
+	st, err := d.keep(ctx, text) //nolint:sqlclosecheck // closing the database closes it
+	if err != nil {
+		return nil, err
 	}
-	return st.(*sql.Stmt).QueryContext(ctx, args...)
+	return st.QueryContext(ctx, args...)
+}
+
+// keep prepares a statement once; closing the database closes it.
+func (d database) keep(ctx context.Context, text string) (*sql.Stmt, error) {
+	if st, ok := d.kept.Load(text); ok {
+		return st.(*sql.Stmt), nil
+	}
+	fresh, err := d.frequent.PrepareContext(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	st, late := d.kept.LoadOrStore(text, fresh)
+	if late {
+		_ = fresh.Close()
+	}
+	return st.(*sql.Stmt), nil
 }
 
 // QueryContext is that of sql.DB.
