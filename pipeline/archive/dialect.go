@@ -87,7 +87,7 @@ func (d database) keep(ctx context.Context, text string) (*sql.Stmt, error) {
 	}
 	st, late := d.kept.LoadOrStore(text, fresh)
 	if late {
-		_ = fresh.Close()
+		_ = fresh.Close() //nolint:sqlclosecheck // the other is used
 	}
 	return st.(*sql.Stmt), nil
 }
