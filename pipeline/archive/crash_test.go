@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -227,4 +228,48 @@ func testRebuild(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestUnfinishedReport(t *testing.T) { onEach(t, testUnfinishedReport) }
+
+// A crash between the files of a report and the index leaves documents that no record refers to. They do not become part of the study; those of a record stay,
+// whether the index is there or is made anew.
+func testUnfinishedReport(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	a := open(t, dir, archive.Options{})
+	mustStore(t, a, object(t, "1.2", "1.2.1", "1.2.1.1"))
+	if err := put(a, pipeline.Document{StudyInstanceUID: "1.2", SeriesInstanceUID: "1.2.9", SOPInstanceUID: "1.2.9.1", SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1",
+		Bytes: object(t, "1.2", "1.2.9", "1.2.9.1")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	orphan := filepath.Join(dir, "documents", "1.2", "1.2.9", "1.2.9.2.dcm")
+	for what, crash := range map[string]func(){
+		"the index is there": func() { _ = os.Remove(filepath.Join(dir, "clean")) },
+		"the index is lost":  func() { loseIndex(t, dir) },
+	} {
+		if err := os.WriteFile(orphan, object(t, "1.2", "1.2.9", "1.2.9.2"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		crash()
+		var told []string
+		a := open(t, dir, archive.Options{Warn: func(what, path string, err error) { told = append(told, what+": "+err.Error()) }})
+		var got []string
+		found, err := a.Instances(ctx, "1.2", "", "")
+		for _, in := range found {
+			got = append(got, in.SOPInstanceUID)
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff([]string{"1.2.1.1", "1.2.9.1"}, got); diff != "" || err != nil {
+			t.Error(what, diff, err)
+		}
+		if _, err := os.Stat(orphan); !errors.Is(err, os.ErrNotExist) || len(told) != 1 || !strings.Contains(told[0], "no record") {
+			t.Errorf("%s: the document is still there (%v), or nobody is told: %q", what, err, told)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -54,6 +54,7 @@ func (a *Archive) rebuilding() bool {
 
 var (
 	errSecondFile = fmt.Errorf("%w: another file of the same SOP Instance UID is in the index", pipeline.ErrConflict)
+	errNoRecord   = fmt.Errorf("%w: no record refers to it; its report was not finished, and is written anew", pipeline.ErrUnknown)
 	errName       = fmt.Errorf("%w: its name is not that of an instance", pipeline.ErrUnknown)
 )
 
@@ -223,6 +224,9 @@ func (a *Archive) adopt(ctx context.Context, files []*lost) (n int, err error) {
 		return 0, err
 	}
 	missing, err := a.missing(ctx, tx, files)
+	if err == nil {
+		missing, err = a.finished(ctx, tx, missing)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -274,6 +278,43 @@ func (a *Archive) missing(ctx context.Context, tx writing, files []*lost) (out [
 		}
 		if !known {
 			out = append(out, l)
+		}
+	}
+	return out, nil
+}
+
+// finished removes the files of documents that a crash has left without their record, and returns the others. What is in S3 stays.
+func (a *Archive) finished(ctx context.Context, tx writing, files []*lost) (out []*lost, err error) {
+	reported := map[string]map[string]bool{} // by study
+	for _, l := range files {
+		if !l.own || l.err != nil || l.object != nil {
+			out = append(out, l)
+			continue
+		}
+		study := l.study()
+		if reported[study] == nil {
+			reported[study] = map[string]bool{}
+			records, err := recordsOf(ctx, tx, study)
+			if err != nil {
+				return nil, err
+			}
+			copies, err := a.copies(ctx, study)
+			if err != nil {
+				return nil, err
+			}
+			for _, r := range append(records, copies...) {
+				for _, d := range r.Documents {
+					reported[study][d.SOPInstanceUID] = true
+				}
+			}
+		}
+		if reported[study][l.sop] {
+			out = append(out, l)
+			continue
+		}
+		a.opts.Warn("a document is removed", l.path, errNoRecord)
+		if err := os.Remove(l.path); err != nil {
+			return nil, bare(err)
 		}
 	}
 	return out, nil
