@@ -112,7 +112,12 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 		}
 	}
 	if ctx.Err() != nil { // the service stops, or the study is held
-		return l.Now().Add(heldPause)
+		if err != nil {
+			return l.Now().Add(heldPause)
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
 	}
 	over := err != nil && (to.Permanent(err) || errors.Is(err, ErrNotFound)) // a document that was deleted
 	waits := !over && errors.Is(err, ErrBusy)

@@ -68,12 +68,19 @@ func (l *Line) fail(ctx context.Context, life Life, key string, rec Record, err 
 	if key == "" { // not even its images are known
 		uerr = l.Archive.Move(ctx, life, step)
 	} else {
-		_, uerr = l.Archive.UpdateRecord(ctx, life, key, func(r *Record) {
+		note := func(r *Record) {
+			if r.State == StateReported { // it has been, whatever failed after that
+				return
+			}
 			if rec.Reading != nil {
 				r.take(rec)
 			}
 			r.State, r.Error, r.Completed = StateFailed, err.Error(), rec.Completed
-		}, step)
+		}
+		if _, uerr = l.Archive.UpdateRecord(ctx, life, key, note, step); uerr != nil && rec.Reading != nil {
+			rec.Reading = nil // perhaps it is what cannot be kept
+			_, uerr = l.Archive.UpdateRecord(ctx, life, key, note, step)
+		}
 	}
 	if uerr != nil {
 		l.Log.Error().Str("study", uid).Err(uerr).Msg("a failure could not be noted")

@@ -533,3 +533,49 @@ func feeds(t *testing.T) {
 		t.Error("it was read again")
 	}
 }
+
+// What was read survives whatever fails after that, and what was reported stays so.
+func TestWhatWasReadIsKept(t *testing.T) {
+	m := newMemory()
+	m.store("1.2", "frontal")
+	b := newLine(t, m)
+	begin := func() Life {
+		life, err := m.Begin(t.Context(), "1.2", func(Life) []Change { return []Change{{State: StateReading}} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return life
+	}
+	old, life := begin(), begin()
+	rec := Record{Key: "k", StudyInstanceUID: "1.2", State: StateRead, Reading: &Reading{Revision: 3, Held: "as a test"}}
+	stored := func(what string, state State) {
+		t.Helper()
+		records, err := m.Records(t.Context(), "1.2")
+		if err != nil || len(records) != 1 || records[0].State != state || records[0].Reading == nil || records[0].Reading.Revision != 3 {
+			t.Errorf("%s: %+v %v", what, records, err)
+		}
+	}
+	b.keep(old, rec)
+	if records, _ := m.Records(t.Context(), "1.2"); len(records) != 0 {
+		t.Error("one that was taken over is kept")
+	}
+	b.keep(life, rec)
+	stored("the service stops", StateRead)
+	m.failAt = "record " + string(StateHeld)
+	kept, err := b.detain(t.Context(), life, rec)
+	if err == nil {
+		t.Fatal("the archive has taken it")
+	}
+	if _, err := b.fail(t.Context(), life, "k", kept, err); err != nil {
+		t.Fatal(err)
+	}
+	stored("it cannot be held", StateFailed)
+	if _, err := m.UpdateRecord(t.Context(), life, "k", func(r *Record) { r.State = StateReported }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.fail(t.Context(), life, "k", rec, errCrash); err != nil {
+		t.Fatal(err)
+	}
+	b.keep(life, rec)
+	stored("reported", StateReported)
+}

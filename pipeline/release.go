@@ -15,11 +15,14 @@ func (l *Line) detain(ctx context.Context, life Life, rec Record) (Record, error
 		l.Log.Warn().Str("study", rec.StudyInstanceUID).Int("revision", rec.Reading.Revision).Str("reason", rec.Reading.Held).
 			Msg("the report is held: it is not delivered until somebody releases it")
 	}
-	return l.Archive.UpdateRecord(ctx, life, rec.Key, func(r *Record) {
+	held, err := l.Archive.UpdateRecord(ctx, life, rec.Key, func(r *Record) {
 		r.take(rec)
 		r.State = StateHeld
-	},
-		Change{At: l.Now(), State: StateHeld, Reason: "the report waits for a person: " + rec.Reading.Held, Worker: l.Worker})
+	}, Change{At: l.Now(), State: StateHeld, Reason: "the report waits for a person: " + rec.Reading.Held, Worker: l.Worker})
+	if err != nil {
+		return rec, err
+	}
+	return held, nil
 }
 
 // Release lets the held report of a study go: a worker writes its documents and they are delivered. by is who wants it, empty where nobody is

@@ -257,6 +257,7 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 	switch {
 	case err != nil || rec.State == StateRefused:
 	case rec.waits():
+		rec.Completed = completed // the images are still those
 		rec, err = l.detain(held, life, rec)
 	case rec.Reading != nil && rec.State != StateReported:
 		rec, err = l.report(held, life, st, rec, records)
@@ -267,6 +268,10 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 	case err == nil:
 		l.deliver(held, rec)
 		return 0, nil
+	case held.Err() != nil && !errors.Is(err, ErrLost):
+		l.keep(life, rec)
+	}
+	switch {
 	case errors.Is(err, ErrLost), held.Err() != nil && ctx.Err() == nil:
 		l.Log.Warn().Str("study", uid).Err(err).Msg("the study was taken over by another worker; nothing of this reading is kept")
 		return 5 * time.Second, nil
@@ -274,6 +279,23 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 		return 0, err
 	}
 	return l.fail(held, life, key, rec, err)
+}
+
+// keep notes what was read of a study whose documents are not written any more here: whoever goes on need not read it again.
+func (l *Line) keep(life Life, rec Record) {
+	if rec.Reading == nil || rec.State != StateRead {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_, err := l.Archive.UpdateRecord(ctx, life, rec.Key, func(r *Record) {
+		if r.State != StateReported {
+			r.take(rec)
+		}
+	})
+	if err != nil && !errors.Is(err, ErrLost) && !errors.Is(err, ErrNotFound) {
+		l.Log.Warn().Str("study", rec.StudyInstanceUID).Err(err).Msg("what was read could not be kept; the study is read again")
+	}
 }
 
 // begun lists the steps of a study that a worker begins with, which came into the queue at a time and is complete for a reason.
@@ -312,9 +334,10 @@ func earlier(a, b time.Time) time.Time {
 // read returns the record of the study's present set of images, reading them unless that has been done. What was read now is not on disk yet.
 func (l *Line) read(ctx context.Context, life Life, st *Study, look look, key string, records []Record, completed time.Time) (Record, error) {
 	if i := slices.IndexFunc(records, func(r Record) bool { return r.Key == key && r.Reading != nil }); i >= 0 {
-		return records[i], nil
+		return records[i], l.showAgain(ctx, &records[i], look)
 	}
 	took := l.stopwatch(st.StudyInstanceUID)
+	rec := Record{Key: key, StudyInstanceUID: st.StudyInstanceUID, Completed: completed}
 	var reading *Reading
 	seen, err := look(ctx)
 	took("decode")
@@ -325,12 +348,15 @@ func (l *Line) read(ctx context.Context, life Life, st *Study, look look, key st
 	if none := (*NoImageError)(nil); errors.As(err, &none) {
 		l.Stats.Refused.Add(1)
 		l.Log.Info().Str("study", st.StudyInstanceUID).Interface("refused", none.Refused).Msg("no image of the study is read")
-		return l.Archive.UpdateRecord(ctx, life, key, func(r *Record) {
+		refused, err := l.Archive.UpdateRecord(ctx, life, key, func(r *Record) {
 			r.State, r.Refused, r.Error, r.Completed = StateRefused, none.Refused, "", completed
 		}, Change{At: l.Now(), State: StateRefused, Reason: "no image of the study is read", Worker: l.Worker})
+		if err != nil {
+			return rec, err
+		}
+		return refused, nil
 	}
-	rec := Record{Key: key, StudyInstanceUID: st.StudyInstanceUID, Completed: completed}
-	if err != nil {
+	if reading == nil {
 		return rec, err
 	}
 	reading.Revision = 1
@@ -341,7 +367,19 @@ func (l *Line) read(ctx context.Context, life Life, st *Study, look look, key st
 	}
 	l.Stats.Read.Add(1)
 	rec.take(Record{State: StateRead, Reading: reading, Completed: completed})
-	return rec, nil
+	return rec, err
+}
+
+// showAgain keeps the picture of a reading that failed afterwards: it may be the picture that could not be kept.
+func (l *Line) showAgain(ctx context.Context, rec *Record, look look) error {
+	if rec.State != StateFailed {
+		return nil
+	}
+	seen, err := look(ctx)
+	if err != nil || seen.Chosen.Instance.SOPInstanceUID != rec.Reading.Inputs[0].SOPInstanceUID {
+		return err
+	}
+	return l.show(ctx, rec.StudyInstanceUID, rec.Key, seen.Image)
 }
 
 // take makes a record say what was read.
@@ -349,7 +387,7 @@ func (r *Record) take(read Record) {
 	r.State, r.Reading, r.Refused, r.Error, r.Completed = read.State, read.Reading, read.Reading.Refused, "", read.Completed
 }
 
-// readAndShow lets the model read, and keeps the picture that it sees meanwhile.
+// readAndShow lets the model read, and keeps the picture that it sees meanwhile. Where only that fails there is a Reading beside the error.
 func (l *Line) readAndShow(ctx context.Context, key string, seen *Sight, completed time.Time) (*Reading, error) {
 	shown := make(chan error, 1)
 	go func() { shown <- l.show(ctx, seen.StudyInstanceUID, key, seen.Image) }()

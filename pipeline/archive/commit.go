@@ -174,19 +174,20 @@ func (g *grouped) keep(group []*request) {
 		return
 	}
 	err = fmt.Errorf("the archive cannot keep the instance: %w", indexError(err))
-	if g.a.index.shared() && g.a.bucket == nil && len(g.placed) > 0 {
-		g.a.untidy.Store(true)
-		g.placed = nil
-	}
-	err = errors.Join(err, g.removePlaced(0))
+	err = errors.Join(err, g.removePlaced(0, false))
 	for _, r := range group {
 		r.broken = true
 		r.fail(err)
 	}
 }
 
-// removePlaced takes away the files that were placed since there were n.
-func (g *grouped) removePlaced(n int) (err error) {
+// removePlaced takes away the files that were placed since there were n. Where others share the index they stay, unless the transaction still keeps those away:
+// this process may have been stopped for so long that another one has placed the same and committed it.
+func (g *grouped) removePlaced(n int, alone bool) (err error) {
+	if !alone && g.a.index.shared() && g.a.bucket == nil && len(g.placed) > n {
+		g.a.untidy.Store(true)
+		g.placed = g.placed[:n]
+	}
 	for _, f := range g.placed[n:] {
 		if g.a.bucket != nil {
 			g.a.bucket.cache.drop(f)
@@ -280,7 +281,9 @@ func (g *grouped) attempt(ctx context.Context, tx writing, r *request) error {
 		}
 	}
 	if err != nil {
-		err = errors.Join(indexError(err), g.removePlaced(placed))
+		var one int
+		alive := tx.QueryRowContext(ctx, "SELECT 1").Scan(&one) == nil
+		err = errors.Join(indexError(err), g.removePlaced(placed, alive))
 		r.fail(err)
 	}
 	return err
@@ -327,7 +330,10 @@ func (g *grouped) one(ctx context.Context, tx writing, r *request, n int) error 
 		}
 		return nil
 	}
-	final := g.a.instancePath(own, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID)
+	version, final := 1, g.a.instancePath(own, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID)
+	if own {
+		version, final = g.a.free(in, 1)
+	}
 	if g.a.bucket != nil {
 		if place == "" {
 			o.Err = fmt.Errorf("%w: instance %s was deleted while it came again; send it again", pipeline.ErrBusy, in.SOPInstanceUID)
@@ -341,7 +347,7 @@ func (g *grouped) one(ctx context.Context, tx writing, r *request, n int) error 
 	kept := *in
 	kept.Path = final
 	o.Instance = &kept
-	return insert(ctx, tx, entry{in: &kept, size: s.Size, own: own, received: g.a.opts.Now().UnixNano(), place: place})
+	return insert(ctx, tx, entry{in: &kept, size: s.Size, own: own, version: version, received: g.a.opts.Now().UnixNano(), place: place})
 }
 
 // compare returns nil when an instance has the content of the one that is kept.
@@ -363,8 +369,8 @@ func compare(known, in *pipeline.Instance) error {
 	return nil
 }
 
-// place gives a staged file its final name. A file without an entry that lies there already is taken over if it is the same, or if it is a document of
-// our own, which nobody has seen.
+// place gives a staged file its final name. A file without an entry that lies there already is taken over if it is the same; a document of our own never takes
+// the place of a file.
 func (g *grouped) place(in *pipeline.Instance, final string, own bool) error {
 	if g.a.bucket != nil {
 		g.placed = append(g.placed, final)
@@ -381,7 +387,7 @@ func (g *grouped) place(in *pipeline.Instance, final string, own bool) error {
 	}
 	_, err = os.Lstat(final)
 	fresh := err != nil
-	if !fresh && !own {
+	if !fresh {
 		same, err := sameDataSet(final, in.Path)
 		if err != nil {
 			return err
@@ -390,13 +396,25 @@ func (g *grouped) place(in *pipeline.Instance, final string, own bool) error {
 			return fmt.Errorf("%w: a file of instance %s with other content lies in the archive without an index entry; rebuild the index", pipeline.ErrConflict, in.SOPInstanceUID)
 		}
 	}
-	if err := os.Rename(in.Path, final); err != nil {
+	if err := rename(in.Path, final, own); err != nil {
 		return err
 	}
 	if fresh {
 		g.placed = append(g.placed, final)
 	}
 	return nil
+}
+
+// rename gives a file another name. alone: it fails where a file has that name, even if it has come just now from another process.
+func rename(from, to string, alone bool) error {
+	if !alone {
+		return os.Rename(from, to)
+	}
+	err := os.Link(from, to)
+	if err != nil && !errors.Is(err, os.ErrExist) { // not every file system has links
+		return os.Rename(from, to)
+	}
+	return err // the other name goes with what was staged
 }
 
 func (g *grouped) syncDirs() error {

@@ -139,7 +139,9 @@ func life(t *testing.T, k *kind) {
 	// Our own, and what goes with the records.
 	doc := object(t, "1.2", "1.2.7", "1.2.7.1")
 	docs := []pipeline.Document{{StudyInstanceUID: "1.2", SeriesInstanceUID: "1.2.7", SOPInstanceUID: "1.2.7.1", SOPClassUID: "1.2.840.10008.5.1.4.1.1.1.1", Bytes: doc}}
-	if _, err := a.Report(ctx, pipeline.Life{StudyInstanceUID: "1.2"}, "k", docs, func(r *pipeline.Record) { r.State, r.Error = pipeline.StateFailed, "as a test" }); err != nil {
+	if _, err := a.Report(ctx, pipeline.Life{StudyInstanceUID: "1.2"}, "k", docs, func(r *pipeline.Record) {
+		r.State, r.Error, r.Documents = pipeline.StateFailed, "as a test", []pipeline.DocumentRef{{SeriesInstanceUID: "1.2.7", SOPInstanceUID: "1.2.7.1", SOPClassUID: docs[0].SOPClassUID}}
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.PutPreview(ctx, "1.2", "k", []byte("png")); err != nil {

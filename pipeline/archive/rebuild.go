@@ -308,7 +308,7 @@ func (a *Archive) finished(ctx context.Context, tx writing, files []*lost) (out 
 				}
 			}
 		}
-		if reported[study][l.sop] {
+		if reported[study][l.sop] && !l.replaces {
 			out = append(out, l)
 			continue
 		}

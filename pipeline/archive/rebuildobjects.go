@@ -48,7 +48,7 @@ func (a *Archive) allObjects(ctx context.Context, f func([]*lost) error) error {
 	return nil
 }
 
-// contents puts the objects of a study in the order in which they came and leaves one for each instance: the last where later contents replace earlier
+// contents puts the objects of a study in the order in which they came and leaves one for each instance: the last of a document, and where later contents replace earlier
 // ones, with the places of all, else the first.
 func (a *Archive) contents(files []*lost) (out []*lost) {
 	slices.SortStableFunc(files, func(x, y *lost) int { return x.since.Compare(y.since) })
@@ -60,7 +60,7 @@ func (a *Archive) contents(files []*lost) (out []*lost) {
 		case l.err != nil, !again:
 			first[key] = len(out)
 			out = append(out, l)
-		case a.opts.Replace:
+		case a.opts.Replace, l.own:
 			l.places, l.version, l.since = out[i].places+" "+l.places, out[i].version+1, out[i].since
 			out[i] = l
 		}

@@ -20,6 +20,16 @@ func (a *Archive) versionPath(own bool, study, series, sop string, version int) 
 	return a.instancePath(own, study, series, sop)
 }
 
+// free is where a document of our own can lie whose content has this version or a later one: nothing is there.
+func (a *Archive) free(in *pipeline.Instance, version int) (int, string) {
+	for ; ; version++ {
+		path := a.versionPath(true, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID, version)
+		if _, err := os.Lstat(path); err != nil || a.bucket != nil {
+			return version, path
+		}
+	}
+}
+
 // cutVersion reads the name of a file without its extension.
 func cutVersion(name string) (sop string, version int, ok bool) {
 	sop, n, numbered := strings.Cut(name, "~")
@@ -69,6 +79,9 @@ func (g *grouped) replace(ctx context.Context, tx writing, s *pipeline.Staged, o
 		return err
 	}
 	final := g.a.versionPath(own, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID, version)
+	if own && g.a.bucket == nil {
+		version, final = g.a.free(in, version)
+	}
 	if g.a.bucket != nil {
 		final = g.a.files.path(objectName(own, in, place))
 	}
