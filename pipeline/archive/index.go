@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 
 	"chatxray/pipeline"
 )
@@ -38,4 +39,25 @@ func (a *Archive) find(ctx context.Context, tx writing, sop string) (in *pipelin
 		return nil, false, nil
 	}
 	return in, own, err
+}
+
+// findAll returns the entries of some hundred instances by their UIDs.
+func (a *Archive) findAll(ctx context.Context, tx writing, sops []any) (map[string]*pipeline.Instance, error) {
+	out := map[string]*pipeline.Instance{}
+	if len(sops) == 0 {
+		return out, nil
+	}
+	rows, err := tx.QueryContext(ctx, "SELECT "+instanceColumns+instanceTables+" WHERE i.uid IN (?"+strings.Repeat(",?", len(sops)-1)+")", sops...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		in, _, _, err := a.scanInstance(rows)
+		if err != nil {
+			return nil, err
+		}
+		out[in.SOPInstanceUID] = in
+	}
+	return out, rows.Err()
 }

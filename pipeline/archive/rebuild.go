@@ -269,15 +269,21 @@ func (a *Archive) adopt(ctx context.Context, files []*lost) (n int, err error) {
 
 // missing returns the files that the index does not have.
 func (a *Archive) missing(ctx context.Context, tx writing, files []*lost) (out []*lost, err error) {
-	for _, l := range files {
-		known := false
-		if l.err == nil {
-			if known, err = a.known(ctx, tx, l); err != nil {
-				return nil, err
+	for some := range slices.Chunk(files, 500) {
+		var sops []any
+		for _, l := range some {
+			if l.err == nil {
+				sops = append(sops, l.sop)
 			}
 		}
-		if !known {
-			out = append(out, l)
+		entries, err := a.findAll(ctx, tx, sops)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range some {
+			if l.err != nil || !l.known(entries[l.sop]) {
+				out = append(out, l)
+			}
 		}
 	}
 	return out, nil
@@ -320,25 +326,24 @@ func (a *Archive) finished(ctx context.Context, tx writing, files []*lost) (out 
 	return out, nil
 }
 
-// known tells whether the index has a file; whether another one stands there for its instance is noted.
-func (a *Archive) known(ctx context.Context, tx writing, l *lost) (bool, error) {
-	in, _, err := a.find(ctx, tx, l.sop)
-	if err != nil || in == nil {
-		return false, err
+// known tells whether the index has a file, given its entry of the instance; whether another one stands there for its instance is noted.
+func (l *lost) known(in *pipeline.Instance) bool {
+	if in == nil {
+		return false
 	}
 	if in.Path == l.path {
-		return true, nil
+		return true
 	}
 	_, version, _ := cutVersion(strings.TrimSuffix(filepath.Base(in.Path), ".dcm"))
 	switch {
 	case filepath.Dir(in.Path) != filepath.Dir(l.path):
 		l.err = errSecondFile
 	case l.version < version, l.object != nil: // what is kept was chosen among all
-		return true, nil
+		return true
 	default:
 		l.replaces = true
 	}
-	return false, nil
+	return false
 }
 
 // entryOf opens a file.
