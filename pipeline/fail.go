@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -77,10 +78,10 @@ func (l *Line) fail(ctx context.Context, life Life, key string, rec Record, err 
 			}
 			r.State, r.Error, r.Completed = StateFailed, err.Error(), rec.Completed
 		}
-		if _, uerr = l.Archive.UpdateRecord(ctx, life, key, note, step); uerr != nil && rec.Reading != nil {
-			rec.Reading = nil // perhaps it is what cannot be kept
-			_, uerr = l.Archive.UpdateRecord(ctx, life, key, note, step)
+		if _, jerr := json.Marshal(rec.Reading); jerr != nil { // a number that is none, say, which may be what has failed
+			rec.Reading = nil
 		}
+		_, uerr = l.Archive.UpdateRecord(ctx, life, key, note, step)
 	}
 	if uerr != nil {
 		l.Log.Error().Str("study", uid).Err(uerr).Msg("a failure could not be noted")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -570,6 +571,12 @@ func TestWhatWasReadIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	stored("it cannot be held", StateFailed)
+	none := rec
+	none.Reading = &Reading{Revision: 4, RunSeconds: math.NaN()}
+	if _, err := b.fail(t.Context(), life, "k", none, errCrash); err != nil {
+		t.Fatal(err)
+	}
+	stored("what was read now cannot be written", StateFailed)
 	if _, err := m.UpdateRecord(t.Context(), life, "k", func(r *Record) { r.State = StateReported }); err != nil {
 		t.Fatal(err)
 	}
