@@ -15,7 +15,6 @@ package archive
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,8 +65,6 @@ type Archive struct {
 
 	index       dialect
 	read        database
-	write       database
-	statements  map[string]*sql.Stmt // of write, by their text
 	columns     columns
 	loading     sync.WaitGroup // of columns, and of sweep
 	stopLoading func()

@@ -237,12 +237,11 @@ func (c *columns) prune(ctx context.Context, tx writing) error {
 		return nil
 	}
 	var oldest sql.NullInt64
-	if err := tx.QueryRowContext(ctx, "SELECT min(seq) FROM study_change").Scan(&oldest); err != nil || !oldest.Valid {
+	if err := tx.row(ctx, "SELECT min(seq) FROM study_change").Scan(&oldest); err != nil || !oldest.Valid {
 		return err
 	}
 	if c.pruneAt = oldest.Int64 + maxChanges; seq < c.pruneAt {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, "DELETE FROM study_change WHERE seq < ?", seq)
-	return err
+	return tx.exec(ctx, "DELETE FROM study_change WHERE seq < ?", seq)
 }

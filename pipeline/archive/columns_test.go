@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"testing"
 
@@ -22,7 +23,7 @@ func TestPrune(t *testing.T) {
 	defer a.closeIndex()
 	change := func(text string) {
 		t.Helper()
-		if _, err := a.write.Exec(text); err != nil {
+		if _, err := writer(a).Exec(text); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -38,7 +39,7 @@ func TestPrune(t *testing.T) {
 		if err := tx.Commit(); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.write.QueryRow("SELECT count(*) FROM study_change").Scan(&left); err != nil {
+		if err := writer(a).QueryRow("SELECT count(*) FROM study_change").Scan(&left); err != nil {
 			t.Fatal(err)
 		}
 		return left
@@ -89,3 +90,6 @@ func TestManySets(t *testing.T) {
 		}
 	}
 }
+
+// writer is the database of an index in SQLite.
+func writer(a *Archive) *sql.DB { return a.index.(*sqliteIndex).write }

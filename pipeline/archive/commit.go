@@ -282,7 +282,7 @@ func (g *grouped) attempt(ctx context.Context, tx writing, r *request) error {
 	}
 	if err != nil {
 		var one int
-		alive := tx.QueryRowContext(ctx, "SELECT 1").Scan(&one) == nil
+		alive := tx.row(ctx, "SELECT 1").Scan(&one) == nil
 		err = errors.Join(indexError(err), g.removePlaced(placed, alive))
 		r.fail(err)
 	}

@@ -235,17 +235,17 @@ func (a *Archive) removeEntries(ctx context.Context, d deletion, first func(writ
 			AND NOT EXISTS (SELECT 1 FROM instance i WHERE i.series = series.id)`,
 		`DELETE FROM study WHERE uid = ?1 AND (?2 = ?2 AND ?3 = ?3) AND NOT EXISTS (SELECT 1 FROM series e WHERE e.study = study.id)`,
 	} {
-		if _, err := tx.ExecContext(ctx, q, d.Study, d.Series, d.Instance); err != nil {
+		if err := tx.exec(ctx, q, d.Study, d.Series, d.Instance); err != nil {
 			return false, err
 		}
 	}
 	var studies int
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM study WHERE uid = ?`, d.Study).Scan(&studies); err != nil {
+	if err := tx.row(ctx, `SELECT count(*) FROM study WHERE uid = ?`, d.Study).Scan(&studies); err != nil {
 		return false, err
 	}
 	if studies == 0 {
 		for _, table := range []string{"life", "change", "record"} {
-			if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE study = ?", d.Study); err != nil {
+			if err := tx.exec(ctx, "DELETE FROM "+table+" WHERE study = ?", d.Study); err != nil {
 				return false, err
 			}
 		}
@@ -290,7 +290,7 @@ func (a *Archive) discardObjects(ctx context.Context, d deletion) (left bool, er
 
 // objectsOf lists the objects of what a deletion names, of all their contents.
 func objectsOf(ctx context.Context, tx writing, d deletion) (names []string, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT i.own, e.uid, i.uid, i.place FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study
+	rows, err := tx.rows(ctx, `SELECT i.own, e.uid, i.uid, i.place FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study
 		WHERE s.uid = ?1 AND (?2 = '' OR e.uid = ?2) AND (?3 = '' OR i.uid = ?3)`, d.Study, d.Series, d.Instance)
 	if err != nil {
 		return nil, err

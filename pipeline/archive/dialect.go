@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
 	"chatxray/pipeline"
 )
@@ -16,8 +15,14 @@ import (
 type dialect interface {
 	// shared tells that several processes write the index at the same time: then nothing of it is kept in memory.
 	shared() bool
-	// open opens read and write of an archive and brings the index to the present version; fresh tells that there was none.
+	// open opens read of an archive and what begin and often need, and brings the index to the present version; fresh tells that there was none.
 	open(a *Archive) (fresh bool, err error)
+	// begin starts a transaction, of which there is one at a time, but for a deletion's.
+	begin(ctx context.Context) (writing, error)
+	// often asks what is asked for every study.
+	often(ctx context.Context, text string, args ...any) (rows, error)
+	// close closes what open has opened but for read.
+	close() error
 	// look opens read for Check, which changes nothing. alone: no other process has the archive open.
 	look(ctx context.Context, a *Archive, alone bool) error
 	// remove takes the index away, so that open makes another one.
@@ -41,55 +46,48 @@ func dialectOf(index pipeline.Secret) (dialect, error) {
 	url := index.Reveal()
 	switch {
 	case url == "":
-		return sqliteIndex{}, nil
+		return &sqliteIndex{}, nil
 	case strings.HasPrefix(url, "postgres://"), strings.HasPrefix(url, "postgresql://"):
 		return newPostgres(url)
 	}
 	return nil, fmt.Errorf("%w: archive.index: not the URL of a PostgreSQL database (postgres://user:password@host:5432/database); empty is SQLite in the archive's folder", pipeline.ErrInvalid)
 }
 
+// querier asks for one row.
 type querier interface {
-	QueryRowContext(ctx context.Context, text string, args ...any) *sql.Row
+	row(ctx context.Context, text string, args ...any) row
 }
 
-// database takes statements as this package writes them.
+// row is an answer of one row. sql.ErrNoRows and pgx.ErrNoRows are the same: there is none.
+type row interface{ Scan(...any) error }
+
+// rows is an answer of any number of rows.
+type rows interface {
+	row
+	Next() bool
+	Err() error
+	Close() error
+}
+
+// writing is a transaction of the index. What it is told to do may wait until something is asked or it is kept: its error is then that of what came after
+// it. What it is asked is looked up when the answer is looked at, or earlier.
+type writing interface {
+	querier
+	exec(ctx context.Context, text string, args ...any) error
+	rows(ctx context.Context, text string, args ...any) (rows, error)
+	script(ctx context.Context, text string) error // several statements without values
+	flush(ctx context.Context) error               // does what waits
+	Commit() error
+	Rollback() error
+}
+
+// begin starts a transaction of the index.
+func (a *Archive) begin(ctx context.Context) (writing, error) { return a.index.begin(ctx) }
+
+// database is asked what this package's searches want to know.
 type database struct {
 	*sql.DB
 	dialect
-	frequent *sql.DB   // of what often asks
-	kept     *sync.Map // its prepared statements by their text; nil where the driver keeps them
-}
-
-// Close closes the database.
-func (d database) Close() error { return errors.Join(d.frequent.Close(), d.DB.Close()) }
-
-// often is QueryContext for what is asked for every study: its text is parsed once.
-func (d database) often(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
-	if d.kept == nil {
-		text, args = d.statement(text, args)
-		return d.frequent.QueryContext(ctx, text, args...)
-	}
-	st, err := d.keep(ctx, text) //nolint:sqlclosecheck // closing the database closes it
-	if err != nil {
-		return nil, err
-	}
-	return st.QueryContext(ctx, args...)
-}
-
-// keep prepares a statement once; closing the database closes it.
-func (d database) keep(ctx context.Context, text string) (*sql.Stmt, error) {
-	if st, ok := d.kept.Load(text); ok {
-		return st.(*sql.Stmt), nil
-	}
-	fresh, err := d.frequent.PrepareContext(ctx, text)
-	if err != nil {
-		return nil, err
-	}
-	st, late := d.kept.LoadOrStore(text, fresh)
-	if late {
-		_ = fresh.Close() //nolint:sqlclosecheck // the other is used
-	}
-	return st.(*sql.Stmt), nil
 }
 
 // QueryContext is that of sql.DB.
@@ -110,69 +108,8 @@ func (d database) QueryRowContext(ctx context.Context, text string, args ...any)
 	return d.DB.QueryRowContext(ctx, text, args...)
 }
 
-// writing is a transaction of the index that knows the prepared statements.
-type writing struct {
-	*sql.Tx
-	dialect
-	statements map[string]*sql.Stmt // of the index; nil where the driver prepares by itself
-	own        map[string]*sql.Stmt // the same in this transaction, which closes them
-}
-
-// begin starts a transaction of the index.
-func (a *Archive) begin(ctx context.Context) (writing, error) {
-	tx, err := a.write.BeginTx(ctx, nil)
-	return writing{tx, a.index, a.statements, map[string]*sql.Stmt{}}, err
-}
-
-// ExecContext is that of sql.Tx.
-func (w writing) ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error) {
-	text, args = w.statement(text, args)
-	return w.Tx.ExecContext(ctx, text, args...)
-}
-
-// QueryContext is that of sql.Tx.
-func (w writing) QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
-	text, args = w.statement(text, args)
-	return w.Tx.QueryContext(ctx, text, args...)
-}
-
-// QueryRowContext is that of sql.Tx.
-func (w writing) QueryRowContext(ctx context.Context, text string, args ...any) *sql.Row {
-	text, args = w.statement(text, args)
-	return w.Tx.QueryRowContext(ctx, text, args...)
-}
-
-// prepared is a prepared statement in this transaction; nil where the text has none.
-func (w writing) prepared(ctx context.Context, text string) *sql.Stmt {
-	st := w.own[text]
-	if st == nil && w.statements[text] != nil {
-		st = w.StmtContext(ctx, w.statements[text])
-		w.own[text] = st
-	}
-	return st
-}
-
-func (w writing) exec(ctx context.Context, text string, args ...any) error {
-	if st := w.prepared(ctx, text); st != nil { //nolint:sqlclosecheck // the end of the transaction closes it
-		_, err := st.ExecContext(ctx, args...)
-		return err
-	}
-	_, err := w.ExecContext(ctx, text, args...)
-	return err
-}
-
-func (w writing) row(ctx context.Context, text string, args ...any) *sql.Row {
-	if st := w.prepared(ctx, text); st != nil { //nolint:sqlclosecheck // the end of the transaction closes it
-		return st.QueryRowContext(ctx, args...)
-	}
-	return w.QueryRowContext(ctx, text, args...)
-}
-
-func (w writing) rows(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
-	if st := w.prepared(ctx, text); st != nil { //nolint:sqlclosecheck // the end of the transaction closes it
-		return st.QueryContext(ctx, args...)
-	}
-	return w.QueryContext(ctx, text, args...)
+func (d database) row(ctx context.Context, text string, args ...any) row {
+	return d.QueryRowContext(ctx, text, args...)
 }
 
 // indexError adds the sentinel to an error of the index and drops what it may quote.

@@ -9,13 +9,11 @@ import (
 	"chatxray/pipeline"
 )
 
-func (a *Archive) closeIndex() error { return errors.Join(a.read.Close(), a.write.Close()) }
+func (a *Archive) closeIndex() error { return errors.Join(a.read.Close(), a.index.close()) }
 
 const instanceColumns = `s.uid, e.uid, i.uid, i.class, i.syntax, i.digest, i.own, i.size, i.version, i.place`
 
 const instanceTables = ` FROM instance i JOIN series e ON e.id = i.series JOIN study s ON s.id = e.study`
-
-type row interface{ Scan(...any) error }
 
 // scanInstance reads instanceColumns.
 func (a *Archive) scanInstance(r row) (in *pipeline.Instance, own bool, size int64, err error) {
@@ -47,7 +45,7 @@ func (a *Archive) findAll(ctx context.Context, tx writing, sops []any) (map[stri
 	if len(sops) == 0 {
 		return out, nil
 	}
-	rows, err := tx.QueryContext(ctx, "SELECT "+instanceColumns+instanceTables+" WHERE i.uid IN (?"+strings.Repeat(",?", len(sops)-1)+")", sops...)
+	rows, err := tx.rows(ctx, "SELECT "+instanceColumns+instanceTables+" WHERE i.uid IN (?"+strings.Repeat(",?", len(sops)-1)+")", sops...)
 	if err != nil {
 		return nil, err
 	}

@@ -78,7 +78,7 @@ func note(ctx context.Context, tx writing, study string, c pipeline.Change) erro
 
 // Life returns where a study stands; the error wraps pipeline.ErrNotFound when nothing of it is known.
 func (a *Archive) Life(ctx context.Context, study string) (pipeline.Life, error) {
-	rows, err := a.read.often(ctx, findLife, study)
+	rows, err := a.index.often(ctx, findLife, study)
 	if err != nil {
 		return pipeline.Life{}, indexError(err)
 	}

@@ -174,7 +174,7 @@ CREATE TABLE garbage (name TEXT COLLATE "C" PRIMARY KEY, until BIGINT NOT NULL);
 func (a *Archive) migrate() error {
 	ctx := context.Background()
 	for {
-		version, err := a.index.version(ctx, a.write)
+		version, err := a.indexVersion(ctx)
 		if err != nil {
 			return err
 		}
@@ -188,6 +188,15 @@ func (a *Archive) migrate() error {
 			return err
 		}
 	}
+}
+
+func (a *Archive) indexVersion(ctx context.Context) (int, error) {
+	tx, err := a.begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Rollback()
+	return a.index.version(ctx, tx)
 }
 
 // migrateFrom takes one step, unless another process has taken it meanwhile.
@@ -204,7 +213,7 @@ func (a *Archive) migrateFrom(ctx context.Context, version int) error {
 		return err
 	}
 	text, to := a.index.migration(version)
-	_, err = tx.ExecContext(ctx, text)
+	err = tx.script(ctx, text)
 	if fill := migrations[to-1].fill; err == nil && fill != nil {
 		err = fill(a, ctx, tx)
 	}
@@ -255,7 +264,7 @@ func eachKept(ctx context.Context, tx writing, table string, f func(id int64, h 
 }
 
 func someKept(ctx context.Context, tx writing, table string, behind int64) (ids []int64, attrs []string, err error) {
-	rows, err := tx.QueryContext(ctx, "SELECT id, attrs FROM "+table+" WHERE id > ? ORDER BY id LIMIT 4096", behind)
+	rows, err := tx.rows(ctx, "SELECT id, attrs FROM "+table+" WHERE id > ? ORDER BY id LIMIT 4096", behind)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -294,7 +303,7 @@ type receivedStudy struct {
 }
 
 func someStudies(ctx context.Context, tx writing, behind string) (out []receivedStudy, err error) {
-	rows, err := tx.QueryContext(ctx, "SELECT uid, ifnull(received, 0) FROM study WHERE uid > ? AND uid NOT IN (SELECT study FROM life) ORDER BY uid LIMIT 4096", behind)
+	rows, err := tx.rows(ctx, "SELECT uid, ifnull(received, 0) FROM study WHERE uid > ? AND uid NOT IN (SELECT study FROM life) ORDER BY uid LIMIT 4096", behind)
 	if err != nil {
 		return nil, err
 	}
@@ -326,7 +335,7 @@ func (a *Archive) fillLife(ctx context.Context, tx writing, study string, receiv
 	if received.IsZero() { // nothing of it is from outside
 		open = 0
 	}
-	_, err = tx.ExecContext(ctx, "INSERT INTO life (study, state, since, reason, first, open, news) VALUES (?, ?, ?, ?, ?, ?, 1)",
+	err = tx.exec(ctx, "INSERT INTO life (study, state, since, reason, first, open, news) VALUES (?, ?, ?, ?, ?, ?, 1)",
 		study, string(c.State), nanos(c.At), c.Reason, nanos(received), open)
 	if err == nil {
 		err = note(ctx, tx, study, c)

@@ -83,7 +83,7 @@ func TestMigration(t *testing.T) {
 	}
 	// What is deleted is counted no more, and found no more.
 	for _, table := range []string{"instance", "series", "study"} {
-		if _, err := a.write.Exec("DELETE FROM " + table + " WHERE id = 4111"); err != nil {
+		if _, err := writer(a).Exec("DELETE FROM " + table + " WHERE id = 4111"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -91,11 +91,11 @@ func TestMigration(t *testing.T) {
 		t.Error(n, err)
 	}
 	var left int
-	if err := a.write.QueryRow("SELECT (SELECT count(*) FROM name_word WHERE study = 4111) + (SELECT count(*) FROM request WHERE series = 4111)").Scan(&left); err != nil || left != 0 {
+	if err := writer(a).QueryRow("SELECT (SELECT count(*) FROM name_word WHERE study = 4111) + (SELECT count(*) FROM request WHERE series = 4111)").Scan(&left); err != nil || left != 0 {
 		t.Error(left, err)
 	}
 	// And a series or an instance that goes is taken off its study.
-	if _, err := a.write.Exec("INSERT INTO series (id, study, uid, modality, number, description, step_date, step_time, attrs) VALUES (9999, 1, '1.9', 'SR', '', '', '', '', '[]')"); err != nil {
+	if _, err := writer(a).Exec("INSERT INTO series (id, study, uid, modality, number, description, step_date, step_time, attrs) VALUES (9999, 1, '1.9', 'SR', '', '', '', '', '[]')"); err != nil {
 		t.Fatal(err)
 	}
 	modalities := func() string {
@@ -108,7 +108,7 @@ func TestMigration(t *testing.T) {
 	if got := modalities(); got != "[DX SR]21" {
 		t.Error(got)
 	}
-	if _, err := a.write.Exec("DELETE FROM series WHERE id = 9999; DELETE FROM instance WHERE id = 1"); err != nil {
+	if _, err := writer(a).Exec("DELETE FROM series WHERE id = 9999; DELETE FROM instance WHERE id = 1"); err != nil {
 		t.Fatal(err)
 	}
 	if got := modalities(); got != "[DX]10" {

@@ -13,9 +13,11 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"chatxray/pipeline"
@@ -26,6 +28,9 @@ type postgresIndex struct {
 	config *pgx.ConnConfig
 	schema string
 	class  int32 // of its advisory locks
+
+	writers, readers *pgxpool.Pool
+	texts            sync.Map // what planned has made
 }
 
 // postgresSchema makes an index of the version postgresBase.
@@ -47,7 +52,7 @@ func newPostgres(url string) (dialect, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: archive.index: not the URL of a PostgreSQL database (postgres://user:password@host:5432/database)", pipeline.ErrInvalid)
 	}
-	p := postgresIndex{config: config, schema: schemaName}
+	p := &postgresIndex{config: config, schema: schemaName}
 	if s := config.RuntimeParams["search_path"]; s != "" {
 		p.schema = s
 	}
@@ -71,49 +76,62 @@ func newPostgres(url string) (dialect, error) {
 	return p, nil
 }
 
-func (postgresIndex) shared() bool { return true }
+func (*postgresIndex) shared() bool { return true }
 
-// pool is for statements that are planned once, as every study needs them.
-func (p postgresIndex) pool(connections int, params ...string) database {
+// database is for what is seldom asked and for searches, whose plans depend on what is searched for.
+func (p *postgresIndex) database(connections int, readOnly string) database {
 	config := p.config.Copy()
-	for i := 0; i < len(params); i += 2 {
-		config.RuntimeParams[params[i]] = params[i+1]
-	}
+	config.RuntimeParams["default_transaction_read_only"], config.RuntimeParams["plan_cache_mode"] = readOnly, "force_custom_plan"
 	db := stdlib.OpenDB(*config)
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections)
-	return database{db, p, db, nil}
+	return database{db, p}
 }
 
-// readers are for searches, whose plans depend on what is searched for, and for what is often read.
-func (p postgresIndex) readers() database {
-	d := p.pool(4, "default_transaction_read_only", "on", "plan_cache_mode", "force_custom_plan")
-	d.frequent = p.pool(2, "default_transaction_read_only", "on").DB
-	return d
+// pool is for statements that every study needs: they are planned once.
+func (p *postgresIndex) pool(connections int32, readOnly string) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(p.config.ConnString())
+	if err != nil {
+		return nil, err
+	}
+	config.ConnConfig, config.MaxConns = p.config.Copy(), connections
+	config.ConnConfig.RuntimeParams["default_transaction_read_only"] = readOnly
+	return pgxpool.NewWithConfig(context.Background(), config)
 }
 
-func (p postgresIndex) open(a *Archive) (fresh bool, err error) {
-	a.write = p.pool(3) // the writer, a deletion, and what the deletion removes
-	before, err := p.version(context.Background(), a.write)
+func (p *postgresIndex) open(a *Archive) (fresh bool, err error) {
+	if p.writers, err = p.pool(3, "off"); err != nil { // the writer, a deletion, and what the deletion removes
+		return false, p.unusable(err)
+	}
+	before, err := a.indexVersion(context.Background())
 	if err == nil {
 		err = a.migrate()
 	}
+	if err == nil {
+		p.readers, err = p.pool(2, "on")
+	}
 	if err != nil {
-		a.write.Close()
+		p.writers.Close()
 		return false, p.unusable(err)
 	}
-	a.read = p.readers()
+	a.read = p.database(4, "on")
 	return before == 0, nil
 }
 
+func (p *postgresIndex) close() error {
+	p.readers.Close()
+	p.writers.Close()
+	return nil
+}
+
 // unusable says which index cannot be used, without its password.
-func (p postgresIndex) unusable(err error) error {
+func (p *postgresIndex) unusable(err error) error {
 	return fmt.Errorf("the archive's index, schema %s of the PostgreSQL database %s at %s, cannot be used: %w", p.schema, p.config.Database,
 		net.JoinHostPort(p.config.Host, strconv.Itoa(int(p.config.Port))), indexError(err))
 }
 
-func (p postgresIndex) look(ctx context.Context, a *Archive, _ bool) error {
-	a.read = p.readers()
+func (p *postgresIndex) look(ctx context.Context, a *Archive, _ bool) error {
+	a.read = p.database(4, "on")
 	version, err := p.version(ctx, a.read)
 	switch {
 	case ctx.Err() != nil:
@@ -132,8 +150,8 @@ func (p postgresIndex) look(ctx context.Context, a *Archive, _ bool) error {
 }
 
 // remove drops the tables and leaves the schema, which may be another's to make.
-func (p postgresIndex) remove(ctx context.Context, _ *Archive) error {
-	db := p.pool(1)
+func (p *postgresIndex) remove(ctx context.Context, _ *Archive) error {
+	db := p.database(1, "off")
 	defer db.Close()
 	version, err := p.version(ctx, db)
 	if err == nil && version > 0 {
@@ -148,10 +166,26 @@ func (p postgresIndex) remove(ctx context.Context, _ *Archive) error {
 
 // statement numbers the placeholders, $1 for ?1 and for the first ?, and makes values such as PostgreSQL has: numbers for truth, and text
 // without NUL, in UTF-8. What has no values may be several statements, and stays as it is.
-func (postgresIndex) statement(text string, args []any) (string, []any) {
+func (*postgresIndex) statement(text string, args []any) (string, []any) {
 	if len(args) == 0 {
 		return text, nil
 	}
+	return numbered(text), postgresValues(args)
+}
+
+// planned is statement for what is asked again and again: its text is made once.
+func (p *postgresIndex) planned(text string, args []any) (string, []any) {
+	if len(args) == 0 {
+		return text, nil
+	}
+	known, ok := p.texts.Load(text)
+	if !ok {
+		known, _ = p.texts.LoadOrStore(text, numbered(text))
+	}
+	return known.(string), postgresValues(args)
+}
+
+func numbered(text string) string {
 	var b strings.Builder
 	quoted, n := false, 0
 	for i := range len(text) {
@@ -167,6 +201,10 @@ func (postgresIndex) statement(text string, args []any) (string, []any) {
 			b.WriteString(strconv.Itoa(n))
 		}
 	}
+	return b.String()
+}
+
+func postgresValues(args []any) []any {
 	values := make([]any, len(args))
 	for i, v := range args {
 		switch v := v.(type) {
@@ -176,17 +214,20 @@ func (postgresIndex) statement(text string, args []any) (string, []any) {
 				values[i] = 1
 			}
 		case string:
-			values[i] = strings.ToValidUTF8(strings.ReplaceAll(v, "\x00", ""), "\uFFFD")
+			if strings.Contains(v, "\x00") {
+				v = strings.ReplaceAll(v, "\x00", "")
+			}
+			values[i] = strings.ToValidUTF8(v, "\uFFFD")
 		default:
 			values[i] = v
 		}
 	}
-	return b.String(), values
+	return values
 }
 
-func (postgresIndex) integer(column string) string { return "to_integer(" + column + ")" }
+func (*postgresIndex) integer(column string) string { return "to_integer(" + column + ")" }
 
-func (p postgresIndex) lock(ctx context.Context, tx writing, studies ...string) error {
+func (p *postgresIndex) lock(ctx context.Context, tx writing, studies ...string) error {
 	var wanted [lockBuckets]bool
 	for _, s := range studies {
 		h := fnv.New32a()
@@ -202,19 +243,19 @@ func (p postgresIndex) lock(ctx context.Context, tx writing, studies ...string) 
 	if len(keys) == 0 {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock(?1, k) FROM unnest(CAST(?2 AS int[])) AS k", p.class, "{"+strings.Join(keys, ",")+"}")
+	err := tx.exec(ctx, "SELECT pg_advisory_xact_lock(?1, k) FROM unnest(CAST(?2 AS int[])) AS k", p.class, "{"+strings.Join(keys, ",")+"}")
 	return err
 }
 
-func (p postgresIndex) locked(ctx context.Context, tx writing) error {
-	_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock(?1, -1)", p.class)
+func (p *postgresIndex) locked(ctx context.Context, tx writing) error {
+	err := tx.exec(ctx, "SELECT pg_advisory_xact_lock(?1, -1)", p.class)
 	return err
 }
 
-func (p postgresIndex) version(ctx context.Context, q querier) (version int, err error) {
+func (p *postgresIndex) version(ctx context.Context, q querier) (version int, err error) {
 	var encoding string
 	var tables, ours int
-	err = q.QueryRowContext(ctx, `SELECT current_setting('server_encoding'), count(c.oid), count(c.oid) FILTER (WHERE c.relname = ?2)
+	err = q.row(ctx, `SELECT current_setting('server_encoding'), count(c.oid), count(c.oid) FILTER (WHERE c.relname = ?2)
 		FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f') WHERE n.nspname = ?1`, p.schema, versionTable).Scan(&encoding, &tables, &ours)
 	switch {
 	case err != nil:
@@ -226,10 +267,10 @@ func (p postgresIndex) version(ctx context.Context, q querier) (version int, err
 	case ours == 0:
 		return 0, nil
 	}
-	return version, q.QueryRowContext(ctx, "SELECT version FROM "+versionTable).Scan(&version)
+	return version, q.row(ctx, "SELECT version FROM "+versionTable).Scan(&version)
 }
 
-func (p postgresIndex) migration(version int) (string, int) {
+func (p *postgresIndex) migration(version int) (string, int) {
 	if version < postgresBase {
 		schema := fmt.Sprintf("DO $$ BEGIN IF to_regnamespace('%[1]s') IS NULL THEN CREATE SCHEMA %[1]s; END IF; END $$;\n", p.schema)
 		return schema + postgresSchema, postgresBase
@@ -240,8 +281,8 @@ func (p postgresIndex) migration(version int) (string, int) {
 	return migrations[version].sql, version + 1
 }
 
-func (postgresIndex) setVersion(ctx context.Context, tx writing, version int) error {
-	_, err := tx.ExecContext(ctx, "UPDATE "+versionTable+" SET version = ?", version)
+func (*postgresIndex) setVersion(ctx context.Context, tx writing, version int) error {
+	err := tx.exec(ctx, "UPDATE "+versionTable+" SET version = ?", version)
 	return err
 }
 
@@ -289,11 +330,11 @@ func Examine(ctx context.Context, index pipeline.Secret) (said string, err error
 	if err != nil {
 		return "", err
 	}
-	p, ok := d.(postgresIndex)
+	p, ok := d.(*postgresIndex)
 	if !ok {
 		return "SQLite in the archive's folder", nil
 	}
-	db := p.pool(1, "default_transaction_read_only", "on")
+	db := p.database(1, "on")
 	defer db.Close()
 	version, err := p.version(ctx, db)
 	switch {

@@ -254,7 +254,7 @@ func keepAlive(ctx context.Context, tx writing, ending <-chan struct{}) {
 		case <-ending:
 			return
 		case <-tick.C:
-			if _, err := tx.ExecContext(ctx, "SELECT 1"); err != nil {
+			if err := errors.Join(tx.exec(ctx, "SELECT 1"), tx.flush(ctx)); err != nil {
 				return
 			}
 		}

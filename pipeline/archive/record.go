@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +17,7 @@ func (a *Archive) Records(ctx context.Context, studyUID string) ([]pipeline.Reco
 	if !pipeline.ValidUID(studyUID) {
 		return nil, fmt.Errorf("%w: the Study Instance UID is no UID", pipeline.ErrInvalid)
 	}
-	rows, err := a.read.often(ctx, findRecords, studyUID)
+	rows, err := a.index.often(ctx, findRecords, studyUID)
 	if err != nil {
 		return nil, indexError(err)
 	}
@@ -34,7 +33,7 @@ func recordsOf(ctx context.Context, tx writing, study string) ([]pipeline.Record
 }
 
 // scanRecords reads the column content of rows and closes them.
-func scanRecords(rows *sql.Rows) (out []pipeline.Record, err error) {
+func scanRecords(rows rows) (out []pipeline.Record, err error) {
 	defer rows.Close()
 	for rows.Next() {
 		var content []byte

@@ -75,7 +75,7 @@ func (g *grouped) replaceable(known *pipeline.Instance, knownOwn bool, in *pipel
 func (g *grouped) replace(ctx context.Context, tx writing, s *pipeline.Staged, own bool, place string, o *pipeline.Outcome) error {
 	in := s.Instance
 	var version int
-	if err := tx.QueryRowContext(ctx, "SELECT version + 1 FROM instance WHERE uid = ?", in.SOPInstanceUID).Scan(&version); err != nil {
+	if err := tx.row(ctx, "SELECT version + 1 FROM instance WHERE uid = ?", in.SOPInstanceUID).Scan(&version); err != nil {
 		return err
 	}
 	final := g.a.versionPath(own, in.StudyInstanceUID, in.SeriesInstanceUID, in.SOPInstanceUID, version)
@@ -97,7 +97,7 @@ func (g *grouped) replace(ctx context.Context, tx writing, s *pipeline.Staged, o
 // renew makes an entry the content of the instance that the index has under its UID, and of its series and its study.
 func renew(ctx context.Context, tx writing, e entry) error {
 	var id, series, study int64
-	err := tx.QueryRowContext(ctx, "SELECT i.id, e.id, e.study FROM instance i JOIN series e ON e.id = i.series WHERE i.uid = ?",
+	err := tx.row(ctx, "SELECT i.id, e.id, e.study FROM instance i JOIN series e ON e.id = i.series WHERE i.uid = ?",
 		e.in.SOPInstanceUID).Scan(&id, &series, &study)
 	if err != nil {
 		return err

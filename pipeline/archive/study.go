@@ -39,7 +39,7 @@ func (a *Archive) instances(ctx context.Context, which, study, series, sop strin
 			args = append(args, c.uid)
 		}
 	}
-	rows, err := a.read.often(ctx, query+" ORDER BY i.id", args...)
+	rows, err := a.index.often(ctx, query+" ORDER BY i.id", args...)
 	if err != nil {
 		return nil, indexError(err)
 	}
