@@ -212,7 +212,7 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 	for _, r := range group {
 		if r.do != nil {
 			if len(group) == 1 {
-				if r.err = g.attempt(ctx, tx, r); r.err != nil {
+				if r.err = g.attempt(ctx, tx, r, false); r.err != nil {
 					return nil // the end of the transaction undoes it
 				}
 			} else if err := g.apart(ctx, tx, r); err != nil {
@@ -222,7 +222,7 @@ func (g *grouped) transact(ctx context.Context, group []*request) error {
 		}
 		for i, s := range r.staged {
 			if r.outcomes[i].Err == nil {
-				if err := g.one(ctx, tx, r, i); err != nil {
+				if err := g.one(ctx, tx, r, i, tx.row(ctx, findInstance, s.Instance.SOPInstanceUID)); err != nil {
 					return err
 				}
 			}
@@ -262,7 +262,7 @@ func studiesOf(group []*request) (out []string) {
 // apart attempts a request so that an error undoes it and nothing else. What it returns is the transaction's own error.
 func (g *grouped) apart(ctx context.Context, tx writing, r *request) error {
 	err := tx.exec(ctx, savepoint)
-	if err == nil && g.attempt(ctx, tx, r) != nil {
+	if err == nil && g.attempt(ctx, tx, r, true) != nil {
 		err = tx.exec(ctx, rollback)
 	}
 	if err != nil {
@@ -271,14 +271,22 @@ func (g *grouped) apart(ctx context.Context, tx writing, r *request) error {
 	return tx.exec(ctx, release)
 }
 
-// attempt does what a request wants and keeps its documents. After an error none of their files is left; what is in the index is to be undone.
-func (g *grouped) attempt(ctx context.Context, tx writing, r *request) error {
+// attempt does what a request wants and keeps its documents; apart: nothing of it waits then. After an error none of their files is left; what is in the index
+// is to be undone.
+func (g *grouped) attempt(ctx context.Context, tx writing, r *request, apart bool) error {
 	placed := len(g.placed)
+	known := make([]row, len(r.staged)) // asked together with what do asks
+	for i, s := range r.staged {
+		known[i] = tx.row(ctx, findInstance, s.Instance.SOPInstanceUID)
+	}
 	err := r.do(ctx, tx)
 	for i := 0; i < len(r.staged) && err == nil; i++ {
-		if err = g.one(ctx, tx, r, i); err == nil {
+		if err = g.one(ctx, tx, r, i, known[i]); err == nil {
 			err = r.firstError()
 		}
+	}
+	if err == nil && apart {
+		err = tx.flush(ctx)
 	}
 	if err != nil {
 		var one int
@@ -295,11 +303,11 @@ const (
 	release   = "RELEASE one"
 )
 
-// one places the file of the nth instance of a request and writes its entry. An error is the transaction's; the instance's own is in its outcome.
-func (g *grouped) one(ctx context.Context, tx writing, r *request, n int) error {
+// one places the file of the nth instance of a request and writes its entry; there is what the index has under its UID. An error is the transaction's; the instance's own is in its outcome.
+func (g *grouped) one(ctx context.Context, tx writing, r *request, n int, there row) error {
 	s, own, place, o := r.staged[n], r.own, r.place(n), &r.outcomes[n]
 	in := s.Instance
-	known, knownOwn, err := g.a.find(ctx, tx, in.SOPInstanceUID)
+	known, knownOwn, err := g.a.known(there)
 	if err != nil {
 		return err
 	}
@@ -347,7 +355,11 @@ func (g *grouped) one(ctx context.Context, tx writing, r *request, n int) error 
 	kept := *in
 	kept.Path = final
 	o.Instance = &kept
-	return insert(ctx, tx, entry{in: &kept, size: s.Size, own: own, version: version, received: g.a.opts.Now().UnixNano(), place: place})
+	put := insert
+	if own {
+		put = insertDocument
+	}
+	return put(ctx, tx, entry{in: &kept, size: s.Size, own: own, version: version, received: g.a.opts.Now().UnixNano(), place: place})
 }
 
 // compare returns nil when an instance has the content of the one that is kept.

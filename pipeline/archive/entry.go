@@ -39,12 +39,30 @@ var (
 	newSeries    = strings.Replace(insertInto("series", "study, uid", seriesValueColumns), ") RETURNING", ") ON CONFLICT DO NOTHING RETURNING", 1)
 	changeSeries = "UPDATE series SET " + strings.Join(seriesValueColumns, " = ?, ") + " = ? WHERE id = ?"
 	newInstance  = "INSERT INTO instance (series, uid, class, syntax, number, digest, size, own, received, attrs, version, place) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+	// Of a document, whose study the index has.
+	newDocumentSeries = "INSERT INTO series (study, uid, " + strings.Join(seriesValueColumns, ", ") + ") SELECT s.id, ?2" + placeholders(3, len(seriesValueColumns)) +
+		" FROM study s WHERE s.uid = ?1 ON CONFLICT DO NOTHING"
+	newDocumentRequest = "INSERT INTO request (series, step, procedure, accession) SELECT e.id, ?3, ?4, ?5" + seriesByUID +
+		" AND NOT EXISTS (SELECT 1 FROM request r WHERE r.series = e.id AND r.step = ?3 AND r.procedure = ?4 AND r.accession = ?5)"
+	newDocument = "INSERT INTO instance (series, uid, class, syntax, number, digest, size, own, received, attrs, version, place) VALUES ((SELECT e.id" + seriesByUID + ")" +
+		placeholders(3, 11) + ")"
 	newWord      = "INSERT INTO name_word (field, word, study) VALUES (?,?,?)"
 	newRequest   = "INSERT INTO request (series, step, procedure, accession) VALUES (?,?,?,?)"
 	findInstance = "SELECT " + instanceColumns + instanceTables + " WHERE i.uid = ?"
 	prepared     = []string{touchStudy, findStudy, newStudy, changeStudy, findSeries, newSeries, changeSeries, newInstance, newWord, newRequest, findInstance,
-		findLife, arriveLife, beginLife, moveLife, newChange, lastState, findRecords, putRecord, savepoint, rollback, release}
+		newDocumentSeries, newDocumentRequest, newDocument, findLife, arriveLife, beginLife, moveLife, newChange, lastState, findRecords, putRecord, savepoint, rollback, release}
 )
+
+const seriesByUID = " FROM series e JOIN study s ON s.id = e.study WHERE s.uid = ?1 AND e.uid = ?2"
+
+// placeholders are n of them, numbered, each behind a comma.
+func placeholders(first, n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(",?" + strconv.Itoa(first+i))
+	}
+	return b.String()
+}
 
 func insertInto(table, first string, columns []string) string {
 	return "INSERT INTO " + table + " (" + first + ", " + strings.Join(columns, ", ") + ") VALUES (?,?" + strings.Repeat(",?", len(columns)) + ") RETURNING id"
@@ -60,9 +78,23 @@ func insert(ctx context.Context, tx writing, e entry) error {
 	if err != nil {
 		return err
 	}
+	return tx.exec(ctx, newInstance, append([]any{series}, instanceValues(e)...)...)
+}
+
+// insertDocument is insert for a document of a study that the index has; it asks nothing.
+func insertDocument(ctx context.Context, tx writing, e entry) error {
+	study, series, h := e.in.StudyInstanceUID, e.in.SeriesInstanceUID, e.in.Header
+	err := tx.exec(ctx, newDocumentSeries, append([]any{study, series}, seriesValues(h)...)...)
+	for _, item := range h.Items(pipeline.TagRequestAttributesSequence) {
+		err = errors.Join(err, tx.exec(ctx, newDocumentRequest, append([]any{study, series}, requestValues(item)...)...))
+	}
+	return errors.Join(err, tx.exec(ctx, newDocument, append([]any{study, series}, instanceValues(e)...)...))
+}
+
+func instanceValues(e entry) []any {
 	h := e.in.Header
-	return tx.exec(ctx, newInstance, series, e.in.SOPInstanceUID, e.in.SOPClassUID, e.in.TransferSyntaxUID, number(h, pipeline.TagInstanceNumber),
-		e.in.Digest.String(), e.size, e.own, e.received, encode(pick(h, instanceAttributes)), max(e.version, 1), e.place)
+	return []any{e.in.SOPInstanceUID, e.in.SOPClassUID, e.in.TransferSyntaxUID, number(h, pipeline.TagInstanceNumber), e.in.Digest.String(), e.size, e.own, e.received,
+		encode(pick(h, instanceAttributes)), max(e.version, 1), e.place}
 }
 
 // studyOf finds or makes the row of an entry's study.
@@ -128,10 +160,7 @@ func setWords(ctx context.Context, tx writing, id int64, h pipeline.Dataset) err
 
 // seriesOf finds or makes the row of an instance's series.
 func seriesOf(ctx context.Context, tx writing, study int64, e entry) (id int64, err error) {
-	err = sql.ErrNoRows
-	if !e.own { // a document's is new
-		err = tx.row(ctx, findSeries, study, e.in.SeriesInstanceUID).Scan(&id)
-	}
+	err = tx.row(ctx, findSeries, study, e.in.SeriesInstanceUID).Scan(&id)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return id, err
 	}
@@ -167,13 +196,15 @@ func setSeries(ctx context.Context, tx writing, id int64, h pipeline.Dataset) er
 
 func setRequests(ctx context.Context, tx writing, id int64, h pipeline.Dataset) error {
 	for _, item := range h.Items(pipeline.TagRequestAttributesSequence) {
-		err := tx.exec(ctx, newRequest, id, item.String(pipeline.TagScheduledProcedureStepID), item.String(pipeline.TagRequestedProcedureID),
-			item.String(pipeline.TagAccessionNumber))
-		if err != nil {
+		if err := tx.exec(ctx, newRequest, append([]any{id}, requestValues(item)...)...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func requestValues(item pipeline.Dataset) []any {
+	return []any{item.String(pipeline.TagScheduledProcedureStepID), item.String(pipeline.TagRequestedProcedureID), item.String(pipeline.TagAccessionNumber)}
 }
 
 // number writes an IS value in its shortest form, so that 007 is 7.

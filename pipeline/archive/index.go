@@ -30,9 +30,9 @@ func (a *Archive) scanInstance(r row) (in *pipeline.Instance, own bool, size int
 	return in, own, size, in.Digest.UnmarshalText([]byte(digest))
 }
 
-// find looks an instance up by its UID; nil where the index lacks it. own: it is a document of ours.
-func (a *Archive) find(ctx context.Context, tx writing, sop string) (in *pipeline.Instance, own bool, err error) {
-	in, own, _, err = a.scanInstance(tx.row(ctx, findInstance, sop))
+// known is what findInstance has found; nil where the index lacks the instance. own: it is a document of ours.
+func (a *Archive) known(r row) (in *pipeline.Instance, own bool, err error) {
+	in, own, _, err = a.scanInstance(r)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, false, nil
 	}

@@ -233,7 +233,12 @@ func moveFrom(ctx context.Context, tx writing, now, l pipeline.Life, steps ...pi
 
 // fenced returns the life as it is now, unless another worker has it.
 func fenced(ctx context.Context, tx writing, l pipeline.Life) (pipeline.Life, error) {
-	now, err := scanLife(tx.row(ctx, findLife, l.StudyInstanceUID))
+	return fencedBy(tx.row(ctx, findLife, l.StudyInstanceUID), l)
+}
+
+// fencedBy is fenced with what findLife has found.
+func fencedBy(there row, l pipeline.Life) (pipeline.Life, error) {
+	now, err := scanLife(there)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return now, fmt.Errorf("%w: the archive has nothing of study %s", pipeline.ErrNotFound, l.StudyInstanceUID)

@@ -74,15 +74,16 @@ func (a *Archive) Report(ctx context.Context, l pipeline.Life, key string, docs 
 	}
 	var content []byte
 	req.do = func(ctx context.Context, tx writing) error {
-		now, err := fenced(ctx, tx, l)
-		if err != nil {
-			return err
-		}
-		r, req.reported = pipeline.Record{Key: key, StudyInstanceUID: study}, map[string]bool{}
+		there := tx.row(ctx, findLife, study)
 		records, err := recordsOf(ctx, tx, study)
 		if err != nil {
 			return err
 		}
+		now, err := fencedBy(there, l)
+		if err != nil {
+			return err
+		}
+		r, req.reported = pipeline.Record{Key: key, StudyInstanceUID: study}, map[string]bool{}
 		for _, known := range records {
 			if known.Key == key {
 				r = known
