@@ -41,7 +41,7 @@ var (
 	newInstance  = "INSERT INTO instance (series, uid, class, syntax, number, digest, size, own, received, attrs, version, place) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
 	// Of a document, whose study the index has.
 	newDocumentSeries = "INSERT INTO series (study, uid, " + strings.Join(seriesValueColumns, ", ") + ") SELECT s.id, ?2" + placeholders(3, len(seriesValueColumns)) +
-		" FROM study s WHERE s.uid = ?1 ON CONFLICT DO NOTHING"
+		" FROM study s WHERE s.uid = ?1 AND NOT EXISTS (SELECT 1 FROM series e WHERE e.study = s.id AND e.uid = ?2)"
 	newDocumentRequest = "INSERT INTO request (series, step, procedure, accession) SELECT e.id, ?3, ?4, ?5" + seriesByUID +
 		" AND NOT EXISTS (SELECT 1 FROM request r WHERE r.series = e.id AND r.step = ?3 AND r.procedure = ?4 AND r.accession = ?5)"
 	newDocument = "INSERT INTO instance (series, uid, class, syntax, number, digest, size, own, received, attrs, version, place) VALUES ((SELECT e.id" + seriesByUID + ")" +
@@ -50,7 +50,7 @@ var (
 	newRequest   = "INSERT INTO request (series, step, procedure, accession) VALUES (?,?,?,?)"
 	findInstance = "SELECT " + instanceColumns + instanceTables + " WHERE i.uid = ?"
 	prepared     = []string{touchStudy, findStudy, newStudy, changeStudy, findSeries, newSeries, changeSeries, newInstance, newWord, newRequest, findInstance,
-		newDocumentSeries, newDocumentRequest, newDocument, findLife, arriveLife, beginLife, moveLife, newChange, lastState, findRecords, putRecord, savepoint, rollback, release}
+		newDocumentSeries, newDocumentRequest, newDocument, lockedLife, arriveLife, beginLife, moveLife, newChange, lastState, findRecords, putRecord, savepoint, rollback, release}
 )
 
 const seriesByUID = " FROM series e JOIN study s ON s.id = e.study WHERE s.uid = ?1 AND e.uid = ?2"

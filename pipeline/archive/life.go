@@ -20,6 +20,7 @@ const lifeTables = ` FROM life l LEFT JOIN study s ON s.uid = l.study`
 
 var (
 	findLife   = "SELECT " + lifeColumns + lifeTables + " WHERE l.study = ?"
+	lockedLife = "SELECT l.study, l.state, l.since, l.reason, l.worker, l.next, 0, l.first, l.attempts, l.fence, l.news, l.lane, l.open FROM life l WHERE l.study = ?"
 	arriveLife = `INSERT INTO life (study, state, since, first, open, news, lane) VALUES (?1, 'receiving', ?2, ?2, 1, 1, ?3)
 		ON CONFLICT (study) DO UPDATE SET lane = min(life.lane, ?3), news = life.news + 1, open = 1, attempts = 0, next = 0, first = CASE WHEN life.open = 0 THEN ?2 ELSE life.first END,
 			state = CASE WHEN life.state = 'reading' THEN life.state ELSE 'receiving' END, since = CASE WHEN life.state IN ('reading', 'receiving') THEN life.since ELSE ?2 END,
@@ -231,12 +232,12 @@ func moveFrom(ctx context.Context, tx writing, now, l pipeline.Life, steps ...pi
 	return nil
 }
 
-// fenced returns the life as it is now, unless another worker has it.
+// fenced returns the life as it is now, but for Received, unless another worker has it.
 func fenced(ctx context.Context, tx writing, l pipeline.Life) (pipeline.Life, error) {
-	return fencedBy(tx.row(ctx, findLife, l.StudyInstanceUID), l)
+	return fencedBy(tx.row(ctx, lockedLife, l.StudyInstanceUID), l)
 }
 
-// fencedBy is fenced with what findLife has found.
+// fencedBy is fenced with what lockedLife has found.
 func fencedBy(there row, l pipeline.Life) (pipeline.Life, error) {
 	now, err := scanLife(there)
 	switch {

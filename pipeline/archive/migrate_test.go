@@ -94,10 +94,11 @@ func TestMigration(t *testing.T) {
 	if err := writer(a).QueryRow("SELECT (SELECT count(*) FROM name_word WHERE study = 4111) + (SELECT count(*) FROM request WHERE series = 4111)").Scan(&left); err != nil || left != 0 {
 		t.Error(left, err)
 	}
-	// And a series or an instance that goes is taken off its study.
+	// And a series counts from its first instance to its last, an instance as long as it is there.
 	if _, err := writer(a).Exec("INSERT INTO series (id, study, uid, modality, number, description, step_date, step_time, attrs) VALUES (9999, 1, '1.9', 'SR', '', '', '', '', '[]')"); err != nil {
 		t.Fatal(err)
 	}
+	enter := "INSERT INTO instance (id, series, uid, class, syntax, number, digest, size, own, received, attrs) VALUES (%d, 9999, '1.9.%[1]d', '1.2', '', '', '', 0, 1, 0, '[]')"
 	modalities := func() string {
 		r, err := a.Search(ctx, pipeline.Query{Match: []pipeline.Match{{Tag: pipeline.TagStudyInstanceUID, Value: "1.2.1"}}})
 		if err != nil {
@@ -105,13 +106,20 @@ func TestMigration(t *testing.T) {
 		}
 		return fmt.Sprint(r.Results[0].Strings(pipeline.TagModalitiesInStudy), r.Results[0].String(pipeline.TagNumberOfStudyRelatedSeries), r.Results[0].String(pipeline.TagNumberOfStudyRelatedInstances))
 	}
-	if got := modalities(); got != "[DX SR]21" {
-		t.Error(got)
-	}
-	if _, err := writer(a).Exec("DELETE FROM series WHERE id = 9999; DELETE FROM instance WHERE id = 1"); err != nil {
-		t.Fatal(err)
-	}
-	if got := modalities(); got != "[DX]10" {
-		t.Error(got)
+	for _, step := range []struct{ do, want string }{
+		{"", "[DX]11"},
+		{fmt.Sprintf(enter, 9998), "[DX SR]22"},
+		{fmt.Sprintf(enter, 9999), "[DX SR]23"},
+		{"DELETE FROM instance WHERE id = 9999", "[DX SR]22"},
+		{"DELETE FROM instance WHERE id = 9998", "[DX]11"},
+		{"DELETE FROM series WHERE id = 9999", "[DX]11"},
+		{"DELETE FROM instance WHERE id = 1", "[]00"},
+	} {
+		if _, err := writer(a).Exec(step.do); err != nil {
+			t.Fatal(err)
+		}
+		if got := modalities(); got != step.want {
+			t.Errorf("%s: %s, want %s", step.do, got, step.want)
+		}
 	}
 }

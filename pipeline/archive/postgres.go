@@ -240,8 +240,11 @@ func (p *postgresIndex) lock(ctx context.Context, tx writing, studies ...string)
 			keys = append(keys, strconv.Itoa(key))
 		}
 	}
-	if len(keys) == 0 {
+	switch len(keys) {
+	case 0:
 		return nil
+	case 1:
+		return tx.exec(ctx, "SELECT pg_advisory_xact_lock(?1, CAST(?2 AS int))", p.class, keys[0])
 	}
 	err := tx.exec(ctx, "SELECT pg_advisory_xact_lock(?1, k) FROM unnest(CAST(?2 AS int[])) AS k", p.class, "{"+strings.Join(keys, ",")+"}")
 	return err

@@ -74,7 +74,7 @@ func (a *Archive) Report(ctx context.Context, l pipeline.Life, key string, docs 
 	}
 	var content []byte
 	req.do = func(ctx context.Context, tx writing) error {
-		there := tx.row(ctx, findLife, study)
+		there := tx.row(ctx, lockedLife, study)
 		records, err := recordsOf(ctx, tx, study)
 		if err != nil {
 			return err
