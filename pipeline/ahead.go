@@ -66,8 +66,10 @@ func (a *ahead) forget(studyUID string) {
 func (a *ahead) take(ctx context.Context, studyUID string) *early {
 	a.mu.Lock()
 	e := a.early[studyUID]
-	delete(a.early, studyUID)
-	a.poke()
+	if e != nil {
+		delete(a.early, studyUID)
+		a.poke()
+	}
 	a.mu.Unlock()
 	if e == nil || e.done == nil {
 		return nil

@@ -52,12 +52,9 @@ func (q *Queue) run(ctx context.Context, verb string, args ...any) *redis.Cmd {
 
 // Put implements pipeline.Queue.
 func (q *Queue) Put(ctx context.Context, j pipeline.Job) error {
-	err := q.run(ctx, "put", j.Lane.Number(), fromNow(j.Due), j.Name).Err()
+	err := q.run(ctx, "put", j.Lane.Number(), fromNow(j.Due), j.Name, pollAtMost.Milliseconds()).Err()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("queue %s: %w", q.name, err)
-	}
-	if time.Until(j.Due) < pollAtMost {
-		q.client.redis.Publish(ctx, q.keys[0], "") // else they look before it is due
 	}
 	return nil
 }

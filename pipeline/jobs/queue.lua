@@ -73,8 +73,12 @@ end
 
 local verbs = {}
 
--- put: lane, due, name
-verbs.put = function() put(ARGV[4], tonumber(ARGV[2]), now + tonumber(ARGV[3])) end
+-- put: lane, due, name, after how long (ms) who waits looks by itself
+verbs.put = function()
+  local due = tonumber(ARGV[3])
+  put(ARGV[4], tonumber(ARGV[2]), now + due)
+  if due < tonumber(ARGV[5]) then redis.call('PUBLISH', jobs, '') end
+end
 
 -- restore: lane, due, name, and so on
 verbs.restore = function()
