@@ -263,7 +263,8 @@ func studiesOf(group []*request) (out []string) {
 func (g *grouped) apart(ctx context.Context, tx writing, r *request) error {
 	err := tx.exec(ctx, savepoint)
 	if err == nil && g.attempt(ctx, tx, r, true) != nil {
-		err = tx.exec(ctx, rollback)
+		_ = tx.flush(ctx) // what waits is undone with the rest
+		err = tx.script(ctx, rollback)
 	}
 	if err != nil {
 		return err

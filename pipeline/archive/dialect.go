@@ -75,7 +75,7 @@ type writing interface {
 	querier
 	exec(ctx context.Context, text string, args ...any) error
 	rows(ctx context.Context, text string, args ...any) (rows, error)
-	script(ctx context.Context, text string) error // several statements without values
+	script(ctx context.Context, text string) error // statements without values, at once
 	flush(ctx context.Context) error               // does what waits
 	Commit() error
 	Rollback() error

@@ -50,7 +50,7 @@ var (
 	newRequest   = "INSERT INTO request (series, step, procedure, accession) VALUES (?,?,?,?)"
 	findInstance = "SELECT " + instanceColumns + instanceTables + " WHERE i.uid = ?"
 	prepared     = []string{touchStudy, findStudy, newStudy, changeStudy, findSeries, newSeries, changeSeries, newInstance, newWord, newRequest, findInstance,
-		newDocumentSeries, newDocumentRequest, newDocument, lockedLife, arriveLife, beginLife, moveLife, newChange, lastState, findRecords, putRecord, savepoint, rollback, release}
+		newDocumentSeries, newDocumentRequest, newDocument, lockedLife, arriveLife, beginLife, moveLife, newChange, lastState, findRecords, putRecord, savepoint, release}
 )
 
 const seriesByUID = " FROM series e JOIN study s ON s.id = e.study WHERE s.uid = ?1 AND e.uid = ?2"

@@ -71,3 +71,38 @@ func DiskSize(a *Archive) (int64, error) {
 	size, _, err := a.disk()
 	return size, err
 }
+
+// Transaction is one of the index.
+type Transaction struct{ writing }
+
+// Transaction starts one.
+func (a *Archive) Transaction(ctx context.Context) (*Transaction, error) {
+	tx, err := a.begin(ctx)
+	return &Transaction{tx}, err
+}
+
+// Exec does something now or later.
+func (t *Transaction) Exec(ctx context.Context, text string, args ...any) error {
+	return t.exec(ctx, text, args...)
+}
+
+// Flush does it now.
+func (t *Transaction) Flush(ctx context.Context) error { return t.flush(ctx) }
+
+// Script does statements without values at once.
+func (t *Transaction) Script(ctx context.Context, text string) error { return t.script(ctx, text) }
+
+// Row asks for a row.
+func (t *Transaction) Row(ctx context.Context, text string, args ...any) interface{ Scan(...any) error } {
+	return t.row(ctx, text, args...)
+}
+
+// Rows asks for rows.
+func (t *Transaction) Rows(ctx context.Context, text string, args ...any) (interface {
+	Next() bool
+	Scan(...any) error
+	Err() error
+	Close() error
+}, error) {
+	return t.rows(ctx, text, args...)
+}
