@@ -114,7 +114,7 @@ func (a *Archive) Report(ctx context.Context, l pipeline.Life, key string, docs 
 	if a.submit(ctx, req); req.err != nil {
 		return r, fmt.Errorf("record %s of study %s cannot be written: %w", key, study, req.err)
 	}
-	if err := a.files.copy(context.WithoutCancel(ctx), recordFile(study, key+".json"), content); err != nil {
+	if err := a.copyRecord(context.WithoutCancel(ctx), study, key, content); err != nil {
 		a.opts.Warn("the copy of a record cannot be written; an index that is made anew would lack it", a.path(recordsDir, study, key+".json"), err)
 	}
 	return r, nil
