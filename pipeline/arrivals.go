@@ -163,6 +163,7 @@ func (l *Line) emptied(ctx context.Context) (any bool, err error) {
 // of another process's clock, or of one that has been set back since.
 func (l *Line) restore(ctx context.Context) error {
 	const page = 1000
+	l.sweep(ctx)
 	for after := ""; ; {
 		lives, err := l.Archive.Unsettled(ctx, after, page)
 		if err != nil || len(lives) == 0 {

@@ -76,7 +76,7 @@ func (l *Line) fail(ctx context.Context, life Life, key string, rec Record, err 
 			if rec.Reading != nil {
 				r.take(rec)
 			}
-			r.State, r.Error, r.Completed = StateFailed, err.Error(), rec.Completed
+			r.State, r.Error, r.Completed, r.Turn = StateFailed, err.Error(), rec.Completed, max(r.Turn, rec.Turn)
 		}
 		if _, jerr := json.Marshal(rec.Reading); jerr != nil { // a number that is none, say, which may be what has failed
 			rec.Reading = nil
@@ -84,6 +84,9 @@ func (l *Line) fail(ctx context.Context, life Life, key string, rec Record, err 
 		_, uerr = l.Archive.UpdateRecord(ctx, life, key, note, step)
 	}
 	if uerr != nil {
+		if !errors.Is(uerr, ErrLost) && !errors.Is(uerr, ErrNotFound) {
+			l.unkept.add(rec)
+		}
 		l.Log.Error().Str("study", uid).Err(uerr).Msg("a failure could not be noted")
 	}
 	if pause == 0 {

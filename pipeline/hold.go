@@ -93,6 +93,7 @@ func (l *Line) Hold(study string) (release func()) {
 		<-a.ended
 	}
 	l.ahead.forget(study)
+	l.unkept.forget(study) // it may be deleted now
 	return func() {
 		l.holds.mu.Lock()
 		defer l.holds.mu.Unlock()

@@ -60,7 +60,14 @@ func (e *NoImageError) Unwrap() error { return ErrNotImage }
 
 // Key names a reading by what it is made from: the study, the set of its readable images, the model and the language. The same set read by
 // the same model has the same key, whatever the order of arrival.
-func (s *Steps) Key(st *Study) string {
+func (s *Steps) Key(st *Study) string { return s.key(st, s.Model.Ref().Digest, s.Language) }
+
+// about tells whether a record is of the images that a study has now, whichever model has read them.
+func (s *Steps) about(st *Study, r *Record) bool {
+	return r.Reading != nil && (r.Key == s.key(st, r.Reading.Model.Digest, "") || r.Key == s.key(st, r.Reading.Model.Digest, r.Reading.Language))
+}
+
+func (s *Steps) key(st *Study, model Digest, language string) string {
 	chosen, _ := s.Select(st)
 	var digests []string
 	for _, c := range chosen {
@@ -68,9 +75,9 @@ func (s *Steps) Key(st *Study) string {
 	}
 	slices.Sort(digests)
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\n%s\n%s\n", st.StudyInstanceUID, strings.Join(slices.Compact(digests), "\n"), s.Model.Ref().Digest)
-	if s.Language != "" {
-		fmt.Fprintf(h, "%s\n", s.Language)
+	fmt.Fprintf(h, "%s\n%s\n%s\n", st.StudyInstanceUID, strings.Join(slices.Compact(digests), "\n"), model)
+	if language != "" {
+		fmt.Fprintf(h, "%s\n", language)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }

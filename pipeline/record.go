@@ -60,6 +60,37 @@ type Record struct {
 	Reported         time.Time            `json:"reported,omitzero"`    // when its documents were on disk
 	Released         time.Time            `json:"released,omitzero"`    // when a person let a held Reading go
 	ReleasedBy       string               `json:"released_by,omitempty"`
+	// Turn orders the records of a study: the one that the line came to last has the highest. 0: it goes by its Revision.
+	Turn int `json:"turn,omitempty"`
+}
+
+// turn is the place of a record among those of its study; 0 where only its time tells.
+func (r *Record) turn() int {
+	if r.Reading != nil {
+		return max(r.Turn, r.Reading.Revision)
+	}
+	return r.Turn
+}
+
+// comesLast puts a record behind the others of its study, and tells whether it was not there.
+func (r *Record) comesLast(all []Record) (moved bool) {
+	for i := range all {
+		if o := &all[i]; o.Key != r.Key && o.turn() >= r.turn() {
+			r.Turn, moved = o.turn()+1, true
+		}
+	}
+	return moved
+}
+
+// nextRevision is that of a reading that is made now.
+func nextRevision(all []Record) int {
+	next := 1
+	for _, r := range all {
+		if r.Reading != nil {
+			next = max(next, r.Reading.Revision+1)
+		}
+	}
+	return next
 }
 
 // Settled returns the record that says that everything which arrived until then has been reported or refused; nil for none. Such a study

@@ -10,17 +10,17 @@ func (r *Record) waits() bool { return r.Reading != nil && r.Reading.Held != "" 
 
 // detain notes that a reading waits for a person.
 func (l *Line) detain(ctx context.Context, life Life, rec Record) (Record, error) {
-	if rec.State != StateHeld {
-		l.Stats.Held.Add(1)
-		l.Log.Warn().Str("study", rec.StudyInstanceUID).Int("revision", rec.Reading.Revision).Str("reason", rec.Reading.Held).
-			Msg("the report is held: it is not delivered until somebody releases it")
-	}
 	held, err := l.Archive.UpdateRecord(ctx, life, rec.Key, func(r *Record) {
 		r.take(rec)
 		r.State = StateHeld
 	}, Change{At: l.Now(), State: StateHeld, Reason: "the report waits for a person: " + rec.Reading.Held, Worker: l.Worker})
 	if err != nil {
 		return rec, err
+	}
+	if rec.State != StateHeld {
+		l.Stats.Held.Add(1)
+		l.Log.Warn().Str("study", rec.StudyInstanceUID).Int("revision", rec.Reading.Revision).Str("reason", rec.Reading.Held).
+			Msg("the report is held: it is not delivered until somebody releases it")
 	}
 	return held, nil
 }
@@ -42,18 +42,21 @@ func (l *Line) Release(ctx context.Context, study, by string) error {
 	if err != nil {
 		return err
 	}
-	last := latest(records)
+	last := standing(life.State, records)
 	if last == nil {
 		return fmt.Errorf("study %s has not been read: %w", study, ErrNotFound)
 	}
-	if last.State != StateHeld || life.Open {
+	if last.State == StateHeld && life.Open {
+		return fmt.Errorf("the report of study %s was held, but the study is %s now: images came or went since, or it is read anew; look at the report that comes of that: %w", study, life.State, ErrConflict)
+	}
+	if last.State != StateHeld {
 		return fmt.Errorf("the report of study %s is not held, the study is %s: %w", study, life.State, ErrConflict)
 	}
 	st, err := l.Archive.Study(ctx, study)
 	if err != nil {
 		return err
 	}
-	changed := life.Received.After(last.Completed) // all that is known where another process has the model
+	changed := life.Received.After(last.Completed) && !l.Steps.about(st, last) // where another process has the model; the clock is that of a third, perhaps
 	if l.Steps.Model != nil {
 		changed = l.Steps.Key(st) != last.Key
 	}

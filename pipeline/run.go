@@ -102,6 +102,7 @@ type Line struct {
 	queues   atomic.Bool // the queues did not answer the last time
 	untold   atomic.Bool // complete studies could not be noted the last time
 	unnoted  unnoted
+	unkept   unkept
 }
 
 // Run works until ctx ends; first it takes up what an earlier process left undone. It returns when the running study is either
@@ -222,6 +223,9 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 	})
 	if err != nil || !was.Open {
 		l.ahead.forget(uid)
+		if err == nil {
+			l.unkept.forget(uid)
+		}
 		return 0, err
 	}
 	if l.Claimed != nil {
@@ -262,7 +266,7 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 	case rec.Reading != nil && rec.State != StateReported:
 		rec, err = l.report(held, life, st, rec, records)
 	default:
-		err = l.Archive.Move(held, life, Change{At: l.Now(), State: rec.lifeState(), Reason: "the same images as before", Worker: l.Worker})
+		err = l.again(held, life, st, rec, records)
 	}
 	switch {
 	case err == nil:
@@ -272,8 +276,11 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 		l.keep(life, rec)
 	}
 	switch {
-	case errors.Is(err, ErrLost), held.Err() != nil && ctx.Err() == nil:
+	case errors.Is(err, ErrLost):
 		l.Log.Warn().Str("study", uid).Err(err).Msg("the study was taken over by another worker; nothing of this reading is kept")
+		return 5 * time.Second, nil
+	case held.Err() != nil && ctx.Err() == nil:
+		l.Log.Warn().Str("study", uid).Err(err).Msg("the claim on the study has ended: it is taken up again")
 		return 5 * time.Second, nil
 	case held.Err() != nil, errors.Is(err, ErrNotFound): // stopped, held, or deleted meanwhile
 		return 0, err
@@ -294,7 +301,8 @@ func (l *Line) keep(life Life, rec Record) {
 		}
 	})
 	if err != nil && !errors.Is(err, ErrLost) && !errors.Is(err, ErrNotFound) {
-		l.Log.Warn().Str("study", rec.StudyInstanceUID).Err(err).Msg("what was read could not be kept; the study is read again")
+		l.unkept.add(rec)
+		l.Log.Warn().Str("study", rec.StudyInstanceUID).Err(err).Msg("what was read could not be noted: this process remembers it, another one would read the study again")
 	}
 }
 
@@ -333,11 +341,26 @@ func earlier(a, b time.Time) time.Time {
 
 // read returns the record of the study's present set of images, reading them unless that has been done. What was read now is not on disk yet.
 func (l *Line) read(ctx context.Context, life Life, st *Study, look look, key string, records []Record, completed time.Time) (Record, error) {
+	kept, ok := l.unkept.take(st.StudyInstanceUID, key)
 	if i := slices.IndexFunc(records, func(r Record) bool { return r.Key == key && r.Reading != nil }); i >= 0 {
-		return records[i], l.showAgain(ctx, &records[i], look)
+		rec := records[i]
+		if rec.State != StateReported {
+			rec.comesLast(records)
+		}
+		if rec.State == StateFailed {
+			return rec, l.showAgain(ctx, &rec, look)
+		}
+		return rec, nil
+	}
+	if ok {
+		l.Log.Info().Str("study", st.StudyInstanceUID).Msg("what was read before could not be noted then; the study is not read again")
+		kept.Reading.Revision = nextRevision(records)
+		kept.comesLast(records)
+		return kept, l.showAgain(ctx, &kept, look)
 	}
 	took := l.stopwatch(st.StudyInstanceUID)
 	rec := Record{Key: key, StudyInstanceUID: st.StudyInstanceUID, Completed: completed}
+	rec.comesLast(records)
 	var reading *Reading
 	seen, err := look(ctx)
 	took("decode")
@@ -349,7 +372,7 @@ func (l *Line) read(ctx context.Context, life Life, st *Study, look look, key st
 		l.Stats.Refused.Add(1)
 		l.Log.Info().Str("study", st.StudyInstanceUID).Interface("refused", none.Refused).Msg("no image of the study is read")
 		refused, err := l.Archive.UpdateRecord(ctx, life, key, func(r *Record) {
-			r.State, r.Refused, r.Error, r.Completed = StateRefused, none.Refused, "", completed
+			r.State, r.Refused, r.Error, r.Completed, r.Turn = StateRefused, none.Refused, "", completed, rec.Turn
 		}, Change{At: l.Now(), State: StateRefused, Reason: "no image of the study is read", Worker: l.Worker})
 		if err != nil {
 			return rec, err
@@ -359,22 +382,14 @@ func (l *Line) read(ctx context.Context, life Life, st *Study, look look, key st
 	if reading == nil {
 		return rec, err
 	}
-	reading.Revision = 1
-	for _, r := range records {
-		if r.Reading != nil {
-			reading.Revision = max(reading.Revision, r.Reading.Revision+1)
-		}
-	}
+	reading.Revision = nextRevision(records)
 	l.Stats.Read.Add(1)
-	rec.take(Record{State: StateRead, Reading: reading, Completed: completed})
+	rec.take(Record{State: StateRead, Reading: reading, Completed: completed, Turn: rec.Turn})
 	return rec, err
 }
 
 // showAgain keeps the picture of a reading that failed afterwards: it may be the picture that could not be kept.
 func (l *Line) showAgain(ctx context.Context, rec *Record, look look) error {
-	if rec.State != StateFailed {
-		return nil
-	}
 	seen, err := look(ctx)
 	if err != nil || seen.Chosen.Instance.SOPInstanceUID != rec.Reading.Inputs[0].SOPInstanceUID {
 		return nil //nolint:nilerr // the report does without it
@@ -384,7 +399,7 @@ func (l *Line) showAgain(ctx context.Context, rec *Record, look look) error {
 
 // take makes a record say what was read.
 func (r *Record) take(read Record) {
-	r.State, r.Reading, r.Refused, r.Error, r.Completed = read.State, read.Reading, read.Reading.Refused, "", read.Completed
+	r.State, r.Reading, r.Refused, r.Error, r.Completed, r.Turn = read.State, read.Reading, read.Reading.Refused, "", read.Completed, read.Turn
 }
 
 // readAndShow lets the model read, and keeps the picture that it sees meanwhile. Where only that fails there is a Reading beside the error.
@@ -410,8 +425,32 @@ func (l *Line) show(ctx context.Context, studyUID, key string, img *Image) error
 	return l.Archive.PutPreview(ctx, studyUID, key, png)
 }
 
+// again notes that the images of a study are those of a record that is reported. The documents that stand are the last about these images, whichever model has
+// read them: those of a model that was taken back since have been delivered in place of rec's.
+func (l *Line) again(ctx context.Context, life Life, st *Study, rec Record, records []Record) (err error) {
+	stands := rec
+	for _, r := range records {
+		if r.State == StateReported && r.turn() > stands.turn() && l.Steps.about(st, &r) {
+			stands = r
+		}
+	}
+	step := Change{At: l.Now(), State: stands.lifeState(), Reason: "the same images as before", Worker: l.Worker}
+	if !stands.comesLast(records) {
+		return l.Archive.Move(ctx, life, step)
+	}
+	_, err = l.Archive.UpdateRecord(ctx, life, stands.Key, func(r *Record) { r.Turn = stands.Turn }, step)
+	return err
+}
+
 // report writes the documents of a reading into the archive.
 func (l *Line) report(ctx context.Context, life Life, st *Study, rec Record, records []Record) (Record, error) {
+	if len(rec.Documents) == 0 { // it comes after what was reported since it was read
+		for _, r := range records {
+			if len(r.Documents) > 0 && r.Reading != nil && r.Reading.Revision >= rec.Reading.Revision {
+				rec.Reading.Revision = r.Reading.Revision + 1
+			}
+		}
+	}
 	earlier := slices.DeleteFunc(slices.Clone(records), func(r Record) bool {
 		return r.Reading == nil || len(r.Documents) == 0 || r.Reading.Revision >= rec.Reading.Revision
 	})
