@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 )
 
@@ -47,7 +48,7 @@ type patient struct {
 func (p patient) Accept() (net.Conn, error) {
 	c, err := p.Listener.Accept()
 	if err != nil {
-		return nil, err
+		return nil, passing(err)
 	}
 	// The kernel says that there is room again when a third of its buffer is free: a buffer of its own choice, megabytes, would make a
 	// slow link look like one that stands still.
@@ -56,6 +57,28 @@ func (p patient) Accept() (net.Conn, error) {
 	}
 	return patientConn{c, p.idle}, nil
 }
+
+// ofOneConnection are errors of accept that say nothing about the listener: the network errors that accept(2) of Linux passes on from the new connection, a
+// firewall's refusal of it, and memory that the kernel lacks just now.
+var ofOneConnection = []error{syscall.ENETDOWN, syscall.EPROTO, syscall.ENOPROTOOPT, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.EOPNOTSUPP, syscall.ENETUNREACH,
+	syscall.EPERM, syscall.ENOBUFS, syscall.ENOMEM}
+
+// passing has net/http go on after such an error, as it does by itself where file descriptors are lacking: it waits up to a second, says so, and tries again. Any
+// other error ends the server, and the process.
+func passing(err error) error {
+	for _, e := range ofOneConnection {
+		if errors.Is(err, e) {
+			return temporary{err}
+		}
+	}
+	return err
+}
+
+type temporary struct{ error }
+
+func (t temporary) Unwrap() error { return t.error }
+func (temporary) Timeout() bool   { return false }
+func (temporary) Temporary() bool { return true }
 
 const sendBuffer = 256 << 10
 
