@@ -85,7 +85,7 @@ func (s *server) records(c *gin.Context, study string) error {
 	return nil
 }
 
-// reading answers GET {study}/reading with the study's state and its latest record as JSON (docs/report-json.md).
+// reading answers GET {study}/reading with the study's state and the record that it goes by as JSON (docs/report-json.md).
 func (s *server) reading(c *gin.Context, study string) error {
 	st, err := s.Readings.Status(c.Request.Context(), study)
 	if err != nil {

@@ -198,7 +198,7 @@ func (s *server) table() []route {
 	}
 	if s.Readings != nil {
 		t = append(t,
-			route{"GET", studyPath + "/reading", RoleRead, "How far a study has come, and its latest record", nil, nil, asJSON, nil, ofStudy(s.reading)},
+			route{"GET", studyPath + "/reading", RoleRead, "How far a study has come, and the record that tells so", nil, nil, asJSON, nil, ofStudy(s.reading)},
 			route{"GET", Root + "/readings", RoleRead, "Where studies stand, in the order of their UIDs", livesQuery, nil, asJSON, nil, s.readings},
 			route{"GET", studyPath + "/reading/timeline", RoleRead, "The steps of a study's life", nil, nil, asJSON, nil, ofStudy(s.timeline)},
 			route{"GET", studyPath + "/reading/records", RoleRead, "All records of a study: one for each set of images that was read", nil, nil, asJSON, nil, ofStudy(s.records)},
