@@ -206,7 +206,7 @@ func (l *Line) study(ctx context.Context, lease Lease) time.Time {
 }
 
 // process is the journey of a study: claim, read, write, store, deliver. What was read is on disk together with its documents, or with what keeps them from being
-// written; then it is not read again. wait is how long to wait for another process that reads the study.
+// written, or in memory where the archive takes neither (unkept); then it is not read again. wait is how long to wait for another process that reads the study.
 func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, err error) {
 	uid, took := lease.Job().Name, l.stopwatch(lease.Job().Name)
 	completed := l.Now()
