@@ -100,7 +100,9 @@ func OpenAt(r io.ReaderAt, size int64) (*pipeline.Instance, error) {
 	return in, nil
 }
 
-func headerAt(r io.ReaderAt, size int64) (*pipeline.Instance, error) { return headerOf(reader(r, size)) }
+func headerAt(r io.ReaderAt, size int64) (*pipeline.Instance, error) {
+	return headerOf(reader(r, size))
+}
 
 func headerOf(src *source) (*pipeline.Instance, error) {
 	f, err := walk(src, true)
