@@ -1,9 +1,9 @@
 package pipeline
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 )
@@ -50,13 +50,16 @@ func (d Dataset) Get(t Tag) (Element, bool) {
 }
 
 func (d Dataset) find(t Tag) (int, bool) {
-	return slices.BinarySearchFunc(d, t, func(e Element, t Tag) int { return cmp.Compare(e.Tag, t) })
+	i := sort.Search(len(d), func(i int) bool { return d[i].Tag >= t }) // slices.BinarySearchFunc copies the elements that it looks at
+	return i, i < len(d) && d[i].Tag == t
 }
 
 // Strings returns the text values of an attribute; nil where it is absent or empty.
 func (d Dataset) Strings(t Tag) []string {
-	e, _ := d.Get(t)
-	return e.Text
+	if i, ok := d.find(t); ok {
+		return d[i].Text
+	}
+	return nil
 }
 
 // String returns the first text value of an attribute; "" where it is absent or empty.

@@ -57,18 +57,17 @@ var labels = []struct {
 // labelCode returns the code of a label of pipeline.Labels; false for an unknown label and for "No Finding".
 func labelCode(label string) (code, bool) {
 	for _, l := range labels {
-		own := code{l.Private, private, l.Label, nil}
-		switch {
-		case l.Label != label:
-		case l.Source == ownCode:
-			return own, true
-		case l.Source == secondary:
-			c := l.code
-			c.Same = &own
-			return c, true
-		default:
-			return l.code, true
+		if l.Label != label {
+			continue
 		}
+		own, c := code{l.Private, private, l.Label, nil}, l.code
+		switch l.Source {
+		case ownCode:
+			return own, true
+		case secondary:
+			c.Same = &own
+		}
+		return c, true
 	}
 	return code{}, false
 }
@@ -168,16 +167,11 @@ var schemes = map[string]struct{ UID, Name string }{
 
 // codingSchemes identifies every coding scheme that a document uses, and always our own (PS3.3 section C.12.1.1.1).
 func codingSchemes(d pipeline.Dataset) []pipeline.Dataset {
-	used := []string{private}
-	walk(d, func(e pipeline.Element) {
-		if e.Tag == pipeline.TagCodingSchemeDesignator {
-			used = append(used, e.Text...)
-		}
-	})
+	used := usedSchemes(d, []string{private})
 	slices.Sort(used)
 	var items []pipeline.Dataset
-	for _, s := range slices.Compact(used) {
-		var item pipeline.Dataset
+	for _, s := range used {
+		item := make(pipeline.Dataset, 0, 4)
 		item.SetText(pipeline.TagCodingSchemeDesignator, "SH", s)
 		if known, ok := schemes[s]; ok {
 			if known.UID != "" {
@@ -195,12 +189,19 @@ func codingSchemes(d pipeline.Dataset) []pipeline.Dataset {
 	return items
 }
 
-// walk calls visit for every element of a data set and of the items in it, depth first.
-func walk(d pipeline.Dataset, visit func(pipeline.Element)) {
-	for _, e := range d {
-		visit(e)
-		for _, item := range e.Items {
-			walk(item, visit)
+// usedSchemes adds the coding schemes of a data set and of the items in it, each once.
+func usedSchemes(d pipeline.Dataset, known []string) []string {
+	for i := range d {
+		if d[i].Tag == pipeline.TagCodingSchemeDesignator {
+			for _, s := range d[i].Text {
+				if !slices.Contains(known, s) {
+					known = append(known, s)
+				}
+			}
+		}
+		for _, item := range d[i].Items {
+			known = usedSchemes(item, known)
 		}
 	}
+	return known
 }

@@ -21,7 +21,7 @@ const (
 // content starts a content item (PS3.3 section C.17.3): its relationship to the parent ("" for the root), value type, concept name
 // and children.
 func content(relation, valueType string, name *code, children ...pipeline.Dataset) pipeline.Dataset {
-	var d pipeline.Dataset
+	d := make(pipeline.Dataset, 0, 4+2*min(len(children), 1)) // a value to come, and a container's template
 	if relation != "" {
 		d.SetText(pipeline.TagRelationshipType, "CS", relation)
 	}
@@ -90,10 +90,11 @@ func (d *draft) imageContents(relation string, name *code) []pipeline.Dataset {
 
 // codeItem is the item of a code sequence (PS3.3 table 8.8-1).
 func codeItem(c code) pipeline.Dataset {
-	var d pipeline.Dataset
-	d.SetText(pipeline.TagCodeValue, "SH", c.Value)
-	d.SetText(pipeline.TagCodingSchemeDesignator, "SH", c.Scheme)
-	d.SetText(pipeline.TagCodeMeaning, "LO", c.Meaning)
+	d := pipeline.Dataset{
+		{Tag: pipeline.TagCodeValue, VR: "SH", Text: []string{c.Value}},
+		{Tag: pipeline.TagCodingSchemeDesignator, VR: "SH", Text: []string{c.Scheme}},
+		{Tag: pipeline.TagCodeMeaning, VR: "LO", Text: []string{c.Meaning}},
+	}
 	if c.Same != nil {
 		d.SetItems(pipeline.TagEquivalentCodeSequence, codeItem(*c.Same))
 	}

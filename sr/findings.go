@@ -81,7 +81,7 @@ func (d *draft) groups() []pipeline.Dataset {
 		}
 		children := []pipeline.Dataset{
 			textContent(hasObsContext, trackingIdentifier, f.Label),
-			uidContent(hasObsContext, trackingUniqueIdentifier, derive("finding", f.Label, identity(d.Reading, d.kind))),
+			uidContent(hasObsContext, trackingUniqueIdentifier, derive("finding", f.Label, d.name)),
 			codeContent(contains, finding, name),
 		}
 		children = append(children, d.algorithm()...)

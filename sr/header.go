@@ -9,16 +9,15 @@ import (
 // header writes everything of a document but its content tree (PS3.3 sections A.35.1 and A.35.13).
 func (d *draft) header() pipeline.Dataset {
 	r := d.Reading
-	var ds pipeline.Dataset
+	ds := make(pipeline.Dataset, 0, 64) // few documents have more attributes, those of the content's root included
 	ds.SetText(pipeline.TagSpecificCharacterSet, "CS", "ISO_IR 192")
 	d.patientAndStudy(&ds)
 
 	// SR Document Series and SOP Common
-	name := identity(r, d.kind)
 	date, time := d.written.Format("20060102"), d.written.Format("150405")
 	ds.SetText(pipeline.TagSOPClassUID, "UI", d.class)
-	ds.SetText(pipeline.TagSOPInstanceUID, "UI", InstanceUID(r, d.kind))
-	ds.SetText(pipeline.TagSeriesInstanceUID, "UI", derive("series", name))
+	ds.SetText(pipeline.TagSOPInstanceUID, "UI", derive("instance", d.name))
+	ds.SetText(pipeline.TagSeriesInstanceUID, "UI", derive("series", d.name))
 	ds.SetText(pipeline.TagModality, "CS", "SR")
 	ds.SetText(pipeline.TagSeriesNumber, "IS", d.seriesNumber)
 	ds.SetText(pipeline.TagSeriesDescription, "LO", d.title(d.series))
@@ -63,7 +62,7 @@ func (d *draft) title(s string) string {
 
 // equipment is the algorithm's item of the Contributing Equipment Sequence (PS3.3 section C.12.1.1.5), which IHE AI Results demands.
 func (d *draft) equipment() pipeline.Dataset {
-	var e pipeline.Dataset
+	e := make(pipeline.Dataset, 0, 7)
 	e.SetItems(pipeline.TagPurposeOfReferenceCodeSequence, codeItem(processingEquipment))
 	e.SetText(pipeline.TagManufacturer, "LO", Manufacturer)
 	e.SetText(pipeline.TagManufacturerModelName, "LO", d.Reading.Model.Name)
@@ -76,7 +75,7 @@ func (d *draft) equipment() pipeline.Dataset {
 
 // author is the item of the Author Observer Sequence (PS3.3 table C.17-3b): a device, never a person.
 func (d *draft) author() pipeline.Dataset {
-	var a pipeline.Dataset
+	a := make(pipeline.Dataset, 0, 7)
 	a.SetText(pipeline.TagObserverType, "CS", "DEV")
 	a.SetText(pipeline.TagStationName, "SH", d.Station)
 	a.SetText(pipeline.TagDeviceUID, "UI", d.device)

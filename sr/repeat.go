@@ -72,7 +72,7 @@ func (d *draft) requests() []pipeline.Dataset {
 			}
 			return nil
 		}
-		var item pipeline.Dataset
+		item := make(pipeline.Dataset, 0, 8)
 		item.SetText(pipeline.TagStudyInstanceUID, "UI", d.Reading.StudyInstanceUID)
 		item.SetItems(pipeline.TagReferencedStudySequence)
 		item.SetText(pipeline.TagAccessionNumber, "SH", first(pipeline.TagAccessionNumber, identifier)...)

@@ -64,24 +64,26 @@ func Kinds() []pipeline.DocumentKind {
 // error that wraps pipeline.ErrInvalid (no image, no model, a sentence without evidence, a header of another study ...); then no
 // document is made at all.
 func Documents(in Input, enc Encoder) ([]pipeline.Document, error) {
+	d, err := newDraft(in)
+	if err != nil {
+		return nil, err
+	}
 	var docs []pipeline.Document
 	for _, kind := range Kinds() {
-		d, err := Dataset(in, kind)
-		if err != nil {
-			return nil, err
-		}
-		b, err := enc(d)
+		ds := d.dataset(formats[kind])
+		b, err := enc(ds)
 		if err != nil {
 			return nil, fmt.Errorf("study %s: encoding the %s document: %w", in.Reading.StudyInstanceUID, kind, err)
 		}
+		ds.SetText(pipeline.TagTransferSyntaxUID, "UI", explicitVRLittleEndian)
 		docs = append(docs, pipeline.Document{
 			Kind:              kind,
-			StudyInstanceUID:  d.String(pipeline.TagStudyInstanceUID),
-			SeriesInstanceUID: d.String(pipeline.TagSeriesInstanceUID),
-			SOPInstanceUID:    d.String(pipeline.TagSOPInstanceUID),
-			SOPClassUID:       d.String(pipeline.TagSOPClassUID),
+			StudyInstanceUID:  ds.String(pipeline.TagStudyInstanceUID),
+			SeriesInstanceUID: ds.String(pipeline.TagSeriesInstanceUID),
+			SOPInstanceUID:    ds.String(pipeline.TagSOPInstanceUID),
+			SOPClassUID:       ds.String(pipeline.TagSOPClassUID),
 			Bytes:             b,
-			Header:            append(pipeline.Dataset{{Tag: pipeline.TagTransferSyntaxUID, VR: "UI", Text: []string{explicitVRLittleEndian}}}, d...),
+			Header:            ds,
 		})
 	}
 	return docs, nil
@@ -94,10 +96,16 @@ func Dataset(in Input, kind pipeline.DocumentKind) (pipeline.Dataset, error) {
 	if f == nil {
 		return nil, fmt.Errorf("no result format is named %q; there are %q: %w", kind, Kinds(), pipeline.ErrUnsupported)
 	}
-	d, err := newDraft(in, f)
+	d, err := newDraft(in)
 	if err != nil {
 		return nil, err
 	}
+	return d.dataset(f), nil
+}
+
+// dataset makes a document of the draft.
+func (d *draft) dataset(f *format) pipeline.Dataset {
+	d.format, d.name = f, identity(d.Reading, f.kind)
 	ds := d.header()
 	root := f.root(d)
 	if at := column(d.language); at >= 0 {
@@ -107,24 +115,25 @@ func Dataset(in Input, kind pipeline.DocumentKind) (pipeline.Dataset, error) {
 		ds.Set(e)
 	}
 	ds.SetItems(pipeline.TagCodingSchemeIdentificationSequence, codingSchemes(ds)...)
-	return ds, nil
+	return ds
 }
 
-// draft is one document being written: an Input that passed the check, and what follows from it.
+// draft is what documents are written from: an Input that passed the check, and what follows from it.
 type draft struct {
 	Input
-	*format
+	*format         // of the document that is being written
+	name     string // its identity
 	language language.Tag
 	written  time.Time // Reading.Created in the offset of the study
 	images   []pipeline.InputRef
 	device   string // Device UID of the algorithm
 }
 
-func newDraft(in Input, f *format) (*draft, error) {
+func newDraft(in Input) (*draft, error) {
 	if err := check(in); err != nil {
 		return nil, err
 	}
-	d := &draft{Input: in, format: f, device: DeviceUID(in.Reading.Model)}
+	d := &draft{Input: in, device: DeviceUID(in.Reading.Model)}
 	d.language, _ = language.Parse(in.Reading.Language)
 	d.written = in.Reading.Created.In(zone(in.Header, in.Zone, in.Reading.Created))
 	if d.Station == "" {

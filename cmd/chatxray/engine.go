@@ -186,8 +186,9 @@ func steps(model model, cfg config.Config) pipeline.Steps {
 
 // writing is how documents are made of a reading.
 func writing(cfg config.Config) func(*pipeline.Study, *pipeline.Reading, []pipeline.Record) ([]pipeline.Document, error) {
+	zone := cfg.Zone()
 	return func(st *pipeline.Study, r *pipeline.Reading, earlier []pipeline.Record) ([]pipeline.Document, error) {
-		in := sr.Input{Reading: r, Software: softwareVersion(), Station: cfg.Station, Zone: cfg.Zone()}
+		in := sr.Input{Reading: r, Software: softwareVersion(), Station: cfg.Station, Zone: zone}
 		for _, i := range st.Instances {
 			if i.SOPInstanceUID == r.Inputs[0].SOPInstanceUID {
 				in.Header = i.Header

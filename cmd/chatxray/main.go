@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	_ "time/tzdata" // a container may have no zone data base
 
@@ -24,7 +25,8 @@ import (
 // version is set by the Makefile (-ldflags "-X main.version=...").
 var version = ""
 
-func softwareVersion() string {
+// softwareVersion is asked for with every study.
+var softwareVersion = sync.OnceValue(func() string {
 	if version != "" {
 		return version
 	}
@@ -32,7 +34,7 @@ func softwareVersion() string {
 		return info.Main.Version
 	}
 	return "0.1.0-dev"
-}
+})
 
 type cli struct {
 	Serve      serveCmd      `cmd:"" help:"Run the service: studies come in over STOW-RS, drafted reports go out as DICOM SR."`

@@ -36,31 +36,44 @@ const maxKept = 16 << 10
 
 // indexed picks the attributes that the index keeps, with the UIDs as the instance has them.
 func indexed(in *pipeline.Instance) pipeline.Dataset {
-	var out pipeline.Dataset
+	out := make(pipeline.Dataset, 0, len(studyAttributes)+len(seriesAttributes)+len(instanceAttributes))
 	for _, tags := range [][]pipeline.Tag{studyAttributes, seriesAttributes, instanceAttributes} {
-		out = append(out, pick(in.Header, tags)...)
+		for _, e := range pick(in.Header, tags) {
+			out.Set(e)
+		}
 	}
-	var sorted pipeline.Dataset
-	for _, e := range out {
-		sorted.Set(e)
-	}
-	sorted.SetText(pipeline.TagStudyInstanceUID, "UI", in.StudyInstanceUID)
-	sorted.SetText(pipeline.TagSeriesInstanceUID, "UI", in.SeriesInstanceUID)
-	sorted.SetText(pipeline.TagSOPInstanceUID, "UI", in.SOPInstanceUID)
-	sorted.SetText(pipeline.TagSOPClassUID, "UI", in.SOPClassUID)
-	return sorted
+	out.SetText(pipeline.TagStudyInstanceUID, "UI", in.StudyInstanceUID)
+	out.SetText(pipeline.TagSeriesInstanceUID, "UI", in.SeriesInstanceUID)
+	out.SetText(pipeline.TagSOPInstanceUID, "UI", in.SOPInstanceUID)
+	out.SetText(pipeline.TagSOPClassUID, "UI", in.SOPClassUID)
+	return out
 }
 
 func pick(d pipeline.Dataset, tags []pipeline.Tag) pipeline.Dataset {
-	var out pipeline.Dataset
+	out := make(pipeline.Dataset, 0, len(tags))
 	for _, t := range tags {
 		e, ok := d.Get(t)
 		if vr := required[t]; !ok && vr != "" {
 			e, ok = pipeline.Element{Tag: t, VR: vr}, true
 		}
-		if ok && len(encode(pipeline.Dataset{e})) <= maxKept {
+		if ok && (mostJSON(e) <= maxKept || len(encode(pipeline.Dataset{e})) <= maxKept) {
 			out.Set(e)
 		}
 	}
 	return out
+}
+
+// mostJSON is more than the JSON text of an attribute can be long; seldom is that itself worth finding out.
+func mostJSON(e pipeline.Element) int {
+	n := 64 + 24*len(e.Ints) + 32*len(e.Floats)
+	for _, s := range e.Text {
+		n += 8 + 6*len(s) // a character may become \u0000
+	}
+	for _, item := range e.Items {
+		n += 8
+		for _, e := range item {
+			n += mostJSON(e)
+		}
+	}
+	return n
 }

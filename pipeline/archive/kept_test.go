@@ -1,6 +1,9 @@
 package archive
 
 import (
+	"math"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -43,6 +46,19 @@ func TestKept(t *testing.T) {
 	for _, bad := range []string{"", "[", "[}", `[{"t":1,"v":"LO","s":["x"]`, `[{"t":1,"v":"LO","s":["\uZZZZ"]}]`, "nonsense"} {
 		if got, err := decode(nil, bad); err == nil {
 			t.Errorf("%s: %v", bad, got)
+		}
+	}
+}
+
+// TestMostJSON: the bound of an attribute's JSON text holds for what JSON makes longest.
+func TestMostJSON(t *testing.T) {
+	long := pipeline.Element{Tag: math.MaxUint32, VR: "UT", Text: []string{"", strings.Repeat("\x00<\xff", 1000), "\u2028"}}
+	numbers := pipeline.Element{Tag: math.MaxUint32, VR: "SV", Ints: slices.Repeat([]int64{math.MinInt64}, 1000)}
+	floats := pipeline.Element{Tag: math.MaxUint32, VR: "FD", Floats: slices.Repeat([]float64{-math.MaxFloat64, -math.SmallestNonzeroFloat64}, 1000)}
+	item := pipeline.Dataset{long, numbers, {Tag: math.MaxUint32, VR: "SQ", Items: slices.Repeat([]pipeline.Dataset{nil, {{VR: "LO"}}}, 1000)}}
+	for _, e := range []pipeline.Element{{VR: "LO"}, long, numbers, floats, {VR: "SQ", Items: []pipeline.Dataset{item, item}}} {
+		if most, n := mostJSON(e), len(encode(pipeline.Dataset{e})); n > most {
+			t.Errorf("the JSON text of %v %s has %d bytes, more than %d", e.Tag, e.VR, n, most)
 		}
 	}
 }

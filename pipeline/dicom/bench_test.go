@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"chatxray/phantom"
 	"chatxray/pipeline"
 	"chatxray/pipeline/dicom"
 )
@@ -38,6 +39,38 @@ func BenchmarkOpen(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkLook does what a study of one small radiograph on disk takes before it is read: opened twice, its header parsed, chosen, decoded, its exposure
+// checked.
+func BenchmarkLook(b *testing.B) {
+	p, err := phantom.Draw(phantom.Options{Seed: 1, Rows: phantom.LeastSide, Columns: phantom.LeastSide})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var file bytes.Buffer
+	if err := dicom.Write(&file, p.Dataset(), dicom.ExplicitVRLittleEndian); err != nil {
+		b.Fatal(err)
+	}
+	path := filepath.Join(b.TempDir(), "a.dcm")
+	if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		in, err := dicom.OpenFile(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		chosen, _ := dicom.Select(&pipeline.Study{StudyInstanceUID: in.StudyInstanceUID, Instances: []*pipeline.Instance{in}}, 0)
+		m, err := dicom.Decode(context.Background(), chosen[0].Instance, chosen[0].Frame)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := dicom.CheckExposure(m); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

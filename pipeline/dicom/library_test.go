@@ -2,6 +2,7 @@ package dicom_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -157,4 +158,66 @@ func TestDictionary(t *testing.T) {
 	if _, err := tag.Find(tag.Tag{Group: 0x0028, Element: 0x0010}); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestSequencesAsTheLibrary gives the library sequences whole: it must write the bytes that we write item by item.
+func TestSequencesAsTheLibrary(t *testing.T) {
+	var code, item, ds pipeline.Dataset
+	code.SetText(pipeline.TagCodeValue, "SH", "121071")
+	code.SetText(pipeline.TagCodeMeaning, "LO", "Finding")
+	item.SetText(pipeline.TagValueType, "CS", "TEXT")
+	item.SetItems(pipeline.TagConceptNameCodeSequence, code, code)
+	item.SetText(pipeline.TagTextValue, "UT", "Small effusion.")
+	item.SetItems(pipeline.TagContentSequence, pipeline.Dataset{}, item)
+	ds.SetText(pipeline.TagSOPClassUID, "UI", "1.2.840.10008.5.1.4.1.1.88.11")
+	ds.SetText(pipeline.TagSOPInstanceUID, "UI", "2.25.3")
+	ds.SetItems(pipeline.TagReferencedPerformedProcedureStepSequence)
+	ds.SetItems(pipeline.TagContentSequence, item, item)
+	for _, c := range []struct {
+		syntax   string
+		order    binary.ByteOrder
+		implicit bool
+	}{
+		{dicom.ExplicitVRLittleEndian, binary.LittleEndian, false}, {dicom.ImplicitVRLittleEndian, binary.LittleEndian, true},
+		{dicom.ExplicitVRBigEndian, binary.BigEndian, false},
+	} {
+		var ours, theirs bytes.Buffer
+		if err := dicom.Write(&ours, ds, c.syntax); err != nil {
+			t.Fatal(err)
+		}
+		w, err := library.NewWriter(&theirs, library.SkipVRVerification(), library.SkipValueTypeVerification())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.SetTransferSyntax(c.order, c.implicit)
+		for _, e := range whole(t, ds) {
+			if err := w.WriteElement(e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.HasSuffix(ours.Bytes(), theirs.Bytes()) || theirs.Len() < 500 {
+			t.Errorf("%s: the data set differs from the library's %d bytes", c.syntax, theirs.Len())
+		}
+	}
+}
+
+// whole makes the library's elements of text and sequences.
+func whole(t *testing.T, ds pipeline.Dataset) (out []*library.Element) {
+	t.Helper()
+	for _, e := range ds {
+		var value any = e.Text
+		if e.VR == "SQ" {
+			items := make([][]*library.Element, len(e.Items))
+			for i, item := range e.Items {
+				items[i] = whole(t, item)
+			}
+			value = items
+		}
+		v, err := library.NewValue(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, &library.Element{Tag: tag.Tag{Group: e.Tag.Group(), Element: e.Tag.Element()}, RawValueRepresentation: e.VR, Value: v})
+	}
+	return out
 }

@@ -37,7 +37,7 @@ func readMeta(src *source) (pipeline.Dataset, int64, error) {
 	}
 	w := newWalker(src, true)
 	s := scope{depth: 1} // no attribute here is pixels
-	var meta pipeline.Dataset
+	meta := make(pipeline.Dataset, 0, 8)
 	end := int64(-1)
 	for off < src.size && w.elements < 256 {
 		if off == end && meta.String(pipeline.TagTransferSyntaxUID) == DeflatedExplicitVRLittleEndian {

@@ -87,12 +87,13 @@ func openFile(path string, at func(io.ReaderAt, int64) (*pipeline.Instance, erro
 
 // OpenAt does what OpenFile does for size bytes of r. The Instance has neither Path nor Data: the caller says where the bytes are.
 func OpenAt(r io.ReaderAt, size int64) (*pipeline.Instance, error) {
-	in, err := headerAt(r, size)
+	src := reader(r, size)
+	in, err := headerOf(src)
 	if err != nil {
 		return nil, err
 	}
 	h := sha256.New()
-	if n, err := io.Copy(h, io.NewSectionReader(r, 0, size)); err != nil || n != size {
+	if n, err := io.CopyBuffer(h, io.NewSectionReader(r, 0, size), src.window[:cap(src.window)]); err != nil || n != size {
 		return nil, fmt.Errorf("%d of %d bytes could be read: %w", n, size, firstError(err, pipeline.ErrInvalid))
 	}
 	h.Sum(in.Digest[:0])
@@ -100,7 +101,11 @@ func OpenAt(r io.ReaderAt, size int64) (*pipeline.Instance, error) {
 }
 
 func headerAt(r io.ReaderAt, size int64) (*pipeline.Instance, error) {
-	f, err := walk(reader(r, size), true)
+	return headerOf(reader(r, size))
+}
+
+func headerOf(src *source) (*pipeline.Instance, error) {
+	f, err := walk(src, true)
 	if err != nil {
 		return nil, err
 	}

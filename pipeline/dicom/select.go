@@ -272,8 +272,9 @@ func block(m *pipeline.Image, left, right, top, bottom int) float64 {
 	const side = 32 // pixels each way, about
 	var sum float64
 	n := 0
-	for y := top; y < bottom; y += max((bottom-top)/side, 1) {
-		for x := left; x < right; x += max((right-left)/side, 1) {
+	down, across := max((bottom-top)/side, 1), max((right-left)/side, 1)
+	for y := top; y < bottom; y += down {
+		for x := left; x < right; x += across {
 			i := y*m.Columns + x
 			if m.Pix16 != nil {
 				sum += float64(m.LUT[m.Pix16[i]])

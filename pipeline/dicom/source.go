@@ -17,7 +17,7 @@ type source struct {
 	start  int64
 }
 
-const pageBytes = 64 << 10
+const pageBytes = 32 << 10 // more than most headers have
 
 func memory(data []byte) *source { return &source{data: data, size: int64(len(data))} }
 
@@ -36,7 +36,7 @@ func (s *source) view(off int64, n int) ([]byte, error) {
 	}
 	if off < s.start || off+int64(n) > s.start+int64(len(s.window)) {
 		if s.window == nil {
-			s.window = make([]byte, pageBytes)
+			s.window = make([]byte, min(pageBytes, s.size))
 		}
 		w, err := s.fetch(s.window[:min(pageBytes, s.size-off)], off)
 		if err != nil {

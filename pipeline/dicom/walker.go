@@ -175,6 +175,9 @@ func (w *walker) implicitVR(t pipeline.Tag) string {
 // its tags and the position behind it.
 func (w *walker) dataset(off, end int64, open bool, s scope) (pipeline.Dataset, int64, error) {
 	var ds elements
+	if s.depth == 0 && w.keep {
+		ds.last = make(pipeline.Dataset, 0, 64) // a radiograph's
+	}
 	for off < end {
 		if s.depth == 0 {
 			done, err := w.padding(off, end)
