@@ -38,7 +38,7 @@ func (a *Archive) copyRecord(ctx context.Context, study, key string, content []b
 
 // recordContent is a record as the index has it, nil where it has none.
 func (a *Archive) recordContent(ctx context.Context, study, key string) (content []byte, err error) {
-	rows, err := a.read.often(ctx, findRecord, study, key)
+	rows, err := a.index.often(ctx, findRecord, study, key)
 	if err != nil {
 		return nil, indexError(err)
 	}
