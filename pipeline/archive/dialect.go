@@ -78,7 +78,7 @@ type writing interface {
 	script(ctx context.Context, text string) error // statements without values, at once
 	flush(ctx context.Context) error               // does what waits
 	Commit() error
-	Rollback() error
+	Rollback() // unless it was kept
 }
 
 // begin starts a transaction of the index.

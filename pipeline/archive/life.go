@@ -254,6 +254,7 @@ func fencedBy(there row, l pipeline.Life) (pipeline.Life, error) {
 // Outgoing returns up to most records behind the record after (its study, a space, its key) that have documents on their way to a
 // destination.
 func (a *Archive) Outgoing(ctx context.Context, after string, most int) ([]pipeline.Record, error) {
+	//nolint:rowserrcheck // scanRecords does
 	rows, err := a.read.QueryContext(ctx, "SELECT content FROM record WHERE outgoing = 1 AND study || ' ' || key > ? ORDER BY study || ' ' || key LIMIT ?", after, most)
 	if err != nil {
 		return nil, indexError(err)

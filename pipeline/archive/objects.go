@@ -369,7 +369,8 @@ func (a *Archive) clear(ctx context.Context) error {
 		}
 		for _, name := range names {
 			if err := tx.exec(ctx, "DELETE FROM garbage WHERE name = ? AND until <= ?", name, a.opts.Now().UnixNano()); err != nil {
-				return indexError(errors.Join(err, tx.Rollback()))
+				tx.Rollback()
+				return indexError(err)
 			}
 		}
 		if err := tx.Commit(); err != nil {

@@ -121,20 +121,17 @@ func (tx *postgresTx) Commit() error {
 	return err
 }
 
-// Rollback undoes what was done, unless it was kept.
-func (tx *postgresTx) Rollback() error {
+func (tx *postgresTx) Rollback() {
 	if tx.conn == nil {
-		return sql.ErrTxDone
+		return
 	}
-	var err error
 	if conn := tx.conn.Conn(); tx.begun && !conn.IsClosed() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		_, err = conn.Exec(ctx, "ROLLBACK")
+		_, _ = conn.Exec(ctx, "ROLLBACK")
 	}
 	tx.conn.Release() // ends the connection where the transaction has not ended
 	tx.conn = nil
-	return err
 }
 
 // answer is what PostgreSQL says to a question, all of it.

@@ -225,7 +225,7 @@ func (a *Archive) hold(study string) (release func(), err error) {
 	tx, err := a.begin(ctx)
 	if err == nil {
 		if err = a.index.lock(ctx, tx, study); err != nil {
-			_ = tx.Rollback()
+			tx.Rollback()
 		}
 	}
 	if err != nil {
@@ -240,7 +240,7 @@ func (a *Archive) hold(study string) (release func(), err error) {
 	return func() {
 		close(ending)
 		<-ended
-		_ = tx.Rollback() // the lock ends with it, and it has written nothing
+		tx.Rollback() // the lock ends with it, and it has written nothing
 		a.placing.Unlock()
 	}, nil
 }

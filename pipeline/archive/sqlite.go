@@ -70,7 +70,7 @@ func (d *sqliteIndex) close() error { return d.write.Close() }
 func (d *sqliteIndex) often(ctx context.Context, text string, args ...any) (rows, error) {
 	known, ok := d.asked.Load(text)
 	if !ok {
-		fresh, err := d.reader.PrepareContext(ctx, text) //nolint:sqlclosecheck // closing the database closes it
+		fresh, err := d.reader.PrepareContext(ctx, text)
 		if err != nil {
 			return nil, err
 		}
@@ -79,7 +79,7 @@ func (d *sqliteIndex) often(ctx context.Context, text string, args ...any) (rows
 			_ = fresh.Close() //nolint:sqlclosecheck // the other is used
 		}
 	}
-	return known.(*sql.Stmt).QueryContext(ctx, args...)
+	return known.(*sql.Stmt).QueryContext(ctx, args...) //nolint:rowserrcheck // who reads them does
 }
 
 // sqliteTx does everything at once.
@@ -118,14 +118,16 @@ func (w sqliteTx) exec(ctx context.Context, text string, args ...any) (err error
 
 func (w sqliteTx) rows(ctx context.Context, text string, args ...any) (rows, error) {
 	if st := w.statement(ctx, text); st != nil { //nolint:sqlclosecheck // the end of the transaction closes it
-		return st.QueryContext(ctx, args...)
+		return st.QueryContext(ctx, args...) //nolint:rowserrcheck // who reads them does
 	}
-	return w.QueryContext(ctx, text, args...)
+	return w.QueryContext(ctx, text, args...) //nolint:rowserrcheck // who reads them does
 }
 
 func (w sqliteTx) row(ctx context.Context, text string, args ...any) row {
 	return asking{ctx, w, text, args}
 }
+
+func (w sqliteTx) Rollback() { _ = w.Tx.Rollback() }
 
 func (w sqliteTx) script(ctx context.Context, text string) error {
 	_, err := w.ExecContext(ctx, text)
