@@ -65,7 +65,7 @@ func (l *Line) judge(ctx context.Context, uid string) (put bool, wait time.Durat
 	}
 	// It is begun, so that what arrives meanwhile is seen as news.
 	news := life.News
-	life, err = l.Archive.Begin(ctx, uid, func(was Life) []Change {
+	life, _, err = l.Archive.Begin(ctx, uid, func(was Life) []Change {
 		if was.News != news {
 			return []Change{{At: end.At, State: StateReceiving, Reason: "another image came just now", Worker: l.Worker}}
 		}

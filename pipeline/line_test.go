@@ -541,7 +541,7 @@ func TestWhatWasReadIsKept(t *testing.T) {
 	m.store("1.2", "frontal")
 	b := newLine(t, m)
 	begin := func() Life {
-		life, err := m.Begin(t.Context(), "1.2", func(Life) []Change { return []Change{{State: StateReading}} })
+		life, _, err := m.Begin(t.Context(), "1.2", func(Life) []Change { return []Change{{State: StateReading}} })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -249,18 +249,18 @@ func (m *memory) Undone(_ context.Context, after string, most int) (out []string
 	return out, nil
 }
 
-func (m *memory) Begin(_ context.Context, study string, steps func(Life) []Change) (Life, error) {
+func (m *memory) Begin(_ context.Context, study string, steps func(Life) []Change) (Life, []Record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := m.lives[study]
 	if l == nil {
-		return Life{}, fmt.Errorf("study %s: %w", study, ErrNotFound)
+		return Life{}, nil, fmt.Errorf("study %s: %w", study, ErrNotFound)
 	}
 	now := *l
 	now.Open = m.open[study]
 	all := steps(now)
 	if len(all) == 0 {
-		return now, nil
+		return now, slices.Clone(m.records[study]), nil
 	}
 	for _, c := range all {
 		m.note(l, c)
@@ -268,7 +268,7 @@ func (m *memory) Begin(_ context.Context, study string, steps func(Life) []Chang
 	l.Fence++
 	l.Attempts++
 	m.open[study] = true
-	return *l, nil
+	return *l, slices.Clone(m.records[study]), nil
 }
 
 func (m *memory) Move(_ context.Context, by Life, c Change) error {

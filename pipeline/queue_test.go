@@ -112,7 +112,7 @@ func TestLineTellsWhatAClaimTakes(t *testing.T) {
 // slowBegin is an archive that takes 7 ms over a study's beginning.
 type slowBegin struct{ *memory }
 
-func (a slowBegin) Begin(ctx context.Context, study string, steps func(Life) []Change) (Life, error) {
+func (a slowBegin) Begin(ctx context.Context, study string, steps func(Life) []Change) (Life, []Record, error) {
 	time.Sleep(7 * time.Millisecond)
 	return a.memory.Begin(ctx, study, steps)
 }

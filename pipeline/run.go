@@ -25,7 +25,8 @@ type Archive interface {
 	// Complete notes steps of up to most studies that are being received and of which nothing came since a time; it returns how many.
 	Complete(ctx context.Context, since time.Time, most int, steps ...Change) (int, error)
 	// Begin gives a study to a worker and notes the steps that led there from where it stands; none leaves it as it is. Whoever began earlier writes nothing any more.
-	Begin(ctx context.Context, studyUID string, steps func(Life) []Change) (Life, error)
+	// The study's records come with it, oldest first.
+	Begin(ctx context.Context, studyUID string, steps func(Life) []Change) (Life, []Record, error)
 	// Move notes a step of a life; ErrLost if another worker has begun since. With the fence 0 it is noted in any case.
 	Move(ctx context.Context, l Life, step Change) error
 	// Records returns the records of a study, oldest first.
@@ -215,7 +216,7 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 		return wait, err
 	}
 	var was Life
-	life, err := l.Archive.Begin(ctx, uid, func(now Life) []Change {
+	life, records, err := l.Archive.Begin(ctx, uid, func(now Life) []Change {
 		if was = now; !now.Open { // its result came by another way, or somebody has dropped it
 			return nil
 		}
@@ -253,11 +254,7 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 		return 5 * time.Second, l.Archive.Move(ctx, life, Change{At: l.Now(), State: StateQueued, Reason: "another worker had it, and its claim has not ended", Worker: l.Worker})
 	}
 	defer release()
-	records, err := l.Archive.Records(held, uid)
-	rec := Record{Completed: completed}
-	if err == nil {
-		rec, err = l.read(held, life, st, look, key, records, completed)
-	}
+	rec, err := l.read(held, life, st, look, key, records, completed)
 	switch {
 	case err != nil || rec.State == StateRefused:
 	case rec.waits():

@@ -30,10 +30,12 @@ func (d folder) write(_ context.Context, name string, b []byte) error {
 }
 
 func (d folder) copy(_ context.Context, name string, b []byte) error {
-	parts := strings.Split(name, "/")
-	_, err := makeDirs(d.dir, parts[:len(parts)-1]...)
-	if err == nil {
-		err = writeWhole(d.path(name), b, false)
+	err := writeWhole(d.path(name), b, false)
+	if errors.Is(err, fs.ErrNotExist) { // the first of its folder
+		parts := strings.Split(name, "/")
+		if _, err = makeDirs(d.dir, parts[:len(parts)-1]...); err == nil {
+			err = writeWhole(d.path(name), b, false)
+		}
 	}
 	return full(err)
 }

@@ -142,10 +142,14 @@ func (a *Archive) lives(ctx context.Context, which string, state pipeline.State,
 }
 
 // Begin gives a study to a worker, with the steps that led there from where it stands; the last one is where it stands then, none leaves it as it is. From now on, whoever began earlier
-// writes nothing any more.
-func (a *Archive) Begin(ctx context.Context, study string, steps func(pipeline.Life) []pipeline.Change) (l pipeline.Life, err error) {
-	err = a.book(ctx, func(ctx context.Context, tx writing) error {
-		was, err := fenced(ctx, tx, pipeline.Life{StudyInstanceUID: study})
+// writes nothing any more. The study's records are as they were then.
+func (a *Archive) Begin(ctx context.Context, study string, steps func(pipeline.Life) []pipeline.Change) (l pipeline.Life, records []pipeline.Record, err error) {
+	err = a.book(ctx, func(ctx context.Context, tx writing) (err error) {
+		there := tx.row(ctx, lockedLife, study)
+		if records, err = recordsOf(ctx, tx, study); err != nil {
+			return err
+		}
+		was, err := fencedBy(there, pipeline.Life{StudyInstanceUID: study})
 		if err != nil {
 			return err
 		}
@@ -166,7 +170,7 @@ func (a *Archive) Begin(ctx context.Context, study string, steps func(pipeline.L
 		l.Fence, l.Attempts, l.Open = was.Fence+1, was.Attempts+1, true
 		return nil
 	}, study)
-	return l, err
+	return l, records, err
 }
 
 // Complete notes steps of up to most studies that are being received and of which nothing came from outside since a time, and returns how many

@@ -41,7 +41,7 @@ func testLife(t *testing.T) {
 	}
 	begin := func(a *archive.Archive, worker string) pipeline.Life {
 		t.Helper()
-		l, err := a.Begin(ctx, "1.2", func(was pipeline.Life) []pipeline.Change {
+		l, _, err := a.Begin(ctx, "1.2", func(was pipeline.Life) []pipeline.Change {
 			return []pipeline.Change{{At: at.Add(2 * time.Second), State: pipeline.StateReading, Reason: "it was " + string(was.State), Worker: worker}}
 		})
 		if err != nil {
@@ -100,7 +100,7 @@ func testNewsWhileReading(t *testing.T) {
 	ctx := t.Context()
 	a := open(t, t.TempDir(), archive.Options{})
 	mustStore(t, a, object(t, "1.2", "1.2.1", "1.2.1.1"))
-	l, err := a.Begin(ctx, "1.2", func(pipeline.Life) []pipeline.Change { return []pipeline.Change{{State: pipeline.StateReading}} })
+	l, _, err := a.Begin(ctx, "1.2", func(pipeline.Life) []pipeline.Change { return []pipeline.Change{{State: pipeline.StateReading}} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func testNewsWhileReading(t *testing.T) {
 	if open, err := a.Unsettled(ctx, "", 10); len(open) != 1 || err != nil {
 		t.Error(open, err)
 	}
-	if _, err := a.Begin(ctx, "1.3", func(pipeline.Life) []pipeline.Change { return []pipeline.Change{{State: pipeline.StateReading}} }); !errors.Is(err, pipeline.ErrNotFound) {
+	if _, _, err := a.Begin(ctx, "1.3", func(pipeline.Life) []pipeline.Change { return []pipeline.Change{{State: pipeline.StateReading}} }); !errors.Is(err, pipeline.ErrNotFound) {
 		t.Error(err)
 	}
 }
@@ -124,7 +124,7 @@ func testLifeAfterRebuild(t *testing.T) {
 	a := open(t, dir, archive.Options{})
 	mustStore(t, a, object(t, "1.2", "1.2.1", "1.2.1.1"))
 	mustStore(t, a, object(t, "1.3", "1.3.1", "1.3.1.1"))
-	l, err := a.Begin(ctx, "1.2", func(pipeline.Life) []pipeline.Change { return []pipeline.Change{{State: pipeline.StateReading}} })
+	l, _, err := a.Begin(ctx, "1.2", func(pipeline.Life) []pipeline.Change { return []pipeline.Change{{State: pipeline.StateReading}} })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -119,7 +119,7 @@ func testFenceAcross(t *testing.T) {
 	mustStore(t, a, object(t, "1.2", "1.2.1", "1.2.1.1"))
 	begin := func(at *archive.Archive, worker string) pipeline.Life {
 		t.Helper()
-		l, err := at.Begin(ctx, "1.2", func(pipeline.Life) []pipeline.Change {
+		l, _, err := at.Begin(ctx, "1.2", func(pipeline.Life) []pipeline.Change {
 			return []pipeline.Change{{At: time.Now(), State: pipeline.StateReading, Worker: worker}}
 		})
 		if err != nil {

@@ -27,7 +27,7 @@ func reports(t *testing.T, k *kind) {
 	}
 	begin := func() pipeline.Life {
 		t.Helper()
-		l, err := a.Begin(ctx, "1.2", func(pipeline.Life) []pipeline.Change {
+		l, _, err := a.Begin(ctx, "1.2", func(pipeline.Life) []pipeline.Change {
 			return []pipeline.Change{{At: time.Now(), State: pipeline.StateReading}}
 		})
 		if err != nil {
