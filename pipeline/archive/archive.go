@@ -75,7 +75,9 @@ type Archive struct {
 	writing  sync.WaitGroup
 	closing  sync.RWMutex // held for reading while a request is handed over
 	closed   bool
-	untidy   atomic.Bool // files lie here that may lack an index entry
+	untidy   atomic.Bool // this process has left files that may lack an index entry
+
+	uncompared atomic.Bool // others may have, and this process has not yet compared the files with the index
 
 	hooks  sync.RWMutex
 	stored []func(studyUID string, news bool)
@@ -132,8 +134,7 @@ func prepare(dir string, open Opener, opts Options, exclusively bool) (*Archive,
 	}
 	a := &Archive{dir: dir, open: open, opts: opts, lock: lock, index: index, requests: make(chan *request), wide: make(chan struct{}, 2)}
 	if err := a.enter(exclusively); err != nil {
-		lock.Close()
-		return nil, err
+		return nil, errors.Join(err, a.leave())
 	}
 	if err := a.openFiles(); err != nil {
 		return nil, errors.Join(err, a.leave())
@@ -197,12 +198,12 @@ func (a *Archive) putInOrder(ctx context.Context, fresh bool) error {
 	if err := errors.Join(a.matchKind(), a.sameFolder(ctx)); err != nil {
 		return err
 	}
-	orderly, err := a.tidy(ctx)
+	err := a.tidy(ctx)
 	switch {
 	case err != nil:
 		return err
 	case a.bucket != nil && !a.rebuilding(): // what is in the index is in S3, because it was there first; deletions are garbage
-	case a.bucket == nil && orderly && !fresh:
+	case a.bucket == nil && !a.uncompared.Load() && !fresh:
 		err = a.finishDeletions(ctx)
 	default:
 		_, err = a.recover(ctx)
@@ -227,11 +228,11 @@ func (a *Archive) Close() error {
 	a.stopLoading()
 	a.loading.Wait()
 	err := a.closeIndex()
+	if err != nil {
+		a.untidy.Store(true)
+	}
 	if a.bucket != nil {
 		a.bucket.close()
-	}
-	if err == nil && a.last() {
-		err = writeDurably(a.path("clean"), nil)
 	}
 	return errors.Join(err, a.leave())
 }
