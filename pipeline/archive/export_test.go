@@ -106,3 +106,6 @@ func (t *Transaction) Rows(ctx context.Context, text string, args ...any) (inter
 }, error) {
 	return t.rows(ctx, text, args...)
 }
+
+// Compared tells whether the files have been compared with the index since a crash, or need not be.
+func (a *Archive) Compared() bool { return !a.uncompared.Load() }

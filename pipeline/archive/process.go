@@ -93,14 +93,20 @@ func (a *Archive) turn() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for err = syscall.EINTR; errors.Is(err, syscall.EINTR); {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-	}
-	if err != nil {
+	if err := waitFor(f); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+// waitFor locks a file as soon as nobody else has it locked.
+func waitFor(f *os.File) error {
+	for {
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
 }
 
 // makeFolder makes the folder of this process, whose turn it is.
@@ -268,7 +274,11 @@ func (a *Archive) hold(study string) (release func(), err error) {
 	ctx := context.Background()
 	tx, err := a.begin(ctx)
 	if err == nil {
-		if err = a.index.lock(ctx, tx, study); err != nil {
+		err = a.index.lock(ctx, tx, study)
+		if err == nil {
+			err = tx.flush(ctx) // files are touched before anything is asked
+		}
+		if err != nil {
 			tx.Rollback()
 		}
 	}
