@@ -109,3 +109,6 @@ func (t *Transaction) Rows(ctx context.Context, text string, args ...any) (inter
 
 // Compared tells whether the files have been compared with the index since a crash, or need not be.
 func (a *Archive) Compared() bool { return !a.uncompared.Load() }
+
+// Hold keeps commits about a study from all processes.
+func (a *Archive) Hold(study string) (release func(), err error) { return a.hold(study) }

@@ -29,6 +29,7 @@ func TestTogether(t *testing.T) {
 		t.Run("same instance", testSameInstanceAcross)
 		t.Run("uploads", testUploadsOfOthers)
 		t.Run("deletions", testDeletionOfOther)
+		t.Run("held", testHeldAcross)
 		t.Run("coming and going", testComingAndGoing)
 		t.Run("comparison without index", testComparisonWithoutIndex)
 		t.Run("restart", testRestart)

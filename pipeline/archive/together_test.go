@@ -1,6 +1,8 @@
 package archive_test
 
 import (
+	"bytes"
+	"context"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -8,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"chatxray/pipeline"
 	"chatxray/pipeline/archive"
 	"chatxray/pipeline/dicom"
 )
@@ -57,5 +60,29 @@ func testComingAndGoing(t *testing.T) {
 		if clean(round); t.Failed() {
 			return
 		}
+	}
+}
+
+// While a process deletes something of a study no other one keeps anything of it: the lock is there before the first file goes.
+func testHeldAcross(t *testing.T) {
+	dir := t.TempDir()
+	a, b := open(t, dir, archive.Options{}), open(t, dir, archive.Options{})
+	release, err := a.Hold("1.2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, kept := object(t, "1.2", "1.2.1", "1.2.1.1"), make(chan pipeline.Outcome, 1)
+	s, err := b.Stage(t.Context(), bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { kept <- b.Commit(context.Background(), []*pipeline.Staged{s})[0] }()
+	time.Sleep(300 * time.Millisecond) // for it to do wrong
+	if files := under(t, filepath.Join(dir, "instances")); len(kept) > 0 || len(files) > 0 {
+		t.Error("another process keeps an instance meanwhile:", files)
+	}
+	release()
+	if o := <-kept; o.Err != nil {
+		t.Error(o.Err)
 	}
 }
