@@ -198,6 +198,13 @@ func listenHint(err error) string {
 func archiveOptions(s streams, cfg archive.Config) archive.Options {
 	o := cfg.Options(func(what, path string, err error) { s.log.Warn().Str("file", path).Err(err).Msg(what) })
 	o.Header = dicom.OpenHeader
+	o.Comparing = func(done bool, files, entered int) {
+		if !done {
+			s.log.Info().Msg("the archive was not left in order: its files are compared with the index, beside the work")
+			return
+		}
+		s.log.Info().Int("files", files).Int("entered", entered).Msg("the files are compared with the index")
+	}
 	return o
 }
 

@@ -41,6 +41,7 @@ type Options struct {
 	Replace   bool                                      // other content under a UID that is kept replaces it; else it is a conflict
 	Header    Opener                                    // reads the header of a file without summing it up; nil takes the Opener
 	Progress  func(instances int)                       // how many files Rebuild has entered so far; nil drops it
+	Comparing func(done bool, files, entered int)       // the files are compared with the index beside the work: it begins, or is through; nil drops it
 	Index     pipeline.Secret                           // URL of the PostgreSQL database that has the index; empty: SQLite in the folder
 
 	Objects string // s3://BUCKET/PREFIX keeps the files there and not in the folder; see Config
@@ -66,7 +67,7 @@ type Archive struct {
 	index       dialect
 	read        database
 	columns     columns
-	loading     sync.WaitGroup // of columns, and of sweep
+	loading     sync.WaitGroup // of columns, of sweep, and of the comparison after a crash
 	stopLoading func()
 	wide        chan struct{} // one for each search that goes over much of the index
 
@@ -75,7 +76,9 @@ type Archive struct {
 	writing  sync.WaitGroup
 	closing  sync.RWMutex // held for reading while a request is handed over
 	closed   bool
-	untidy   atomic.Bool // files lie here that may lack an index entry
+	untidy   atomic.Bool // this process has left files that may lack an index entry
+
+	uncompared atomic.Bool // others may have, and this process has not yet compared the files with the index
 
 	hooks  sync.RWMutex
 	stored []func(studyUID string, news bool)
@@ -84,7 +87,7 @@ type Archive struct {
 }
 
 // Open opens the archive in dir and makes it where there is none. Leftovers of an earlier crash are put in order first: unfinished
-// uploads go away, files without an index entry get one. The error wraps pipeline.ErrBusy when another process has it open, or when the
+// uploads go away, deletions are finished, and an index that was lost is made anew. Where it is there, files without an entry get one afterwards, beside the work. The error wraps pipeline.ErrBusy when another process has it open, or when the
 // database of the index does not answer.
 func Open(dir string, open Opener, opts Options) (*Archive, error) {
 	a, err := prepare(dir, open, opts, false)
@@ -132,8 +135,7 @@ func prepare(dir string, open Opener, opts Options, exclusively bool) (*Archive,
 	}
 	a := &Archive{dir: dir, open: open, opts: opts, lock: lock, index: index, requests: make(chan *request), wide: make(chan struct{}, 2)}
 	if err := a.enter(exclusively); err != nil {
-		lock.Close()
-		return nil, err
+		return nil, errors.Join(err, a.leave())
 	}
 	if err := a.openFiles(); err != nil {
 		return nil, errors.Join(err, a.leave())
@@ -183,6 +185,9 @@ func (a *Archive) start() error {
 	a.writing.Go(a.writer)
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stopLoading = cancel
+	if a.uncompared.Load() {
+		a.loading.Go(func() { a.compareBeside(ctx) })
+	}
 	if a.bucket != nil {
 		a.loading.Go(func() { a.collect(ctx) })
 	}
@@ -192,25 +197,38 @@ func (a *Archive) start() error {
 	return nil
 }
 
-// putInOrder takes care of the leftovers of a crash; fresh: there was no index.
+// putInOrder takes care of what nobody may see after a crash; fresh: there was no index. Files without index entry are none of that: they are uploads that were never
+// answered, and documents of reports that were not finished. They are looked for beside the work (compareBeside), unless the index itself was lost.
 func (a *Archive) putInOrder(ctx context.Context, fresh bool) error {
 	if err := errors.Join(a.matchKind(), a.sameFolder(ctx)); err != nil {
 		return err
 	}
-	orderly, err := a.tidy(ctx)
+	err := a.tidy(ctx)
+	lost := fresh
+	if err == nil && a.uncompared.Load() && !lost {
+		lost, err = a.lacksAll(ctx)
+	}
 	switch {
 	case err != nil:
 		return err
-	case a.bucket != nil && !a.rebuilding(): // what is in the index is in S3, because it was there first; deletions are garbage
-	case a.bucket == nil && orderly && !fresh:
-		err = a.finishDeletions(ctx)
+	case a.rebuilding(), a.bucket == nil && lost:
+		err = a.restore(ctx)
+	case a.bucket != nil: // what is in the index is in S3, because it was there first; deletions are garbage
 	default:
-		_, err = a.recover(ctx)
+		if err = a.finishDeletions(ctx); err == nil && a.uncompared.Load() {
+			return nil
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("putting the archive in order after a crash: %w", err)
 	}
 	return a.tidied()
+}
+
+// lacksAll tells whether the index has no instance at all.
+func (a *Archive) lacksAll(ctx context.Context) (lacks bool, err error) {
+	err = a.read.QueryRowContext(ctx, "SELECT NOT EXISTS (SELECT 1 FROM instance)").Scan(&lacks)
+	return lacks, indexErrorOrNil(err)
 }
 
 // Close finishes the commits under way and closes the archive.
@@ -227,11 +245,11 @@ func (a *Archive) Close() error {
 	a.stopLoading()
 	a.loading.Wait()
 	err := a.closeIndex()
+	if err != nil {
+		a.untidy.Store(true)
+	}
 	if a.bucket != nil {
 		a.bucket.close()
-	}
-	if err == nil && a.last() {
-		err = writeDurably(a.path("clean"), nil)
 	}
 	return errors.Join(err, a.leave())
 }

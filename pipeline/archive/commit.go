@@ -405,6 +405,9 @@ func (g *grouped) place(in *pipeline.Instance, final string, own bool) error {
 		if err != nil {
 			return err
 		}
+		if !same && g.a.uncompared.Load() {
+			return fmt.Errorf("%w: a file of instance %s with other content has no index entry yet; send it again", pipeline.ErrBusy, in.SOPInstanceUID)
+		}
 		if !same {
 			return fmt.Errorf("%w: a file of instance %s with other content lies in the archive without an index entry; rebuild the index", pipeline.ErrConflict, in.SOPInstanceUID)
 		}

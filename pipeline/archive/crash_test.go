@@ -94,6 +94,7 @@ func killed(t *testing.T, k *kind) {
 	}
 	k.opts.Warn = func(what, path string, err error) { t.Error(what, path, err) }
 	a := k.open(t)
+	compared(t, a)
 	if err := a.Sweep(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +120,21 @@ func killed(t *testing.T, k *kind) {
 	t.Logf("%d acknowledged, %d kept", len(acknowledged), len(files))
 }
 
+// compared waits until the files are compared with the index.
+func compared(t testing.TB, a *archive.Archive) {
+	t.Helper()
+	until(t, "the comparison", a.Compared)
+}
+
+func until(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("waited in vain for", what)
+		}
+	}
+}
+
 func TestFileWithoutEntry(t *testing.T) { onEach(t, testFileWithoutEntry) }
 
 func testFileWithoutEntry(t *testing.T) {
@@ -140,6 +156,7 @@ func testFileWithoutEntry(t *testing.T) {
 	}
 	var warned []string
 	a = open(t, dir, archive.Options{Warn: func(_, path string, _ error) { warned = append(warned, path) }})
+	compared(t, a)
 	if got, err := a.Instances(context.Background(), "1.2", "", ""); err != nil || len(got) != 2 {
 		t.Error(got, err)
 	}
@@ -256,6 +273,7 @@ func testUnfinishedReport(t *testing.T) {
 		crash()
 		var told []string
 		a := open(t, dir, archive.Options{Warn: func(what, path string, err error) { told = append(told, what+": "+err.Error()) }})
+		compared(t, a)
 		var got []string
 		found, err := a.Instances(ctx, "1.2", "", "")
 		for _, in := range found {

@@ -215,6 +215,7 @@ func testKilledInDeletions(t *testing.T) {
 		}
 	}
 	a := open(t, dir, archive.Options{Warn: func(what, path string, err error) { t.Error(what, path, err) }})
+	compared(t, a)
 	counts := map[string]int{}
 	for study, what := range state {
 		counts[what]++

@@ -106,3 +106,9 @@ func (t *Transaction) Rows(ctx context.Context, text string, args ...any) (inter
 }, error) {
 	return t.rows(ctx, text, args...)
 }
+
+// Compared tells whether the files have been compared with the index since a crash, or need not be.
+func (a *Archive) Compared() bool { return !a.uncompared.Load() }
+
+// Hold keeps commits about a study from all processes.
+func (a *Archive) Hold(study string) (release func(), err error) { return a.hold(study) }

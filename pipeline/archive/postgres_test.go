@@ -29,6 +29,9 @@ func TestTogether(t *testing.T) {
 		t.Run("same instance", testSameInstanceAcross)
 		t.Run("uploads", testUploadsOfOthers)
 		t.Run("deletions", testDeletionOfOther)
+		t.Run("held", testHeldAcross)
+		t.Run("coming and going", testComingAndGoing)
+		t.Run("comparison without index", testComparisonWithoutIndex)
 		t.Run("restart", testRestart)
 		t.Run("refusals", testPostgresRefuses)
 	})
@@ -77,6 +80,7 @@ func testChildrenTogether(t *testing.T) {
 	}
 	work.Wait()
 	a := open(t, dir, archive.Options{Warn: func(what, path string, err error) { t.Error(what, path, err) }})
+	compared(t, a)
 	all, err := a.Instances(t.Context(), "", "", "")
 	if err != nil {
 		t.Fatal(err)
@@ -220,6 +224,7 @@ func testUploadsOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	a = open(t, dir, archive.Options{})
+	compared(t, a)
 	if found, err := a.Instances(t.Context(), "1.2", "", ""); err != nil || len(found) != 2 {
 		t.Error(found, err)
 	}
@@ -349,6 +354,7 @@ func testRestart(t *testing.T) {
 	}
 	// Files of commits that were refused have no entry; the next start, alone, gives them one.
 	a = open(t, dir, archive.Options{Warn: func(what, path string, err error) { t.Error(what, path, err) }})
+	compared(t, a)
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}

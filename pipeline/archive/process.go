@@ -17,96 +17,138 @@ import (
 // processes share the archive each has a folder in it:
 //
 //	DIR/lock               flock: shared by all of them; exclusive while the index is made anew, or with SQLite
-//	DIR/incoming/turn      flock: held while a process makes its folder, or looks after those of others
+//	DIR/clean              whoever had the archive open last stopped in order, and no file lacks an index entry; gone while anybody has it open
+//	DIR/incoming/turn      flock: held while a process comes, goes, or looks after what others have left
 //	DIR/incoming/P/lock    flock: held as long as process P lives
 //	DIR/incoming/P/*.part  its uploads under way
 //
-// A process that stops in order takes its folder along. A folder that nobody has locked is of one that died: it is emptied, and stays until
-// a process that is alone has looked for files without index entry.
+// A process that stops in order takes its folder along, and writes clean where no other folder is left: under the turn, so that of two that stop
+// together the later one sees itself alone. A folder that nobody has locked is of one that died, or stopped where files may lack an index entry: it is emptied, and stays
+// until a process that was alone when it came has compared the files with the index. While it stays nobody writes clean.
 type processFiles struct {
-	folder string   // for uploads under way
-	note   string   // name of the note about its deletion under way
-	alive  *os.File // its lock; nil where the process has all of incoming
-	alone  bool     // nobody else had the archive open when this process came
+	folder  string   // for uploads under way
+	note    string   // name of the note about its deletion under way
+	alive   *os.File // its lock; nil where the process has all of incoming
+	alone   bool     // nobody else had the archive open when this process came
+	orderly bool     // nor was anything left then that has to be put in order
+	died    []string // folders of processes that were dead by then
 }
 
 // entering is how long a process waits for others that hold the archive for a moment.
 const entering = 10 * time.Second
 
-// enter takes the archive's lock.
+// enter takes the archive's lock and finds out how the archive was left.
 func (a *Archive) enter(exclusively bool) error {
-	busy := fmt.Errorf("the archive in %s is open in another process; stop it, or use another folder: %w", a.dir, pipeline.ErrBusy)
-	a.own = processFiles{folder: a.path(incomingDir), note: "one.json", alone: flock(a.lock, syscall.LOCK_EX) == nil}
-	if a.own.alone && (exclusively || !a.index.shared()) {
+	a.own = processFiles{folder: a.path(incomingDir), note: "one.json", alone: true}
+	a.uncompared.Store(true) // until it is known
+	how, wait := syscall.LOCK_SH, entering
+	if exclusively || !a.index.shared() {
+		how, wait = syscall.LOCK_EX, 0
+	}
+	for end := time.Now().Add(wait); flock(a.lock, how) != nil; time.Sleep(20 * time.Millisecond) {
+		if !time.Now().Before(end) {
+			return fmt.Errorf("the archive in %s is open in another process; stop it, or use another folder: %w", a.dir, pipeline.ErrBusy)
+		}
+	}
+	if exclusively {
 		return nil
 	}
-	if exclusively || !a.index.shared() {
-		return busy
-	}
-	for end := time.Now().Add(entering); flock(a.lock, syscall.LOCK_SH) != nil; {
-		if time.Now().After(end) {
-			return busy
+	return a.arrive()
+}
+
+// arrive makes the process's folder and looks at those of others, in one turn: who comes later sees this one live, and no clean.
+func (a *Archive) arrive() error {
+	if a.index.shared() {
+		turn, err := a.turn()
+		if err != nil {
+			return fmt.Errorf("the archive in %s cannot be entered: %w", a.dir, full(err))
 		}
-		time.Sleep(20 * time.Millisecond)
+		defer turn.Close()
+		if err := a.makeFolder(); err != nil {
+			return fmt.Errorf("a folder for uploads cannot be made in %s: %w", a.path(incomingDir), full(err))
+		}
+		living, dead, err := a.others()
+		if err != nil {
+			return fmt.Errorf("the folders of other processes in %s cannot be looked at: %w", a.path(incomingDir), bare(err))
+		}
+		a.own.alone, a.own.died = len(living) == 0, dead
 	}
-	return a.makeFolder()
+	err := os.Remove(a.path("clean"))
+	a.own.orderly = err == nil && len(a.own.died) == 0
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		err = syncDir(a.dir) // also what another process has removed and died
+	}
+	if err != nil {
+		return fmt.Errorf("the note %s cannot be removed: %w", a.path("clean"), full(err))
+	}
+	a.uncompared.Store(a.own.alone && !a.own.orderly)
+	return nil
 }
 
 func flock(f *os.File, how int) error { return syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB) }
 
-// turn keeps other processes from making their folders until it is closed.
+// turn keeps other processes from coming and going until it is closed.
 func (a *Archive) turn() (*os.File, error) {
 	f, err := os.OpenFile(a.path(incomingDir, "turn"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+	if err := waitFor(f); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
 }
 
-func (a *Archive) makeFolder() error {
-	turn, err := a.turn()
-	if err == nil {
-		defer turn.Close()
-		host, _ := os.Hostname()
-		a.own.folder, err = os.MkdirTemp(a.path(incomingDir), strings.ReplaceAll(host, "*", "")+"-*")
-	}
-	if err == nil {
-		a.own.note = filepath.Base(a.own.folder) + ".json"
-		a.own.alive, err = os.OpenFile(filepath.Join(a.own.folder, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	}
-	if err == nil {
-		err = flock(a.own.alive, syscall.LOCK_EX)
-	}
-	if err != nil {
-		return fmt.Errorf("a folder for uploads cannot be made in %s: %w", a.path(incomingDir), full(err))
-	}
-	return nil
-}
-
-// tidy removes the uploads that processes left that live no more, and tells whether the last one stopped in order.
-func (a *Archive) tidy(ctx context.Context) (orderly bool, err error) {
-	_, err = os.Stat(a.path("clean"))
-	if orderly = err == nil; orderly {
-		if err := errors.Join(os.Remove(a.path("clean")), syncDir(a.dir)); err != nil {
-			return false, err
+// waitFor locks a file as soon as nobody else has it locked.
+func waitFor(f *os.File) error {
+	for {
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
+			return err
 		}
 	}
-	if !a.index.shared() {
-		return orderly, a.sweep(func(path string, _ os.DirEntry) error { return a.drop(ctx, path) })
+}
+
+// makeFolder makes the folder of this process, whose turn it is.
+func (a *Archive) makeFolder() (err error) {
+	host, _ := os.Hostname()
+	if a.own.folder, err = os.MkdirTemp(a.path(incomingDir), strings.ReplaceAll(host, "*", "")+"-*"); err != nil {
+		return err
 	}
-	died := false
-	err = a.sweep(func(path string, f os.DirEntry) error {
+	a.own.note = filepath.Base(a.own.folder) + ".json"
+	if a.own.alive, err = os.OpenFile(filepath.Join(a.own.folder, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	return flock(a.own.alive, syscall.LOCK_EX)
+}
+
+// others are the folders of other processes; it must be this one's turn.
+func (a *Archive) others() (living, dead []string, err error) {
+	entries, err := os.ReadDir(a.path(incomingDir))
+	for _, e := range entries {
+		switch path := a.path(incomingDir, e.Name()); {
+		case !e.IsDir() || path == a.own.folder:
+		case a.living(path):
+			living = append(living, path)
+		default:
+			dead = append(dead, path)
+		}
+	}
+	return living, dead, err
+}
+
+// tidy removes the uploads that processes left that live no more.
+func (a *Archive) tidy(ctx context.Context) error {
+	if !a.index.shared() {
+		return a.sweep(func(path string, _ os.DirEntry) error { return a.drop(ctx, path) })
+	}
+	return a.sweep(func(path string, f os.DirEntry) error {
 		switch {
 		case !f.IsDir() && f.Name() != "turn" && a.own.alone: // of a time with an index in the folder
 			return a.drop(ctx, path)
 		case !f.IsDir() || a.living(path):
 			return nil
 		}
-		died = true
 		parts, err := os.ReadDir(path)
 		for _, p := range parts {
 			if p.Name() != "lock" {
@@ -115,26 +157,26 @@ func (a *Archive) tidy(ctx context.Context) (orderly bool, err error) {
 		}
 		return err
 	})
-	if !a.own.alone { // whoever was alone has seen to it, and what died since is seen to when all have stopped
-		return true, err
-	}
-	return orderly && !died, err
 }
 
-// tidied forgets the processes that died, once files without index entry have got one.
+// tidied notes that every file that lacked an index entry when this process came has one. What died since is seen to when all have stopped.
 func (a *Archive) tidied() error {
-	if !a.index.shared() || !a.own.alone {
+	a.uncompared.Store(false)
+	if !a.own.alone || len(a.own.died) == 0 {
 		return nil
 	}
-	return a.sweep(func(path string, f os.DirEntry) error {
-		if !f.IsDir() || a.living(path) {
-			return nil
-		}
-		return os.RemoveAll(path)
-	})
+	turn, err := a.turn()
+	if err != nil {
+		return err
+	}
+	defer turn.Close()
+	for _, folder := range a.own.died {
+		err = errors.Join(err, os.RemoveAll(folder))
+	}
+	return err
 }
 
-// living tells whether a folder of incoming is that of this process, or of another one that lives.
+// living tells whether a folder of incoming is that of this process, or of another one that lives. It must be this one's turn.
 func (a *Archive) living(folder string) bool {
 	if folder == a.own.folder {
 		return true
@@ -187,32 +229,40 @@ func (a *Archive) sameFolder(ctx context.Context) error {
 	return nil
 }
 
-// last tells whether no other process has the archive open, and no file of it may lack an index entry.
-func (a *Archive) last() bool {
-	if !a.index.shared() {
-		return true
-	}
-	if a.untidy.Load() || flock(a.lock, syscall.LOCK_EX) != nil {
-		return false
-	}
-	tidy := true
-	err := a.sweep(func(path string, f os.DirEntry) error {
-		tidy = tidy && (!f.IsDir() || path == a.own.folder)
-		return nil
-	})
-	return tidy && err == nil
-}
-
-// leave gives the archive's lock back, and takes the process's folder along unless its loss is a sign that others need.
+// leave gives the archive back, and takes the process's folder along unless others need it as a sign.
 func (a *Archive) leave() error {
-	var err error
+	err := a.depart()
 	if a.own.alive != nil {
-		if !a.untidy.Load() {
-			err = os.RemoveAll(a.own.folder)
-		}
 		err = errors.Join(err, a.own.alive.Close())
 	}
 	return errors.Join(err, a.lock.Close())
+}
+
+// depart leaves the archive as whoever comes next should find it: with clean where all is in order and nobody else has it open.
+func (a *Archive) depart() error {
+	inOrder := !a.untidy.Load() && !a.uncompared.Load()
+	if a.index.shared() {
+		if a.own.alive == nil {
+			return nil
+		}
+		turn, err := a.turn()
+		if err != nil {
+			return err
+		}
+		defer turn.Close()
+		living, dead, err := a.others()
+		if err != nil || !inOrder && len(living) > 0 { // with nobody there, the lack of clean says enough
+			return err
+		}
+		if err := os.RemoveAll(a.own.folder); err != nil {
+			return err
+		}
+		inOrder = inOrder && len(living)+len(dead) == 0
+	}
+	if !inOrder {
+		return nil
+	}
+	return writeDurably(a.path("clean"), nil)
 }
 
 // hold keeps commits about a study from all processes until release is called.
@@ -224,7 +274,11 @@ func (a *Archive) hold(study string) (release func(), err error) {
 	ctx := context.Background()
 	tx, err := a.begin(ctx)
 	if err == nil {
-		if err = a.index.lock(ctx, tx, study); err != nil {
+		err = a.index.lock(ctx, tx, study)
+		if err == nil {
+			err = tx.flush(ctx) // files are touched before anything is asked
+		}
+		if err != nil {
 			tx.Rollback()
 		}
 	}

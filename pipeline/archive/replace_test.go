@@ -81,6 +81,7 @@ func testReplace(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	a = open(t, dir, archive.Options{Warn: warn})
+	compared(t, a)
 	if diff := cmp.Diff(want, searchAll(t, a)); diff != "" {
 		t.Error(diff)
 	}
@@ -95,6 +96,7 @@ func testReplace(t *testing.T) {
 		t.Fatal(err)
 	}
 	a = open(t, dir, archive.Options{Warn: warn})
+	compared(t, a)
 	found, err := a.Instances(ctx, "1.2.1", "", "1.2.1.1.2")
 	if err != nil {
 		t.Fatal(err)
