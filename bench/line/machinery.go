@@ -106,14 +106,14 @@ func (b *bench) readers() error {
 
 // workers tells how reading scales with the number of processes that read, one study at a time each.
 func (b *bench) workers(numbers []string) error {
-	const while = 8 * time.Second
+	const while, warm = 8 * time.Second, 250 // what each has read before: its memory is its own by then
 	var one float64
 	for _, number := range numbers {
 		n, err := strconv.Atoi(number)
 		if err != nil {
 			return fmt.Errorf("-workers: %w", err)
 		}
-		studies := n * int(2*while/sleep) // more than they can read until they have all started and the while is over
+		studies := n * (warm + int(while/sleep)) // more than they can read until the while is over
 		a, err := b.queued(fmt.Sprintf("workers-%d", n), studies, 50, 2)
 		if err != nil {
 			return err
@@ -123,7 +123,7 @@ func (b *bench) workers(numbers []string) error {
 		if err != nil {
 			return err
 		}
-		if err := s.until(read, n, false); err != nil {
+		if err := s.until(read, n*warm, false); err != nil {
 			return err
 		}
 		before := b.times(s)
