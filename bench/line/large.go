@@ -75,14 +75,18 @@ func (b *bench) large(known int) error {
 		}
 	}
 	fmt.Printf("FLUSHALL under load: %.1f s until a second with at least 0.9 of the rate before it has passed; resident: %s\n", time.Since(began).Seconds(), b.memory(s))
-	if err := s.stop(); err != nil {
+	if err := s.kill(); err != nil {
 		return err
 	}
 	began = time.Now()
 	if s, err = a.serve(reading, 1); err != nil {
 		return err
 	}
-	fmt.Printf("start with %d known studies after that: ready after %.2f s\n", b.next, time.Since(began).Seconds())
+	fmt.Printf("start with %d known studies after kill -9: ready after %.2f s\n", b.next, time.Since(began).Seconds())
+	if err := s.compared(); err != nil {
+		return err
+	}
+	fmt.Printf("the files are compared with the index, beside the reading, %.1f s after the start\n", time.Since(began).Seconds())
 	return s.stop()
 }
 

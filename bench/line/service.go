@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -99,6 +100,36 @@ func (s *service) stop() (err error) {
 	}
 	return err
 }
+
+// kill ends all processes at once, as a lack of power would.
+func (s *service) kill() (err error) {
+	for _, p := range s.processes() {
+		err = errors.Join(err, p.cmd.Process.Kill())
+	}
+	for _, p := range s.processes() {
+		_ = p.cmd.Wait() // it was killed
+	}
+	return err
+}
+
+// compared waits until a process has compared all files with the index, as its log says.
+func (s *service) compared() error {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		for _, p := range s.processes() {
+			log, err := os.ReadFile(p.file + ".log")
+			if err != nil {
+				return err
+			}
+			if bytes.Contains(log, []byte(compared)) {
+				return nil
+			}
+		}
+	}
+	return errors.New("the files were not compared with the index within 5 minutes")
+}
+
+// compared is what the log says then.
+const compared = "the files were compared with the index"
 
 func (p *server) ready() error {
 	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {

@@ -203,7 +203,7 @@ func archiveOptions(s streams, cfg archive.Config) archive.Options {
 			s.log.Info().Msg("the archive was not left in order: its files are compared with the index, beside the work")
 			return
 		}
-		s.log.Info().Int("files", files).Int("entered", entered).Msg("the files are compared with the index")
+		s.log.Info().Int("files", files).Int("entered", entered).Msg("the files were compared with the index")
 	}
 	return o
 }
