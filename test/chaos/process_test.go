@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"bytes"
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -72,7 +73,7 @@ func (p *process) loop(started chan<- error) {
 		}
 		p.mu.Lock()
 		if !p.ours && !p.over {
-			p.ends = append(p.ends, fmt.Sprint(err))
+			p.ends = append(p.ends, fmt.Sprintf("%v, and said last: %s", err, lastLine(p.log)))
 		}
 		p.cmd, p.clock, p.ours = nil, nil, false
 		pause := max(300*time.Millisecond, time.Until(p.down))
@@ -83,6 +84,13 @@ func (p *process) loop(started chan<- error) {
 		}
 		time.Sleep(pause)
 	}
+}
+
+// lastLine is the end of a file.
+func lastLine(path string) string {
+	b, _ := os.ReadFile(path)
+	b = bytes.TrimSpace(b)
+	return string(b[bytes.LastIndexByte(b, '\n')+1:])
 }
 
 func (p *process) start() (*exec.Cmd, error) {
