@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"bytes"
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
