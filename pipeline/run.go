@@ -263,7 +263,7 @@ func (l *Line) process(ctx context.Context, lease Lease) (wait time.Duration, er
 	case rec.Reading != nil && rec.State != StateReported:
 		rec, err = l.report(held, life, st, rec, records)
 	default:
-		err = l.again(held, life, st, rec, records)
+		rec, err = l.again(held, life, st, rec, records)
 	}
 	switch {
 	case err == nil:
@@ -424,8 +424,8 @@ func (l *Line) show(ctx context.Context, studyUID, key string, img *Image) error
 
 // again notes that the images of a study are those of a record that is reported. The documents that stand are the last about these images, whichever model has
 // read them: those of a model that was taken back since have been delivered in place of rec's.
-func (l *Line) again(ctx context.Context, life Life, st *Study, rec Record, records []Record) (err error) {
-	stands := rec
+func (l *Line) again(ctx context.Context, life Life, st *Study, rec Record, records []Record) (stands Record, err error) {
+	stands = rec
 	for _, r := range records {
 		if r.State == StateReported && r.turn() > stands.turn() && l.Steps.about(st, &r) {
 			stands = r
@@ -433,10 +433,9 @@ func (l *Line) again(ctx context.Context, life Life, st *Study, rec Record, reco
 	}
 	step := Change{At: l.Now(), State: stands.lifeState(), Reason: "the same images as before", Worker: l.Worker}
 	if !stands.comesLast(records) {
-		return l.Archive.Move(ctx, life, step)
+		return stands, l.Archive.Move(ctx, life, step)
 	}
-	_, err = l.Archive.UpdateRecord(ctx, life, stands.Key, func(r *Record) { r.Turn = stands.Turn }, step)
-	return err
+	return l.Archive.UpdateRecord(ctx, life, stands.Key, func(r *Record) { r.Turn = stands.Turn }, step)
 }
 
 // report writes the documents of a reading into the archive.

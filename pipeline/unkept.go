@@ -18,7 +18,7 @@ const mostUnkept = 64
 
 // add remembers what was read and is in no index.
 func (u *unkept) add(rec Record) {
-	if rec.Reading == nil || rec.State != StateRead {
+	if rec.Reading == nil || rec.State != StateRead || !rec.Released.IsZero() { // what a person has released is in the index
 		return
 	}
 	u.mu.Lock()

@@ -59,10 +59,10 @@ func (a *Archive) adopt(ctx context.Context, files []*lost, beside bool) (entere
 // exclusively does something in a transaction while neither this process nor another one writes about some studies. The order is that of the writer: its place first, then
 // the connection (with SQLite there is one), then the studies.
 func (a *Archive) exclusively(ctx context.Context, studies []string, do func(context.Context, writing) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	a.placing.Lock()
 	defer a.placing.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	tx, err := a.begin(ctx)
 	if err != nil {
 		return err

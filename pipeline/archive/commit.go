@@ -290,8 +290,7 @@ func (g *grouped) attempt(ctx context.Context, tx writing, r *request, apart boo
 		err = tx.flush(ctx)
 	}
 	if err != nil {
-		var one int
-		alive := tx.row(ctx, "SELECT 1").Scan(&one) == nil
+		alive := tx.script(ctx, "SELECT 1") == nil
 		err = errors.Join(indexError(err), g.removePlaced(placed, alive))
 		r.fail(err)
 	}

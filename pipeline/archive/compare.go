@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -18,6 +19,18 @@ type comparison struct {
 	listed  []*lost
 	files   int // so far
 	entered int
+	failed  error // of studies that were passed over
+}
+
+// pass goes on after an error that is about some studies; it returns one that is about all.
+func (c *comparison) pass(ctx context.Context, err error) error {
+	if err == nil || !c.beside || ctx.Err() != nil || errors.Is(err, pipeline.ErrBusy) || errors.Is(err, pipeline.ErrUnavailable) || errors.Is(indexError(err), pipeline.ErrBusy) {
+		return err
+	}
+	if c.failed == nil { // one tells enough
+		c.failed = err
+	}
+	return nil
 }
 
 // lookedUp is how many instances one statement asks the index about.
@@ -44,7 +57,7 @@ func (c *comparison) flush(ctx context.Context) error {
 			n++
 		}
 		entered, err := c.a.adopt(ctx, missing[:n], c.beside)
-		if err != nil {
+		if err := c.pass(ctx, err); err != nil {
 			return err
 		}
 		missing = missing[n:]
@@ -142,7 +155,7 @@ func (a *Archive) eachOf(ctx context.Context, text string, list []any, f func(ro
 }
 
 // besideBatch is how many files get their entry at a time while commits wait for that.
-const besideBatch = 200
+const besideBatch = 50
 
 // compareBeside compares the files with the index while the archive is in use, until it has succeeded or ctx ends. What lacks an entry was never answered, so nobody
 // waits for it. Until it is through the process is one that leaves no clean behind: whoever is alone next begins again.
@@ -188,7 +201,7 @@ func (a *Archive) compareAll(ctx context.Context) (files, entered int, err error
 			if err == nil {
 				err = c.add(ctx, newest(all))
 			}
-			if err != nil {
+			if err := c.pass(ctx, bare(err)); err != nil {
 				return c.files, c.entered, err
 			}
 		}
@@ -196,5 +209,5 @@ func (a *Archive) compareAll(ctx context.Context) (files, entered int, err error
 			return c.files, c.entered, err
 		}
 	}
-	return c.files, c.entered, nil
+	return c.files, c.entered, c.failed
 }

@@ -171,7 +171,7 @@ ALTER TABLE instance ADD COLUMN place TEXT COLLATE "C" NOT NULL DEFAULT '';
 CREATE TABLE garbage (name TEXT COLLATE "C" PRIMARY KEY, until BIGINT NOT NULL);
 `}, {sql: `
 -- A series counts with its first instance: entering one changes its study once.
-DELETE FROM series WHERE instance_count = 0;
+DELETE FROM series WHERE NOT EXISTS (SELECT 1 FROM instance i WHERE i.series = series.id);
 DROP TRIGGER series_in; DROP TRIGGER series_out; DROP TRIGGER instance_in; DROP TRIGGER instance_out;
 CREATE TRIGGER instance_in AFTER INSERT ON instance BEGIN
 	UPDATE series SET instance_count = instance_count + 1 WHERE id = new.series;
@@ -191,7 +191,7 @@ CREATE TRIGGER instance_out AFTER DELETE ON instance BEGIN
 	WHERE id = (SELECT study FROM series WHERE id = old.series);
 END;
 `, postgres: `
-DELETE FROM series WHERE instance_count = 0;
+DELETE FROM series WHERE NOT EXISTS (SELECT 1 FROM instance i WHERE i.series = series.id);
 DROP TRIGGER series_counted ON series;
 CREATE OR REPLACE FUNCTION modalities_of(bigint) RETURNS text LANGUAGE sql STABLE AS $$
 	SELECT coalesce(string_agg(DISTINCT modality, '\'), '') FROM series WHERE study = $1 AND modality != '' AND instance_count > 0 $$;

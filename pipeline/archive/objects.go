@@ -341,7 +341,7 @@ func (a *Archive) forget(ctx context.Context, uploads []upload) error {
 
 // discard notes names of files that are to be removed when the transaction is kept, and again until a time.
 func discard(ctx context.Context, tx writing, names []string, until time.Time) error {
-	for _, name := range names {
+	for _, name := range slices.Sorted(slices.Values(names)) { // as clear goes through them
 		if err := tx.exec(ctx, "INSERT INTO garbage (name, until) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET until = excluded.until", name, until.UnixNano()); err != nil {
 			return err
 		}

@@ -21,6 +21,7 @@ type postgresTx struct {
 	batch   *pgx.Batch // what waits
 	answers []*answer  // of batch, in its order; nil where there is nothing to answer
 	begun   bool       // something has been sent
+	lost    error      // why something that waited was never done: nothing can be kept any more
 }
 
 // mostWaiting bounds the memory of what waits.
@@ -70,6 +71,9 @@ func (tx *postgresTx) flush(ctx context.Context) error {
 	if tx.conn == nil {
 		return sql.ErrTxDone
 	}
+	if tx.lost != nil {
+		return tx.lost
+	}
 	batch, answers := tx.batch, tx.answers
 	tx.batch, tx.answers, tx.begun = &pgx.Batch{}, nil, true
 	results := tx.conn.SendBatch(ctx, batch)
@@ -89,7 +93,11 @@ func (tx *postgresTx) flush(ctx context.Context) error {
 			a.known, a.err = true, err
 		}
 	}
-	return errors.Join(err, results.Close())
+	err = errors.Join(err, results.Close())
+	if unsent := (pgx.ErrPreprocessingBatch{}); errors.As(err, &unsent) { // a savepoint that waited was not set, say
+		tx.lost = err
+	}
+	return err
 }
 
 const commit = "COMMIT"
@@ -98,7 +106,7 @@ const commit = "COMMIT"
 var errUndone = errors.New("the transaction was undone")
 
 func (tx *postgresTx) script(ctx context.Context, text string) error {
-	if err := tx.flush(ctx); err != nil {
+	if err := errors.Join(tx.flush(ctx), tx.lost); err != nil {
 		return err
 	}
 	_, err := tx.conn.Conn().PgConn().Exec(ctx, text).ReadAll()

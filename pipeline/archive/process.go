@@ -271,7 +271,8 @@ func (a *Archive) hold(study string) (release func(), err error) {
 	if !a.index.shared() {
 		return a.placing.Unlock, nil
 	}
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	tx, err := a.begin(ctx)
 	if err == nil {
 		err = a.index.lock(ctx, tx, study)
@@ -289,7 +290,7 @@ func (a *Archive) hold(study string) (release func(), err error) {
 	ending, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		keepAlive(ctx, tx, ending)
+		keepAlive(tx, ending)
 	}()
 	return func() {
 		close(ending)
@@ -300,7 +301,7 @@ func (a *Archive) hold(study string) (release func(), err error) {
 }
 
 // keepAlive keeps a transaction that waits for files from being taken for one of a process that was stopped.
-func keepAlive(ctx context.Context, tx writing, ending <-chan struct{}) {
+func keepAlive(tx writing, ending <-chan struct{}) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
 	for {
@@ -308,7 +309,10 @@ func keepAlive(ctx context.Context, tx writing, ending <-chan struct{}) {
 		case <-ending:
 			return
 		case <-tick.C:
-			if err := errors.Join(tx.exec(ctx, "SELECT 1"), tx.flush(ctx)); err != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			err := tx.script(ctx, "SELECT 1")
+			cancel()
+			if err != nil {
 				return
 			}
 		}

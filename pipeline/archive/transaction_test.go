@@ -146,5 +146,27 @@ func TestFailedTransaction(t *testing.T) {
 				t.Error("a row of a transaction that failed was kept")
 			}
 		}
+
+		// A statement that the server does not understand takes all with it that waited: a savepoint, so that what would be undone is more than should be.
+		tx, err := a.Transaction(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		put := "INSERT INTO life (study, state, since, open) VALUES (?, 'queued', 1, 1)"
+		err = errors.Join(tx.Exec(ctx, "SAVEPOINT one"), tx.Exec(ctx, put, "1"), tx.Flush(ctx), tx.Exec(ctx, "RELEASE one"), tx.Exec(ctx, "SAVEPOINT one"), tx.Exec(ctx, put, "2"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var study string
+		if err := tx.Row(ctx, "SELECT nothing FROM life WHERE study = ?", "1").Scan(&study); err == nil {
+			t.Error("a column that is not there was read")
+		}
+		if err := tx.Script(ctx, "ROLLBACK TO one"); err == nil {
+			t.Error("a savepoint was gone back to that is another's")
+		}
+		if err := tx.Commit(); err == nil {
+			t.Error("a transaction was kept of which something was never done")
+		}
 	})
 }
