@@ -50,11 +50,20 @@ func (l *Line) settle(ctx context.Context, uid string, state State, reason strin
 
 var errDied = errors.New("the process ended while the study was read: killed, out of memory, or a fault of the program")
 
+// pauseAfter is how long a study waits after a failed attempt. What is away or full is so for all of them and comes back for all: it is not waited for as long as for what may be the
+// study's own fault.
+func pauseAfter(attempts int, err error) time.Duration {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrBusy) || errors.Is(err, ErrFull) {
+		attempts = min(attempts, 7) // about a minute
+	}
+	return backoff(attempts)
+}
+
 // fail notes that a study has failed, with what was read of it, and returns after how long it is tried again, 0 for never.
 func (l *Line) fail(ctx context.Context, life Life, key string, rec Record, err error) (time.Duration, error) {
 	uid := life.StudyInstanceUID
 	l.Stats.Failed.Add(1)
-	pause := backoff(life.Attempts)
+	pause := pauseAfter(life.Attempts, err)
 	step := Change{At: l.Now(), State: StateFailed, Reason: err.Error(), Worker: l.Worker}
 	switch {
 	case final(err):

@@ -162,3 +162,18 @@ func TestBackoff(t *testing.T) {
 		}
 	}
 }
+
+// What is away or full comes back for all studies at once, however often each was tried meanwhile.
+func TestPauseAfter(t *testing.T) {
+	for _, c := range []struct {
+		attempts int
+		err      error
+		want     float64
+	}{
+		{3, ErrUnavailable, 4}, {20, fmt.Errorf("S3: %w", ErrUnavailable), 64}, {20, ErrBusy, 64}, {20, ErrFull, 64}, {3, ErrInvalid, 4}, {20, errors.New("its own fault"), 300},
+	} {
+		if got := pauseAfter(c.attempts, c.err).Seconds(); got < 0.79*c.want || got > 1.21*c.want {
+			t.Errorf("attempt %d, %v: %.1f s, want about %.0f", c.attempts, c.err, got, c.want)
+		}
+	}
+}
