@@ -72,7 +72,7 @@ type Archive struct {
 	wide        chan struct{} // one for each search that goes over much of the index
 
 	requests chan *request
-	placing  sync.Mutex // one commit or one deletion at a time
+	placing  sync.RWMutex // held for reading by commits: none goes on while something is deleted
 	writing  sync.WaitGroup
 	closing  sync.RWMutex // held for reading while a request is handed over
 	closed   bool
@@ -182,7 +182,9 @@ func (a *Archive) start() error {
 	if err := a.putInOrder(context.Background(), fresh); err != nil {
 		return errors.Join(err, a.closeIndex())
 	}
-	a.writing.Go(a.writer)
+	for range a.index.writers() {
+		a.writing.Go(a.writer)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stopLoading = cancel
 	if a.uncompared.Load() {

@@ -127,7 +127,7 @@ func (a *Archive) hand(r *request) bool {
 	return true
 }
 
-// writer is the only goroutine that places files and writes the index.
+// writer places files and writes the index; dialect.writers of them do.
 func (a *Archive) writer() {
 	for r := range a.requests {
 		group, n := []*request{r}, len(r.staged)
@@ -144,9 +144,9 @@ func (a *Archive) writer() {
 			}
 		}
 		g := grouped{a: a, dirs: map[string]bool{}}
-		a.placing.Lock()
+		a.placing.RLock()
 		g.keep(group)
-		a.placing.Unlock()
+		a.placing.RUnlock()
 		for _, r := range group {
 			close(r.done)
 		}

@@ -50,11 +50,11 @@ func (a *Archive) delete(ctx context.Context, d deletion, allowed func() error) 
 	if a.closed {
 		return 0, false, fmt.Errorf("%w: the archive is being closed", pipeline.ErrBusy)
 	}
-	release, err := a.hold(d.Study) // no commit meanwhile: what is stored again afterwards stays
+	held, err := a.hold(d.Study) // no commit meanwhile: what is stored again afterwards stays
 	if err != nil {
 		return 0, false, err
 	}
-	defer release()
+	defer held.release()
 	found, err := a.Entries(ctx, d.Study, d.Series, d.Instance)
 	if err == nil && allowed != nil {
 		err = allowed()
@@ -70,7 +70,7 @@ func (a *Archive) delete(ctx context.Context, d deletion, allowed func() error) 
 	if err != nil {
 		return 0, false, fmt.Errorf("a deletion in study %s cannot be noted: %w", d.Study, full(err))
 	}
-	left, err = a.carryOut(context.WithoutCancel(ctx), d)
+	left, err = a.carryOut(context.WithoutCancel(ctx), d, held)
 	err = errors.Join(err, os.Remove(note), syncDir(filepath.Dir(note)))
 	if err != nil {
 		return 0, false, fmt.Errorf("a deletion in study %s was not finished, ask again: %w", d.Study, indexError(err))
@@ -124,15 +124,15 @@ func (a *Archive) finishDeletion(ctx context.Context, note string) error {
 	if err != nil {
 		return err
 	}
-	release, err := a.hold(d.Study)
+	held, err := a.hold(d.Study)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer held.release()
 	if now, err := readDeletion(note); err != nil || now != d { // it was finished while this process waited
 		return nil
 	}
-	if _, err := a.carryOut(ctx, d); err != nil {
+	if _, err := a.carryOut(ctx, d, held); err != nil {
 		return fmt.Errorf("an interrupted deletion in study %s cannot be finished: %w", d.Study, indexError(err))
 	}
 	return os.Remove(note)
@@ -154,11 +154,17 @@ func readDeletion(note string) (d deletion, err error) {
 
 // carryOut removes files first, then index entries: while a file is there an entry leads to it, so that a failure can be asked for again. It
 // may be repeated.
-func (a *Archive) carryOut(ctx context.Context, d deletion) (left bool, err error) {
+func (a *Archive) carryOut(ctx context.Context, d deletion, held *held) (left bool, err error) {
 	for _, tree := range fileTrees {
+		if err := held.still(); err != nil {
+			return true, err
+		}
 		if err := removeBelow(a.path(tree), d); err != nil {
 			return true, err
 		}
+	}
+	if err := held.still(); err != nil {
+		return true, err
 	}
 	if left, err = a.removeEntries(ctx, d, nil); err != nil || left {
 		return left, err

@@ -17,7 +17,9 @@ type dialect interface {
 	shared() bool
 	// open opens read of an archive and what begin and often need, and brings the index to the present version; fresh tells that there was none.
 	open(a *Archive) (fresh bool, err error)
-	// begin starts a transaction, of which there is one at a time, but for a deletion's.
+	// writers is how many transactions this process has at a time, a deletion's aside.
+	writers() int
+	// begin starts a transaction.
 	begin(ctx context.Context) (writing, error)
 	// often asks what is asked for every study.
 	often(ctx context.Context, text string, args ...any) (rows, error)

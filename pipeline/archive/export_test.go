@@ -111,4 +111,16 @@ func (t *Transaction) Rows(ctx context.Context, text string, args ...any) (inter
 func (a *Archive) Compared() bool { return !a.uncompared.Load() }
 
 // Hold keeps commits about a study from all processes.
-func (a *Archive) Hold(study string) (release func(), err error) { return a.hold(study) }
+func (a *Archive) Hold(study string) (release func(), err error) {
+	h, err := a.hold(study)
+	if err != nil {
+		return nil, err
+	}
+	return h.release, nil
+}
+
+// DeleteAfter is Delete that does something when nothing changes any more.
+func (a *Archive) DeleteAfter(ctx context.Context, study string, meanwhile func()) error {
+	_, _, err := a.delete(ctx, deletion{Study: study}, func() error { meanwhile(); return nil })
+	return err
+}

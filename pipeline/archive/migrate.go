@@ -266,6 +266,9 @@ func (a *Archive) migrateFrom(ctx context.Context, version int) error {
 	if fill := migrations[to-1].fill; err == nil && fill != nil {
 		err = fill(a, ctx, tx)
 	}
+	if err == nil && version == 0 && a.bucket == nil { // another process may find this index before this one can say that nothing is in it yet
+		err = full(writeDurably(a.path(rebuildingNote), nil))
+	}
 	if err == nil {
 		err = a.index.setVersion(ctx, tx, to)
 	}

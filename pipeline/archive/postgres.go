@@ -29,8 +29,8 @@ type postgresIndex struct {
 	schema string
 	class  int32 // of its advisory locks
 
-	writers, readers *pgxpool.Pool
-	texts            sync.Map // what planned has made
+	write, readers *pgxpool.Pool
+	texts          sync.Map // what planned has made
 }
 
 // postgresSchema makes an index of the version postgresBase.
@@ -39,10 +39,11 @@ type postgresIndex struct {
 var postgresSchema string
 
 const (
-	postgresBase = 3          // older versions were SQLite's alone
-	schemaName   = "chatxray" // where the URL's search_path names no other
-	versionTable = "chatxray_index"
-	lockBuckets  = 512 // one transaction has at most so many locks, of the thousands for which a server has memory
+	postgresBase    = 3          // older versions were SQLite's alone
+	schemaName      = "chatxray" // where the URL's search_path names no other
+	versionTable    = "chatxray_index"
+	postgresWriters = 4
+	lockBuckets     = 512 // one transaction has at most so many locks, of the thousands for which a server has memory
 )
 
 var plainName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
@@ -78,6 +79,9 @@ func newPostgres(url string) (dialect, error) {
 
 func (*postgresIndex) shared() bool { return true }
 
+// writers is that of a transaction which waits for an answer most of its time.
+func (*postgresIndex) writers() int { return postgresWriters }
+
 // database is for what is seldom asked and for searches, whose plans depend on what is searched for.
 func (p *postgresIndex) database(connections int, readOnly string) database {
 	config := p.config.Copy()
@@ -100,7 +104,7 @@ func (p *postgresIndex) pool(connections int32, readOnly string) (*pgxpool.Pool,
 }
 
 func (p *postgresIndex) open(a *Archive) (fresh bool, err error) {
-	if p.writers, err = p.pool(3, "off"); err != nil { // the writer, a deletion, and what the deletion removes
+	if p.write, err = p.pool(postgresWriters+2, "off"); err != nil { // and a deletion, and what the deletion removes
 		return false, p.unusable(err)
 	}
 	before, err := a.indexVersion(context.Background())
@@ -111,7 +115,7 @@ func (p *postgresIndex) open(a *Archive) (fresh bool, err error) {
 		p.readers, err = p.pool(2, "on")
 	}
 	if err != nil {
-		p.writers.Close()
+		p.write.Close()
 		return false, p.unusable(err)
 	}
 	a.read = p.database(4, "on")
@@ -120,7 +124,7 @@ func (p *postgresIndex) open(a *Archive) (fresh bool, err error) {
 
 func (p *postgresIndex) close() error {
 	p.readers.Close()
-	p.writers.Close()
+	p.write.Close()
 	return nil
 }
 

@@ -30,7 +30,9 @@ func TestTogether(t *testing.T) {
 		t.Run("uploads", testUploadsOfOthers)
 		t.Run("deletions", testDeletionOfOther)
 		t.Run("held", testHeldAcross)
+		t.Run("held no more", testHeldNoMore)
 		t.Run("coming and going", testComingAndGoing)
+		t.Run("coming to a lost index", testComingToLostIndex)
 		t.Run("comparison without index", testComparisonWithoutIndex)
 		t.Run("restart", testRestart)
 		t.Run("refusals", testPostgresRefuses)
@@ -407,4 +409,73 @@ func testPostgresRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Close()
+}
+
+// A deletion whose connection dies does not know any more that nobody stores the same again: it removes no file.
+func testHeldNoMore(t *testing.T) {
+	dir := t.TempDir()
+	a := open(t, dir, archive.Options{})
+	mustStore(t, a, object(t, "1.2", "1.2.1", "1.2.1.1"))
+	err := a.DeleteAfter(t.Context(), "1.2", func() {
+		// The schema is quoted nowhere in what a backend tells, but a deletion is the only one that waits within a transaction for so long.
+		if err := server(t).Query("archives", `SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+			WHERE l.locktype = 'advisory' AND a.state = 'idle in transaction'`); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if !errors.Is(err, pipeline.ErrBusy) {
+		t.Fatal("the deletion says", err)
+	}
+	found, err := a.Instances(t.Context(), "1.2", "", "")
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	if _, err := os.Stat(found[0].Path); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := a.Delete(t.Context(), "1.2", "", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(found[0].Path); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+}
+
+// Processes that come at the same moment to an archive whose index was lost know what was read before, all of them.
+func testComingToLostIndex(t *testing.T) {
+	dir := t.TempDir()
+	opts := indexed(t, dir, archive.Options{Reserve: -1})
+	a := open(t, dir, archive.Options{})
+	mustStore(t, a, object(t, "1.2", "1.2.1", "1.2.1.1"))
+	if _, err := a.UpdateRecord(t.Context(), pipeline.Life{StudyInstanceUID: "1.2"}, "key", func(r *pipeline.Record) {
+		r.State, r.Completed = pipeline.StateReported, time.Now()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 30 {
+		loseIndex(t, dir)
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() {
+				time.Sleep(time.Duration(i) * 25 * time.Millisecond) // until after the index is made
+				a, err := archive.Open(dir, dicom.OpenFile, opts)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if r, err := a.Records(t.Context(), "1.2"); err != nil || len(r) != 1 {
+					t.Errorf("round %d: a process that is there knows %d records: %v", round, len(r), err)
+				}
+				if err := a.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		if all.Wait(); t.Failed() {
+			return
+		}
+	}
 }

@@ -28,7 +28,7 @@ type postgresTx struct {
 const mostWaiting = 256
 
 func (p *postgresIndex) begin(ctx context.Context) (writing, error) {
-	conn, err := p.writers.Acquire(ctx)
+	conn, err := p.write.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}

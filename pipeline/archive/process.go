@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -265,11 +266,19 @@ func (a *Archive) depart() error {
 	return writeDurably(a.path("clean"), nil)
 }
 
-// hold keeps commits about a study from all processes until release is called.
-func (a *Archive) hold(study string) (release func(), err error) {
+// held keeps commits about a study from all processes until it is released.
+type held struct {
+	a             *Archive
+	asking        sync.Mutex // tx
+	tx            writing    // nil where no other process can write
+	ending, ended chan struct{}
+}
+
+func (a *Archive) hold(study string) (*held, error) {
 	a.placing.Lock()
+	h := &held{a: a, ending: make(chan struct{}), ended: make(chan struct{})}
 	if !a.index.shared() {
-		return a.placing.Unlock, nil
+		return h, nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -287,32 +296,43 @@ func (a *Archive) hold(study string) (release func(), err error) {
 		a.placing.Unlock()
 		return nil, indexError(err)
 	}
-	ending, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		keepAlive(tx, ending)
-	}()
-	return func() {
-		close(ending)
-		<-ended
-		tx.Rollback() // the lock ends with it, and it has written nothing
-		a.placing.Unlock()
-	}, nil
+	h.tx = tx
+	go h.keepAlive()
+	return h, nil
+}
+
+func (h *held) release() {
+	if h.tx != nil {
+		close(h.ending)
+		<-h.ended
+		h.tx.Rollback() // the lock ends with it, and it has written nothing
+	}
+	h.a.placing.Unlock()
+}
+
+// still tells whether commits are kept away: they are not where the connection has died.
+func (h *held) still() error {
+	if h.tx == nil {
+		return nil
+	}
+	h.asking.Lock()
+	defer h.asking.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return h.tx.script(ctx, "SELECT 1")
 }
 
 // keepAlive keeps a transaction that waits for files from being taken for one of a process that was stopped.
-func keepAlive(tx writing, ending <-chan struct{}) {
+func (h *held) keepAlive() {
+	defer close(h.ended)
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
 	for {
 		select {
-		case <-ending:
+		case <-h.ending:
 			return
 		case <-tick.C:
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			err := tx.script(ctx, "SELECT 1")
-			cancel()
-			if err != nil {
+			if h.still() != nil {
 				return
 			}
 		}
