@@ -71,8 +71,9 @@ type Archive struct {
 	stopLoading func()
 	wide        chan struct{} // one for each search that goes over much of the index
 
-	requests chan *request
-	placing  sync.RWMutex // held for reading by commits: none goes on while something is deleted
+	requests chan *request // to keep what is staged
+	bookings chan *request // to do something else; the same channel where there is one transaction at a time
+	placing  sync.RWMutex  // held for reading by commits: none goes on while something is deleted
 	writing  sync.WaitGroup
 	closing  sync.RWMutex // held for reading while a request is handed over
 	closed   bool
@@ -134,6 +135,9 @@ func prepare(dir string, open Opener, opts Options, exclusively bool) (*Archive,
 		return nil, fmt.Errorf("the archive in %s cannot be locked: %w", dir, full(err))
 	}
 	a := &Archive{dir: dir, open: open, opts: opts, lock: lock, index: index, requests: make(chan *request), wide: make(chan struct{}, 2)}
+	if a.bookings = a.requests; index.booking() > 0 {
+		a.bookings = make(chan *request)
+	}
 	if err := a.enter(exclusively); err != nil {
 		return nil, errors.Join(err, a.leave())
 	}
@@ -182,8 +186,9 @@ func (a *Archive) start() error {
 	if err := a.putInOrder(context.Background(), fresh); err != nil {
 		return errors.Join(err, a.closeIndex())
 	}
-	for range a.index.writers() {
-		a.writing.Go(a.writer)
+	a.writing.Go(func() { a.writer(a.requests) })
+	for range a.index.booking() {
+		a.writing.Go(func() { a.writer(a.bookings) })
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stopLoading = cancel
@@ -243,6 +248,9 @@ func (a *Archive) Close() error {
 	a.closed = true
 	a.closing.Unlock()
 	close(a.requests)
+	if a.bookings != a.requests {
+		close(a.bookings)
+	}
 	a.writing.Wait()
 	a.stopLoading()
 	a.loading.Wait()

@@ -123,18 +123,22 @@ func (a *Archive) hand(r *request) bool {
 	if a.closed {
 		return false
 	}
-	a.requests <- r
+	if r.do != nil {
+		a.bookings <- r
+	} else {
+		a.requests <- r
+	}
 	return true
 }
 
-// writer places files and writes the index; dialect.writers of them do.
-func (a *Archive) writer() {
-	for r := range a.requests {
+// writer places files and writes the index: what waits at the same time in one transaction.
+func (a *Archive) writer(requests <-chan *request) {
+	for r := range requests {
 		group, n := []*request{r}, len(r.staged)
 	collect:
 		for n < groupLimit {
 			select {
-			case next, ok := <-a.requests:
+			case next, ok := <-requests:
 				if !ok {
 					break collect
 				}

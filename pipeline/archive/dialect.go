@@ -17,8 +17,8 @@ type dialect interface {
 	shared() bool
 	// open opens read of an archive and what begin and often need, and brings the index to the present version; fresh tells that there was none.
 	open(a *Archive) (fresh bool, err error)
-	// writers is how many transactions this process has at a time, a deletion's aside.
-	writers() int
+	// booking is how many transactions that keep no new instances go on beside the one that does; 0: there is one at a time.
+	booking() int
 	// begin starts a transaction.
 	begin(ctx context.Context) (writing, error)
 	// often asks what is asked for every study.

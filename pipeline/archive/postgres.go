@@ -42,7 +42,7 @@ const (
 	postgresBase    = 3          // older versions were SQLite's alone
 	schemaName      = "chatxray" // where the URL's search_path names no other
 	versionTable    = "chatxray_index"
-	postgresWriters = 4
+	postgresBooking = 4
 	lockBuckets     = 512 // one transaction has at most so many locks, of the thousands for which a server has memory
 )
 
@@ -79,8 +79,8 @@ func newPostgres(url string) (dialect, error) {
 
 func (*postgresIndex) shared() bool { return true }
 
-// writers is that of a transaction which waits for an answer most of its time.
-func (*postgresIndex) writers() int { return postgresWriters }
+// A transaction waits for answers most of its time.
+func (*postgresIndex) booking() int { return postgresBooking }
 
 // database is for what is seldom asked and for searches, whose plans depend on what is searched for.
 func (p *postgresIndex) database(connections int, readOnly string) database {
@@ -104,7 +104,7 @@ func (p *postgresIndex) pool(connections int32, readOnly string) (*pgxpool.Pool,
 }
 
 func (p *postgresIndex) open(a *Archive) (fresh bool, err error) {
-	if p.write, err = p.pool(postgresWriters+2, "off"); err != nil { // and a deletion, and what the deletion removes
+	if p.write, err = p.pool(postgresBooking+3, "off"); err != nil { // instances, a deletion, and what the deletion removes
 		return false, p.unusable(err)
 	}
 	before, err := a.indexVersion(context.Background())

@@ -24,7 +24,7 @@ type sqliteIndex struct {
 }
 
 func (*sqliteIndex) shared() bool { return false }
-func (*sqliteIndex) writers() int { return 1 }
+func (*sqliteIndex) booking() int { return 0 }
 
 func (d *sqliteIndex) open(a *Archive) (fresh bool, err error) {
 	dsn := func(more string) string {
