@@ -67,9 +67,6 @@ func (b *bench) machinery(readers int) error {
 	return s.stop()
 }
 
-// sleep is how long a reading takes where it is measured how reading scales.
-const sleep = 20 * time.Millisecond
-
 // readers tells how reading scales with the number of readers of one process.
 func (b *bench) readers() error {
 	var one float64
@@ -80,7 +77,7 @@ func (b *bench) readers() error {
 			return err
 		}
 		a.config = fmt.Sprintf("line: {quiet: 0s, readers: %d}\n", n)
-		s, err := a.serve(sleep, 1)
+		s, err := a.serve(b.sleep, 1)
 		if err != nil {
 			return err
 		}
@@ -96,7 +93,7 @@ func (b *bench) readers() error {
 		if one == 0 {
 			one = rate
 		}
-		linear(one, n, "readers of one process", rate)
+		b.linear(one, n, "readers of one process", rate)
 		if err := s.stop(); err != nil {
 			return err
 		}
@@ -113,13 +110,13 @@ func (b *bench) workers(numbers []string) error {
 		if err != nil {
 			return fmt.Errorf("-workers: %w", err)
 		}
-		studies := n * (warm + int(while/sleep)) // more than they can read until the while is over
+		studies := n * (warm + int(while/b.sleep)) // more than they can read until the while is over
 		a, err := b.queued(fmt.Sprintf("workers-%d", n), studies, 50, 2)
 		if err != nil {
 			return err
 		}
 		a.config = "line: {quiet: 0s, readers: 1}\n"
-		s, err := a.serve(sleep, n)
+		s, err := a.serve(b.sleep, n)
 		if err != nil {
 			return err
 		}
@@ -138,7 +135,7 @@ func (b *bench) workers(numbers []string) error {
 		if one == 0 {
 			one = rate / float64(n)
 		}
-		linear(one, n, "workers of one reader", rate)
+		b.linear(one, n, "workers of one reader", rate)
 		report(fmt.Sprintf("  %d workers", n), int(rate*while.Seconds()), while, before, now)
 		if err := s.stop(); err != nil {
 			return err
@@ -147,6 +144,6 @@ func (b *bench) workers(numbers []string) error {
 	return nil
 }
 
-func linear(one float64, n int, what string, rate float64) {
-	fmt.Printf("%d %s, %v a reading: %.1f studies/s, %.2f of linear\n", n, what, sleep, rate, rate/one/float64(n))
+func (b *bench) linear(one float64, n int, what string, rate float64) {
+	fmt.Printf("%d %s, %v a reading: %.1f studies/s, %.2f of linear\n", n, what, b.sleep, rate, rate/one/float64(n))
 }

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"chatxray/e2e/postgres"
 )
@@ -28,10 +29,11 @@ func main() {
 	studies := flag.Int("studies", 2000, "studies of each measurement")
 	index := flag.String("index", "sqlite", "where the index is: sqlite or postgres")
 	workers := flag.String("workers", "", "measure instead how fast so many workers are, 1,2,4,8; the index is in PostgreSQL")
+	sleep := flag.Duration("sleep", 20*time.Millisecond, "how long a reading takes where it is measured how reading scales")
 	known := flag.Int("known", 0, "measure with a queue of so many studies instead")
 	dir := flag.String("dir", "", "where the archives lie while they are used; empty: the system's folder for temporary files")
 	flag.Parse()
-	b := &bench{binary: *binary, studies: *studies}
+	b := &bench{binary: *binary, studies: *studies, sleep: *sleep}
 	measure := func() error { return errors.Join(b.machinery(1), b.machinery(4), b.readers()) }
 	switch {
 	case *workers != "":
@@ -64,6 +66,7 @@ func main() {
 type bench struct {
 	binary   string
 	studies  int
+	sleep    time.Duration // of a reading, where it is measured how reading scales
 	dir      string
 	redis    *server
 	port     int              // of Redis
