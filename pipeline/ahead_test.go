@@ -62,7 +62,7 @@ func watchQuiet(t *testing.T, quiet time.Duration, test func(t *testing.T, w *wa
 			return decode(ctx, c)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _ = w.Run(ctx) }()
+		go func() { _ = w.Run(ctx, ctx) }()
 		synctest.Wait()
 		test(t, w)
 		cancel()

@@ -344,3 +344,9 @@ func (m *memory) Report(_ context.Context, l Life, key string, docs []Document, 
 	}
 	return r, nil
 }
+
+func (q *memoryQueue) has(name string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.jobs[name] != nil
+}

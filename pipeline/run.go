@@ -105,23 +105,27 @@ type Line struct {
 	unkept   unkept
 }
 
-// Run works until ctx ends; first it takes up what an earlier process left undone. It returns when the running study is either
-// finished or safely put down.
-func (l *Line) Run(ctx context.Context) error {
+// Run works until ctx ends; first it takes up what an earlier process left undone. When taking ends, which may be earlier, nothing is begun any more: what comes is
+// only noted and queued. It returns when the running study is either finished or safely put down.
+func (l *Line) Run(ctx, taking context.Context) error {
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	l.working = working
 	l.work.Go(func() { l.forward(ctx) })
 	l.work.Go(func() { l.reconcile(ctx) })
 	if !l.Feeds {
-		l.startDeliveries(ctx)
-		l.work.Go(func() { l.lookAhead(ctx) })
+		l.startDeliveries(taking)
+		l.work.Go(func() { l.lookAhead(taking) })
 		for range l.Config.Readers {
-			l.work.Go(func() { l.take(ctx, l.Studies, nil, l.study) })
+			l.work.Go(func() { l.take(taking, l.Studies, nil, l.study) })
 		}
 	}
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-taking.Done():
+	}
 	defer time.AfterFunc(l.Config.Stop, stop).Stop()
+	<-ctx.Done()
 	l.work.Wait()
 	return nil
 }

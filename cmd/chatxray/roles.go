@@ -124,10 +124,10 @@ func newMembership(claims *jobs.Client, cfg config.Config, ref pipeline.ModelRef
 	return &membership{claims: claims, lease: cfg.Jobs.Lease, me: jobs.Member{Model: ref.Name, Version: ref.Version, Digest: ref.Digest.String()}}
 }
 
-// run has the line work until ctx ends. A process that reads waits until it may.
-func (m *membership) run(ctx context.Context, s streams, line *pipeline.Line) error {
+// run has the line work until ctx ends, and take what is to be done until taking ends. A process that reads waits until it may.
+func (m *membership) run(ctx, taking context.Context, s streams, line *pipeline.Line) error {
 	if m == nil {
-		return line.Run(ctx)
+		return line.Run(ctx, taking)
 	}
 	keeping, leave := context.WithCancel(context.WithoutCancel(ctx))
 	free, left := make(chan struct{}), make(chan struct{})
@@ -144,7 +144,7 @@ func (m *membership) run(ctx context.Context, s streams, line *pipeline.Line) er
 		return nil
 	case <-free:
 	}
-	return line.Run(ctx)
+	return line.Run(ctx, taking)
 }
 
 // countWorkers shows how many processes read.

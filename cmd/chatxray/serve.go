@@ -159,7 +159,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 	if cfg.Role != config.RoleWorker { // one kind of process is enough
 		keeping.Go(func() { retention.run(keepCtx) })
 	}
-	return work(ctx, s, listener, web, cfg.DICOMweb, func(ctx context.Context) error { return member.run(ctx, s, line) })
+	return work(ctx, s, listener, web, cfg.DICOMweb, func(lineCtx context.Context) error { return member.run(lineCtx, ctx, s, line) })
 }
 
 // tellAway tells the log when a destination goes away and when it is back.
@@ -219,7 +219,7 @@ func imaging() dicomweb.Imaging {
 }
 
 // work runs server and line until ctx ends or one of them fails, then stops both in order: uploads first, so that what they bring is
-// still noticed.
+// still noticed. The line takes nothing any more from the end of ctx on.
 func work(ctx context.Context, s streams, listener net.Listener, web http.Handler, cfg dicomweb.Config, run func(context.Context) error) error {
 	serving, stopServing := context.WithCancel(ctx)
 	lineCtx, stopLine := context.WithCancel(context.WithoutCancel(ctx))
@@ -233,7 +233,7 @@ func work(ctx context.Context, s streams, listener net.Listener, web http.Handle
 		stopServing()
 		return errors.Join(failed, <-served)
 	case <-ctx.Done():
-		s.log.Info().Msg("stopping: running uploads are finished first")
+		s.log.Info().Msg("stopping: no study is begun any more; running uploads are finished first")
 		stopServing()
 		failed = <-served
 	case failed = <-served:

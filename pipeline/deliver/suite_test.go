@@ -230,7 +230,7 @@ func open(t *testing.T, data string, o other) *site {
 	ended := make(chan struct{})
 	s.begin = func(log *syncBuffer) {
 		s.line.Log = zerolog.New(log)
-		go func() { defer close(ended); _ = s.line.Run(ctx) }()
+		go func() { defer close(ended); _ = s.line.Run(ctx, ctx) }()
 	}
 	var once sync.Once
 	s.close = func() {
