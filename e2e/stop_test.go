@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -30,20 +31,25 @@ func TestNothingIsBegunWhileStopping(t *testing.T) {
 		return nil
 	})
 	body, upload := io.Pipe()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.dicomweb()+"/studies", body)
+	begun := make(chan struct{}) // the service reads the body
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(begun) }})
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.dicomweb()+"/studies", body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", `multipart/related; type="application/dicom"; boundary=x`)
+	request.Header.Set("Expect", "100-continue")
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		if resp, err := http.DefaultClient.Do(request); err == nil {
+		if resp, err := (&http.Transport{ExpectContinueTimeout: time.Minute}).RoundTrip(request); err == nil {
 			resp.Body.Close()
 		}
 	}()
-	if _, err := io.WriteString(upload, "--x\r\nContent-Type: application/dicom\r\n\r\n"); err != nil { // it is read: the request is under way
-		t.Fatal(err)
+	select {
+	case <-begun:
+	case <-time.After(time.Minute):
+		t.Fatal("the service does not read the upload")
 	}
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -54,7 +60,7 @@ func TestNothingIsBegunWhileStopping(t *testing.T) {
 		t.Error("it ended before the upload")
 	default:
 	}
-	_, _ = io.WriteString(upload, "\r\n--x--\r\n")
+	_, _ = io.WriteString(upload, "--x--\r\n")
 	_ = upload.Close()
 	<-answered
 	select {
