@@ -2,7 +2,9 @@ package archive_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +15,7 @@ import (
 
 	"chatxray/pipeline"
 	"chatxray/pipeline/archive"
+	"chatxray/pipeline/dicom"
 )
 
 // checked checks an archive and returns the names of the files that have a problem, with what it is.
@@ -109,6 +112,7 @@ func testCheck(t *testing.T) {
 	if _, err := archive.Check(gone, dir, indexed(t, dir, archive.Options{})); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	newer(t, dir)
 	// An index that is none, or is of another version.
 	if onPostgres(t) {
 		if err := server(t).Query("archives", "UPDATE "+schemaOf(dir)+".chatxray_index SET version = 2"); err != nil {
@@ -133,6 +137,47 @@ func testCheck(t *testing.T) {
 		if _, err := archive.Check(t.Context(), dir, indexed(t, dir, archive.Options{})); err == nil || !strings.Contains(err.Error(), says) {
 			t.Error(err)
 		}
+	}
+}
+
+// newer says what every way into an archive says whose index a newer program has made. Nothing of it is changed.
+func newer(t *testing.T, dir string) {
+	t.Helper()
+	index, opts := filepath.Join(dir, "index.db"), indexed(t, dir, archive.Options{})
+	set := func(version int) {
+		t.Helper()
+		var err error
+		if onPostgres(t) {
+			err = server(t).Query("archives", fmt.Sprintf("UPDATE %s.chatxray_index SET version = %d", schemaOf(dir), version))
+		} else {
+			var db *sql.DB
+			if db, err = sql.Open("sqlite", index); err == nil {
+				_, err = db.Exec(fmt.Sprintf("PRAGMA user_version = %d", version))
+				err = errors.Join(err, db.Close())
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, _ := checked(t, dir)
+	set(archive.IndexVersion + 900)
+	for what, do := range map[string]func() error{
+		"open":    func() error { _, err := archive.Open(dir, dicom.OpenFile, opts); return err },
+		"check":   func() error { _, err := archive.Check(t.Context(), dir, opts); return err },
+		"rebuild": func() error { _, err := archive.Rebuild(t.Context(), dir, dicom.OpenFile, opts); return err },
+	} {
+		err := do()
+		if !errors.Is(err, pipeline.ErrUnsupported) || !strings.Contains(err.Error(), "a newer program has made the index") || strings.Contains(err.Error(), "delete") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	set(archive.IndexVersion)
+	if after, _ := checked(t, dir); after != before {
+		t.Errorf("after it was refused %v, before %v", after, before)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "rebuilding")); err == nil {
+		t.Error("the next start makes the index anew")
 	}
 }
 

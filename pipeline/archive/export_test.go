@@ -124,3 +124,6 @@ func (a *Archive) DeleteAfter(ctx context.Context, study string, meanwhile func(
 	_, _, err := a.delete(ctx, deletion{Study: study}, func() error { meanwhile(); return nil })
 	return err
 }
+
+// IndexVersion is that of an index which this program makes.
+var IndexVersion = len(migrations)

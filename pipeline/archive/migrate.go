@@ -228,7 +228,7 @@ func (a *Archive) migrate() error {
 			return err
 		}
 		if version > len(migrations) {
-			return fmt.Errorf("%w: the index has version %d, this program knows %d", pipeline.ErrUnsupported, version, len(migrations))
+			return newer(version)
 		}
 		if version == len(migrations) {
 			return nil
@@ -278,10 +278,20 @@ func (a *Archive) migrateFrom(ctx context.Context, version int) error {
 	return tx.Commit()
 }
 
+// errNewer is that of an index which knows more than this program.
+var errNewer = fmt.Errorf("%w: a newer program has made the index", pipeline.ErrUnsupported)
+
+func newer(version int) error {
+	return fmt.Errorf("%w: it has version %d, this program knows up to %d; nothing was changed: use that program, or a newer one", errNewer, version, len(migrations))
+}
+
 // checkable tells whether Check understands an index of a version.
 func checkable(version int) error {
-	if version == len(migrations) {
+	switch {
+	case version == len(migrations):
 		return nil
+	case version > len(migrations):
+		return newer(version)
 	}
 	return fmt.Errorf("%w: the index has version %d, this program checks version %d; a start of the service brings it there", pipeline.ErrUnsupported, version, len(migrations))
 }

@@ -350,7 +350,7 @@ func Examine(ctx context.Context, index pipeline.Secret) (said string, err error
 	case version == 0:
 		return "PostgreSQL answers; the index is made at the first start", nil
 	case version > len(migrations):
-		return "", fmt.Errorf("%w: the index has version %d, this program knows %d", pipeline.ErrUnsupported, version, len(migrations))
+		return "", newer(version)
 	}
 	return fmt.Sprintf("PostgreSQL answers; the index in schema %s has version %d of %d", p.schema, version, len(migrations)), nil
 }

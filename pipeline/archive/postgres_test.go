@@ -388,7 +388,7 @@ func testPostgresRefuses(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir, archive.Options{}).Close()
 	must("archives", "UPDATE "+schemaOf(dir)+".chatxray_index SET version = 999")
-	refused("a newer index", url+"&search_path="+schemaOf(dir), pipeline.ErrUnsupported, "version 999")
+	refused("a newer index", url+"&search_path="+schemaOf(dir), pipeline.ErrUnsupported, "it has version 999")
 	dir = t.TempDir()
 	a := open(t, dir, archive.Options{})
 	mustStore(t, a, object(t, "1.2", "1.2.1", "1.2.1.1"))

@@ -20,6 +20,11 @@ func Rebuild(ctx context.Context, dir string, open Opener, opts Options) (int, e
 		return 0, err
 	}
 	defer func() { _ = a.leave() }()
+	if err := a.index.look(ctx, a, true); errors.Is(err, errNewer) {
+		return 0, err // it knows of readings what the files do not say
+	} else if err == nil {
+		_ = a.read.Close()
+	}
 	if err := os.Remove(a.path("clean")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return 0, fmt.Errorf("the old index cannot be removed: %w", bare(err))
 	}

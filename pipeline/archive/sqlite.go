@@ -46,6 +46,9 @@ func (d *sqliteIndex) open(a *Archive) (fresh bool, err error) {
 	}
 	if err != nil {
 		d.write.Close()
+		if errors.Is(err, errNewer) {
+			return fresh, fmt.Errorf("%s: %w", a.path("index.db"), err)
+		}
 		return fresh, fmt.Errorf("the archive's index %s cannot be used; stop the service, delete the file (it is made anew from the instances) and start again: %w", a.path("index.db"), indexError(err))
 	}
 	d.prepared = map[string]*sql.Stmt{}
