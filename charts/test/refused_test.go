@@ -27,6 +27,7 @@ func TestRefusedValues(t *testing.T) {
 		"scaled without an index":             {"scaled: true\nauth: {existingSecret: t}\nredis: {existingSecret: r}", "index.existingSecret"},
 		"scaled on a volume of one":           {"scaled: true\nauth: {existingSecret: t}\nredis: {existingSecret: r}\nindex: {existingSecret: i}", "ReadWriteMany"},
 		"scaled without files":                {shared + "persistence: {enabled: false}", "persistence"},
+		"a policy that lets nothing out":      {shared + "networkPolicy: {enabled: true}", "networkPolicy.egress"},
 		"two who count workers":               {shared + "worker: {autoscaling: {enabled: true}, keda: {enabled: true}}", "enable one"},
 		"streams of an unknown archive":       {shared + "worker: {keda: {enabled: true, trigger: streams}}", "streams.archive"},
 		"KEDA without workers":                {"auth: {existingSecret: t}\nworker: {keda: {enabled: true}}", "scaled: true"},

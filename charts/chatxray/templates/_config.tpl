@@ -73,6 +73,9 @@
 {{- fail "scaled: pods share the archive's files: name a bucket in config.archive.objects, or set persistence.accessModes to [ReadWriteMany]" -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) -}}
+{{- fail "scaled: networkPolicy lets no pod reach Redis, PostgreSQL or S3: name them in networkPolicy.egress" -}}
+{{- end -}}
 {{- if and .Values.worker.keda.enabled .Values.worker.autoscaling.enabled -}}
 {{- fail "worker: keda and autoscaling both set the number of pods: enable one of them" -}}
 {{- end -}}
