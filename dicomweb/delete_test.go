@@ -42,8 +42,8 @@ func (nobody) Deliveries(context.Context, string) ([]pipeline.Task, error) {
 }
 func (nobody) DestinationStates(context.Context) []pipeline.DestinationState { return nil }
 
-func (nobody) Retry(context.Context, string, string) error { return pipeline.ErrNotFound }
-func (nobody) Drop(context.Context, string, string) error  { return pipeline.ErrNotFound }
+func (nobody) Retry(context.Context, string, string, string) error { return pipeline.ErrNotFound }
+func (nobody) Drop(context.Context, string, string, string) error  { return pipeline.ErrNotFound }
 
 // late deletes from the archive that the service will have.
 type late struct{ s **service }

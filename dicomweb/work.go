@@ -22,10 +22,11 @@ type Work interface {
 	Deliveries(ctx context.Context, studyUID string) ([]pipeline.Task, error)
 	// DestinationStates tells how each destination answers.
 	DestinationStates(ctx context.Context) []pipeline.DestinationState
-	// Retry takes up what was given up, with a destination its delivery there; pipeline.ErrConflict where there is no such thing.
-	Retry(ctx context.Context, studyUID, destination string) error
-	// Drop gives up what is not done; pipeline.ErrConflict where there is no such thing.
-	Drop(ctx context.Context, studyUID, destination string) error
+	// Retry takes up what was given up, with a destination its delivery there. by is who wants it, empty where nobody is known. pipeline.ErrConflict where there is
+	// no such thing, pipeline.ErrNotFound where nobody knows the study or the destination.
+	Retry(ctx context.Context, studyUID, destination, by string) error
+	// Drop gives up what is not done; by and errors are Retry's.
+	Drop(ctx context.Context, studyUID, destination, by string) error
 }
 
 // page reads the parameters after and limit.
@@ -63,19 +64,44 @@ func (s *server) undone(c *gin.Context, key string, answer gin.H) error {
 	if dead != "" && dead != "true" && dead != "false" {
 		return fmt.Errorf("%w: dead is neither true nor false", pipeline.ErrInvalid)
 	}
-	tasks, next, err := s.Work.Tasks(c.Request.Context(), after, most)
+	tasks, next, err := s.tasksTo(c, after, most)
 	if err != nil {
 		return err
 	}
-	to := c.Query("destination")
 	answer[key] = append([]pipeline.Task{}, slices.DeleteFunc(tasks, func(t pipeline.Task) bool {
-		return key == "deliveries" && t.Destination == "" || to != "" && t.Destination != to || dead != "" && t.Dead != (dead == "true")
+		return key == "deliveries" && t.Destination == "" || dead != "" && t.Dead != (dead == "true")
 	})...)
 	if next != "" {
 		answer["next"] = next
 	}
 	c.JSON(http.StatusOK, answer)
 	return nil
+}
+
+// tasksTo is a page of what is not done: of the destination that the query names, or all. One that the configuration does not name is known while something is
+// on its way there.
+func (s *server) tasksTo(c *gin.Context, after string, most int) ([]pipeline.Task, string, error) {
+	to, given := c.GetQuery("destination")
+	if !given || to == "" {
+		return s.Work.Tasks(c.Request.Context(), after, most)
+	}
+	var names []string
+	for _, d := range s.Work.DestinationStates(c.Request.Context()) {
+		names = append(names, d.Name)
+	}
+	for first := after == ""; ; {
+		tasks, next, err := s.Work.Tasks(c.Request.Context(), after, most)
+		tasks = slices.DeleteFunc(tasks, func(t pipeline.Task) bool { return t.Destination != to })
+		switch {
+		case err != nil || len(tasks) > 0 || slices.Contains(names, to):
+			return tasks, next, err
+		case next == "" && first:
+			return nil, "", pipeline.NoDestination(to, names)
+		case next == "":
+			return nil, "", nil
+		}
+		after = next
+	}
 }
 
 // studyTasks lists tasks of a study under a key.
@@ -91,13 +117,14 @@ func (s *server) studyTasks(key string, list func(ctx context.Context, study str
 }
 
 // taskChange answers POST {study}/jobs/retry and its like. named: a destination has to be.
-func (s *server) taskChange(named bool, change func(ctx context.Context, study, destination string) error) handler {
+func (s *server) taskChange(named bool, change func(ctx context.Context, study, destination, by string) error) handler {
 	return ofStudy(func(c *gin.Context, study string) error {
 		to := c.Query("destination")
 		if named && to == "" {
 			return fmt.Errorf("%w: no destination is named", pipeline.ErrInvalid)
 		}
-		if err := change(c.Request.Context(), study, to); err != nil {
+		// Who asked may go away in the middle; what has begun is finished.
+		if err := change(context.WithoutCancel(c.Request.Context()), study, to, c.GetString(principalKey)); err != nil {
 			return err
 		}
 		c.JSON(http.StatusAccepted, gin.H{"study_instance_uid": study})

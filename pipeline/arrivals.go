@@ -50,7 +50,7 @@ func (l *Line) Stored(studyUID string) {
 // Again tells the line that instances were sent again which the archive has: a study that failed is tried again.
 func (l *Line) Again(studyUID string) {
 	if life, err := l.Archive.Life(context.Background(), studyUID); err == nil && life.State == StateFailed {
-		_ = l.Retry(context.Background(), studyUID, "sent again")
+		_ = l.retry(context.Background(), studyUID, "sent again")
 	}
 }
 
@@ -64,8 +64,8 @@ func (l *Line) Shrunk(ctx context.Context, studyUID string) error {
 	return err
 }
 
-// Retry takes a study up again that has failed, was refused or is held, as it is, and says why.
-func (l *Line) Retry(ctx context.Context, studyUID, reason string) error {
+// retry takes a study up again that has failed, was refused or is held, as it is, and says why.
+func (l *Line) retry(ctx context.Context, studyUID, reason string) error {
 	life, err := l.Archive.Life(ctx, studyUID)
 	if err != nil {
 		return err

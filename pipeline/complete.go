@@ -87,18 +87,20 @@ func (l *Line) judge(ctx context.Context, uid string) (put bool, wait time.Durat
 func (l *Line) quietReason() string { return fmt.Sprintf("nothing came for %v", l.Config.Quiet) }
 
 // Force has a study read as it is: its quiet time ends, and what it lacks is not waited for. by is who wants it, empty where nobody is known. What else
-// is taken up again, and errors, are Retry's.
+// is taken up again, and errors, are Retry's of a reading.
 func (l *Line) Force(ctx context.Context, study, by string) error {
-	reason := "asked for by " + cmp.Or(by, "a person")
+	reason := askedFor(by)
 	life, err := l.Archive.Life(ctx, study)
 	if err != nil {
 		return err
 	}
 	if life.State != StateReceiving {
-		return l.Retry(ctx, study, reason)
+		return l.retry(ctx, study, reason)
 	}
 	return l.takeUp(ctx, life, reason)
 }
+
+func askedFor(by string) string { return "asked for by " + cmp.Or(by, "a person") }
 
 // takeUp has a study read now, as it is.
 func (l *Line) takeUp(ctx context.Context, life Life, reason string) error {

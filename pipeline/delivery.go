@@ -122,9 +122,9 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 	over := err != nil && (to.Permanent(err) || errors.Is(err, ErrNotFound)) // a document that was deleted
 	waits := !over && errors.Is(err, ErrBusy)
 	var d Delivery
-	var delivered []Change
-	if err == nil {
-		delivered = []Change{{At: l.Now(), State: StateDelivered, Worker: l.Worker}}
+	step := Change{At: l.Now(), State: StateDelivered, Worker: l.Worker}
+	if err != nil {
+		step = l.gaveUp(to.Name, err.Error()) // if it is
 	}
 	_, uerr := l.Archive.UpdateRecord(ctx, Life{StudyInstanceUID: study}, key, func(r *Record) {
 		if r.Deliveries == nil {
@@ -134,9 +134,11 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 		if !waits {
 			x.Attempts++
 		}
-		x.note(err, over, l.Now(), l.Config.GiveUp)
+		if err == nil || !x.Dead { // else it was dropped meanwhile
+			x.note(err, over, step.At, l.Config.GiveUp)
+		}
 		d, r.Deliveries[to.Name] = *x, x
-	}, delivered...)
+	}, step)
 	if uerr != nil {
 		log.Error().Err(uerr).Bool("delivered", err == nil).Msg("what came of a delivery could not be noted")
 		return l.unnoted.failed(name, l.Now())
@@ -147,6 +149,8 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 	case err == nil:
 		l.Stats.Delivered.Add(1)
 		log.Info().Int("attempt", d.Attempts).Msg("delivered")
+	case d.Dead && !d.GivenUp.Equal(step.At):
+		log.Info().Err(err).Msg("a delivery that was dropped meanwhile failed")
 	case d.Dead:
 		l.Stats.DeliveriesDead.Add(1)
 		log.Error().Err(err).Int("attempt", d.Attempts).Msg("delivery given up; the documents stay in the archive")
@@ -164,7 +168,7 @@ func (l *Line) deliverTo(ctx context.Context, study, key string, to Destination)
 func (d *Delivery) note(err error, over bool, now time.Time, giveUp time.Duration) {
 	d.Error, d.Answer, d.Next = "", "", time.Time{}
 	if err == nil {
-		d.Delivered = now
+		d.Delivered, d.Dead, d.GivenUp = now, false, time.Time{}
 		return
 	}
 	d.Error = err.Error()
@@ -174,7 +178,9 @@ func (d *Delivery) note(err error, over bool, now time.Time, giveUp time.Duratio
 	if d.Failing.IsZero() && !errors.Is(err, ErrUnavailable) {
 		d.Failing = now
 	}
-	if d.Dead = over || !errors.Is(err, ErrUnavailable) && now.Sub(d.Failing) > giveUp; !d.Dead {
+	if d.Dead = over || !errors.Is(err, ErrUnavailable) && now.Sub(d.Failing) > giveUp; d.Dead {
+		d.GivenUp = now
+	} else {
 		d.Next = now.Add(backoff(max(1, d.Attempts)))
 	}
 }

@@ -20,13 +20,15 @@ var States = []State{StateReceiving, StateComplete, StateQueued, StateReading, S
 // ErrLost says that the work on a study has been given to another worker meanwhile: nothing was written.
 var ErrLost = errors.New("the work was taken over by another worker")
 
-// Change is one step of a study's life.
+// Change is one step of a study's life. One without a State leaves the life where it stands, and is noted with that.
 type Change struct {
 	At     time.Time `json:"at"`
 	State  State     `json:"state"`
 	Reason string    `json:"reason,omitempty"` // why, in words without patient data
 	Worker string    `json:"worker,omitempty"` // which process did it
 	Next   time.Time `json:"next,omitzero"`    // of a failure: when it is tried again; zero for never
+	// GivenUp is the destination of a delivery that was given up then, of which the step tells.
+	GivenUp string `json:"-"`
 }
 
 // Settles tells whether nothing is to be done for a study after the change until something new comes.
@@ -41,8 +43,12 @@ func (c Change) Settles() bool {
 }
 
 // Applies tells whether a step is noted beside a change of a record of a life as it is now: that a study is delivered is noted with its last delivery, and
-// not while something is to be done for the study, which then begins anew.
+// not while something is to be done for the study, which then begins anew; that a delivery is given up, if it is.
 func (c Change) Applies(now Life, r Record) bool {
+	if c.GivenUp != "" {
+		d := r.Deliveries[c.GivenUp]
+		return d != nil && d.Dead && d.GivenUp.Equal(c.At)
+	}
 	return c.State != StateDelivered || now.State == StateReported && !now.Open && r.lifeState() == StateDelivered
 }
 

@@ -176,6 +176,12 @@ func (m *memory) note(l *Life, c Change) {
 	m.changes[l.StudyInstanceUID] = append(m.changes[l.StudyInstanceUID], c)
 }
 
+func (m *memory) steps(study string) []Change {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.changes[study])
+}
+
 func (m *memory) Life(_ context.Context, study string) (Life, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -335,6 +341,11 @@ func (m *memory) Report(_ context.Context, l Life, key string, docs []Document, 
 		if x := m.lives[uid]; x != nil {
 			now := *x
 			if now.Open = m.open[uid]; !c.Applies(now, r) {
+				continue
+			}
+			if c.State == "" {
+				c.State = now.State
+				m.changes[uid] = append(m.changes[uid], c)
 				continue
 			}
 		}

@@ -33,6 +33,8 @@ type Delivery struct {
 	// Answer is how the destination worded its last refusal, shortened. It may repeat what the documents say, so it goes into no log.
 	Answer string `json:"answer,omitempty"`
 	Dead   bool   `json:"dead,omitempty"` // given up
+	// GivenUp is when it was given up, or dropped by a person.
+	GivenUp time.Time `json:"given_up,omitzero"`
 }
 
 // DestinationState tells how a destination answers.

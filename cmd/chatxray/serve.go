@@ -138,7 +138,7 @@ func (c serveCmd) Run(ctx context.Context, s streams) (err error) {
 		checks[stubSays] = func(context.Context) error { return nil }
 	}
 	web := dicomweb.New(cfg.DICOMweb, arch, roleDeps(cfg, eng, arch, dicomweb.Deps{
-		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng}, Work: undone{line},
+		Lookup: dicom.Lookup, Keyword: dicom.Keyword, Log: s.log, Version: softwareVersion(), Metrics: metrics, Readings: readings{line, arch, eng}, Work: line,
 		Full:  (&full{queue: line.Studies, most: cfg.Jobs.MaxWaiting}).check,
 		Guard: door.guard, Pages: door.pages(), Deleter: deletes,
 		Imaging: imaging(), Checks: checks,
@@ -365,17 +365,6 @@ func (r readings) Release(ctx context.Context, studyUID, by string) error {
 // Force implements dicomweb.Readings.
 func (r readings) Force(ctx context.Context, studyUID, by string) error {
 	return r.line.Force(ctx, studyUID, by)
-}
-
-// undone lets people see and change what is not done.
-type undone struct{ *pipeline.Line }
-
-// Retry implements dicomweb.Work.
-func (w undone) Retry(ctx context.Context, study, destination string) error {
-	if destination != "" {
-		return w.RetryDelivery(ctx, study, destination)
-	}
-	return w.Line.Retry(ctx, study, "asked for by a person")
 }
 
 // countModel shows what the model has to do.

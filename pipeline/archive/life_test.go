@@ -93,6 +93,45 @@ func testLife(t *testing.T) {
 	}
 }
 
+// What is told of a delivery is a step of its study's life and leaves that as it stands, which may wait for its next attempt; it is told only if it is so.
+func TestToldOfADelivery(t *testing.T) { onEach(t, testToldOfADelivery) }
+
+func testToldOfADelivery(t *testing.T) {
+	ctx := t.Context()
+	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
+	a := open(t, t.TempDir(), archive.Options{})
+	mustStore(t, a, object(t, "1.2", "1.2.1", "1.2.1.1"))
+	mine, _, err := a.Begin(ctx, "1.2", func(pipeline.Life) []pipeline.Change {
+		return []pipeline.Change{{At: at, State: pipeline.StateReading}}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := pipeline.Change{At: at, State: pipeline.StateFailed, Reason: "why", Worker: "first", Next: at.Add(time.Hour)}
+	if err := a.Move(ctx, mine, failed); err != nil {
+		t.Fatal(err)
+	}
+	before, err := a.Life(ctx, "1.2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range []pipeline.Delivery{{Dead: true, GivenUp: at}, {Dead: true, GivenUp: at.Add(time.Second)}, {}} {
+		if _, err := a.UpdateRecord(ctx, pipeline.Life{StudyInstanceUID: "1.2"}, "k", func(r *pipeline.Record) {
+			r.State, r.Deliveries = pipeline.StateReported, map[string]*pipeline.Delivery{"pacs": &d}
+		}, pipeline.Change{At: at, Reason: "given up", Worker: "second", GivenUp: "pacs"}); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	if now, err := a.Life(ctx, "1.2"); err != nil || cmp.Diff(before, now) != "" || !now.Open || !now.Next.Equal(failed.Next) {
+		t.Error(cmp.Diff(before, now), err)
+	}
+	got, err := a.Changes(ctx, "1.2")
+	want := []pipeline.Change{failed, {At: at, State: pipeline.StateFailed, Reason: "given up", Worker: "second"}}
+	if err != nil || len(got) < 2 || cmp.Diff(want, got[len(got)-2:]) != "" {
+		t.Error(cmp.Diff(want, got), err)
+	}
+}
+
 // What arrives while a study is read leaves something to be done when the reading ends.
 func TestNewsWhileReading(t *testing.T) { onEach(t, testNewsWhileReading) }
 

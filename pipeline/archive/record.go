@@ -105,7 +105,13 @@ func (a *Archive) Report(ctx context.Context, l pipeline.Life, key string, docs 
 			if !c.Applies(now, r) {
 				continue
 			}
-			if err := moveFrom(ctx, tx, now, l, c); err != nil {
+			if c.State == "" {
+				c.State = now.State
+				err = note(ctx, tx, study, c)
+			} else {
+				err = moveFrom(ctx, tx, now, l, c)
+			}
+			if err != nil {
 				return err
 			}
 		}

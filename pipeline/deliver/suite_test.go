@@ -140,7 +140,7 @@ func TestRefusedForGood(t *testing.T) {
 			t.Error("the log quotes the other side")
 		}
 		o.fail("")
-		if err := s.line.RetryDelivery(t.Context(), "1.2.3", "there"); err != nil {
+		if err := s.line.Retry(t.Context(), "1.2.3", "there", ""); err != nil {
 			t.Fatal(err)
 		}
 		s.delivered(t, 4)
