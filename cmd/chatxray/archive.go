@@ -42,7 +42,7 @@ func (f archiveFlags) configuration() (config.Config, error) {
 		cfg.Data = f.Data
 	}
 	if _, err := os.Stat(filepath.Join(cfg.Data, "instances")); err != nil {
-		return cfg, fmt.Errorf("%w: there is no archive in %s, it has no folder instances; name the archive's folder with --data or --config", pipeline.ErrNotFound, cfg.Data)
+		return cfg, fmt.Errorf("%w: there is no archive in %s, it has no folder instances; name the archive's folder, or the service's configuration with --config", pipeline.ErrNotFound, cfg.Data)
 	}
 	return cfg, nil
 }

@@ -74,6 +74,9 @@ func (c studiesExportCmd) Run(ctx context.Context, s streams) error {
 // fromFolder exports out of an archive's folder.
 func (c studiesExportCmd) fromFolder(ctx context.Context, to *export) error {
 	cfg, err := archiveFlags{Config: c.Config, Data: c.From}.configuration()
+	if errors.Is(err, pipeline.ErrNotFound) {
+		return fmt.Errorf("%w, or the http(s) URL of a running service", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
+	"time"
 
 	"chatxray/pipeline"
 )
@@ -13,8 +15,8 @@ import (
 type jobsCmd struct {
 	List  jobsListCmd  `cmd:"" help:"List what is not done: studies that are to be read, documents that are to be delivered."`
 	Show  jobsShowCmd  `cmd:"" help:"Show what is not done of a study, with the whole reason."`
-	Retry jobsRetryCmd `cmd:"" help:"Take up a reading or a delivery that was given up."`
-	Drop  jobsDropCmd  `cmd:"" help:"Give up a reading or a delivery; nothing that was stored is lost."`
+	Retry jobsRetryCmd `cmd:"" help:"Take up the reading of a study, or a delivery, that was given up or waits for another attempt."`
+	Drop  jobsDropCmd  `cmd:"" help:"Give up a reading or a delivery that is not done; nothing that was stored is lost."`
 }
 
 type tasksFlags struct {
@@ -70,8 +72,7 @@ func (f tasksFlags) list(ctx context.Context, s streams, path string, query url.
 		}
 		told = true
 		for _, t := range append(page.Jobs, page.Deliveries...) {
-			reason := because(pipeline.Change{Reason: t.Reason, Next: t.Next})
-			if err := out.row(t, t.StudyInstanceUID, jobName(t), jobState(t), when(t.Since), strconv.Itoa(t.Attempts), fmt.Sprintf("%.100s", reason)); err != nil {
+			if err := out.row(t, t.StudyInstanceUID, jobName(t), jobState(t), when(t.Since), strconv.Itoa(t.Attempts), shortened(t.Reason, 100)); err != nil {
 				return err
 			}
 		}
@@ -94,12 +95,42 @@ func jobState(t pipeline.Task) string {
 	switch {
 	case !t.Delivered.IsZero():
 		return "delivered " + when(t.Delivered)
-	case t.Dead:
+	case t.Dead && t.GivenUp.IsZero():
 		return "given up"
+	case t.Dead:
+		return "given up " + when(t.GivenUp)
+	case !t.Next.IsZero():
+		return failedAndWaits(t.Attempts, t.Next)
 	case t.Destination != "":
 		return "on its way"
 	}
 	return string(t.State) + ", " + string(t.Lane)
+}
+
+// failedAndWaits tells of what waits for another attempt. None counts where its destination was known to be away.
+func failedAndWaits(attempts int, next time.Time) string {
+	switch attempts {
+	case 0:
+		return "waits, tried again at " + when(next)
+	case 1:
+		return "failed once, again at " + when(next)
+	}
+	return fmt.Sprintf("failed %d times, again at %s", attempts, when(next))
+}
+
+// shortened is a text of at most so many characters, which ends with its last whole word and an ellipsis where something is left out.
+func shortened(s string, most int) string {
+	r := []rune(s)
+	if len(r) <= most {
+		return s
+	}
+	cut := string(r[:most-1])
+	if r[most-1] != ' ' {
+		if i := strings.LastIndexByte(cut, ' '); i > 0 {
+			cut = cut[:i]
+		}
+	}
+	return strings.TrimRight(cut, " ,;:") + "…"
 }
 
 type studyFlags struct {
@@ -117,7 +148,7 @@ func (f studyFlags) show(ctx context.Context, s streams, resource string) error 
 	}
 	out := newTable(s.out, f.JSON, "JOB", "STATE", "SINCE", "ATTEMPTS", "WORKER", "REASON")
 	for _, t := range append(page.Jobs, page.Deliveries...) {
-		reason := because(pipeline.Change{Reason: t.Reason, Next: t.Next})
+		reason := t.Reason
 		if t.Answer != "" {
 			reason += fmt.Sprintf("; it says %q", t.Answer)
 		}
@@ -159,12 +190,26 @@ func (c jobFlags) change(ctx context.Context, s streams, verb, said string) erro
 
 type jobsRetryCmd struct{ jobFlags }
 
+// Help is shown by chatxray jobs retry --help.
+func (jobsRetryCmd) Help() string {
+	return `Takes up a reading that has failed (given up or not), was refused or is held, and a delivery that was given up or waits for its next attempt;
+anything else is 409. Attempts are counted anew, and the timeline tells who asked.` + needsAdmin
+}
+
+const needsAdmin = ` Where the service knows roles this needs admin.`
+
 // Run asks the service to do it again.
 func (c jobsRetryCmd) Run(ctx context.Context, s streams) error {
 	return c.change(ctx, s, "retry", saysRetried)
 }
 
 type jobsDropCmd struct{ jobFlags }
+
+// Help is shown by chatxray jobs drop --help.
+func (jobsDropCmd) Help() string {
+	return `Gives up a reading that is not done (receiving, complete, queued, reading, or failed and tried again): the study is held. Or a delivery that is
+not done. Anything else is 409. What is being done is stopped; retry takes it up again. The timeline tells who dropped it.` + needsAdmin
+}
 
 // Run asks the service to let it be.
 func (c jobsDropCmd) Run(ctx context.Context, s streams) error {

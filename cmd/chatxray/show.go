@@ -168,13 +168,39 @@ func (f serverFlags) open(ctx context.Context, method, service, path, accept str
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errServer, err)
-	case resp.StatusCode == http.StatusNotFound:
-		return nil, fmt.Errorf("%w: %s has nothing at %s: %w", errServer, service, path, pipeline.ErrNotFound)
 	}
 	var said struct{ Error string }
 	_ = json.Unmarshal(b, &said) // another server's answer says nothing that we know
-	return nil, fmt.Errorf("%w: %s answers %s: %.300q", errServer, service, resp.Status, said.Error)
+	refused := &refusal{error: fmt.Errorf("%w: %s answers %s", errServer, service, resp.Status)}
+	switch {
+	case said.Error != "":
+		refused.error = fmt.Errorf("%w: %.300q", refused.error, said.Error)
+	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed:
+		refused.error = fmt.Errorf("%w at %s; %s", refused.error, path, rootHint)
+	}
+	switch resp.StatusCode {
+	case http.StatusNotFound:
+		refused.kind = pipeline.ErrNotFound
+	case http.StatusConflict:
+		refused.kind = pipeline.ErrConflict
+	}
+	return nil, refused
+}
+
+const rootHint = "the URL must be the root of the DICOMweb service of a running chatxray, which ends in /dicom-web unless a proxy has moved it"
+
+// refusal is an answer that is no success; kind is the house's error for it, where there is one.
+type refusal struct {
+	error
+	kind error
+}
+
+// Unwrap returns both.
+func (r *refusal) Unwrap() []error {
+	if r.kind == nil {
+		return []error{r.error}
+	}
+	return []error{r.error, r.kind}
 }

@@ -114,7 +114,7 @@ func delivered(d *pipeline.Delivery) string {
 	case d.Dead:
 		return "given up: " + d.Error
 	case d.Error != "":
-		return fmt.Sprintf("tried %d times: %s", d.Attempts, d.Error)
+		return failedAndWaits(d.Attempts, d.Next) + ": " + d.Error
 	}
 	return "on its way"
 }
@@ -147,6 +147,11 @@ type studiesForceCmd struct {
 	serverFlags
 }
 
+// Help is shown by chatxray studies force --help.
+func (studiesForceCmd) Help() string {
+	return `Takes a study that is receiving, has failed, was refused or is held; any other is 409. The timeline tells who asked.` + needsAdmin
+}
+
 // Run asks the service to read the study.
 func (c studiesForceCmd) Run(ctx context.Context, s streams) error {
 	if _, err := c.ask(ctx, http.MethodPost, c.URL, ofStudy(c.Study, "/reading/force"), "application/json"); err != nil {
@@ -166,7 +171,7 @@ func fetch[T any](ctx context.Context, f serverFlags, service, path string) (v T
 		return v, err
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
-		return v, fmt.Errorf("%w: %s does not answer at %s as a chatxray does: %w", errServer, service, path, err)
+		return v, fmt.Errorf("%w: %s does not answer at %s as a chatxray does: %w; %s", errServer, service, path, err, rootHint)
 	}
 	return v, nil
 }

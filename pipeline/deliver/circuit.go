@@ -17,7 +17,16 @@ const (
 	trips = 5                // deliveries that fail one after the other: then a destination is away
 	rest  = 10 * time.Second // between two deliveries that try whether it is back
 	look  = 100 * time.Millisecond
+
+	misses     = 10   // answers that the URL leads nowhere (404, 405), by which a delivery is refused for good where others were taken meanwhile
+	mostMissed = 1000 // deliveries of which that is counted
 )
+
+// missed is a delivery that was answered so.
+type missed struct {
+	times int
+	taken int // deliveries that had been taken at the first time
+}
 
 // Circuit stands before a destination. It keeps to the configured rate; and while the destination is away, it lets one delivery at a time find out whether it
 // is back, so that no other study's attempts are used up.
@@ -31,12 +40,15 @@ type Circuit struct {
 	mu    sync.Mutex
 	state pipeline.DestinationState
 	last  error // of the last delivery
+
+	taken  int // deliveries
+	missed map[string]missed
 }
 
 // NewCircuit is told of each change: away, and why, or back.
 func NewCircuit(cfg Config, to Destination, changed func(s pipeline.DestinationState)) *Circuit {
 	cfg = cfg.filled()
-	c := &Circuit{to: to, cfg: cfg, rate: rate.NewLimiter(rate.Inf, 1), probe: make(chan struct{}, 1), state: pipeline.DestinationState{Name: cfg.Name, Kind: cfg.Kind}}
+	c := &Circuit{to: to, cfg: cfg, rate: rate.NewLimiter(rate.Inf, 1), missed: map[string]missed{}, probe: make(chan struct{}, 1), state: pipeline.DestinationState{Name: cfg.Name, Kind: cfg.Kind}}
 	if cfg.Rate > 0 {
 		c.rate.SetLimit(rate.Limit(cfg.Rate))
 	}
@@ -108,7 +120,32 @@ func (c *Circuit) Deliver(ctx context.Context, rec pipeline.Record, docs []pipel
 		return fmt.Errorf("destination %s is away (%s): %w: %w", c.cfg.Name, c.State().Reason, pipeline.ErrBusy, pipeline.ErrUnavailable)
 	}
 	if away && errors.Is(err, pipeline.ErrUnavailable) {
-		err = &quietly{err}
+		return &quietly{err}
+	}
+	return c.count(rec.StudyInstanceUID+" "+rec.Key, err)
+}
+
+// count refuses a delivery for good that has been told too often that the URL leads nowhere, while others were taken there.
+func (c *Circuit) count(name string, err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		c.taken++
+	}
+	if !errors.Is(err, errNowhere) {
+		delete(c.missed, name)
+		return err
+	}
+	m, ok := c.missed[name]
+	if !ok {
+		m.taken = c.taken
+	}
+	if m.times++; m.times >= misses && c.taken > m.taken {
+		delete(c.missed, name)
+		return fmt.Errorf("%w; it was so %d times, while others were taken there: %w", err, m.times, Permanent)
+	}
+	if ok || len(c.missed) < mostMissed {
+		c.missed[name] = m
 	}
 	return err
 }

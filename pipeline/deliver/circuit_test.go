@@ -1,9 +1,13 @@
 package deliver_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -107,6 +111,40 @@ func TestACircuitKnowsWhatIsAnAnswer(t *testing.T) {
 			_ = c.Deliver(ctx, pipeline.Record{}, nil)
 		}
 	})
+}
+
+// Where the URL leads nowhere for one study, and others are taken there, that study is refused for good in the end; where it leads nowhere for all, and for whom has no permission, nothing
+// is given up.
+func TestNowhereForOne(t *testing.T) {
+	for status, final := range map[int]bool{404: true, 405: true, 401: false, 403: false, 429: false, 503: false} {
+		for _, all := range []bool{false, true} {
+			receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if b, err := io.ReadAll(r.Body); err != nil || all || bytes.Contains(b, []byte(`"1.2.3"`)) {
+					w.WriteHeader(status)
+					_, _ = io.WriteString(w, "what we say")
+				}
+			}))
+			cfg := deliver.Config{Name: "ris", Kind: "webhook", URL: receiver.URL, Secret: secret}
+			to, err := deliver.Open(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := deliver.NewCircuit(cfg, to, func(pipeline.DestinationState) {})
+			one, other := pipeline.Record{StudyInstanceUID: "1.2.3", Key: "k"}, pipeline.Record{StudyInstanceUID: "1.2.4", Key: "k"}
+			for i := 1; i <= 12; i++ {
+				err := c.Deliver(t.Context(), one, nil)
+				if over := errors.Is(err, deliver.Permanent); err == nil || over != (final && !all && i == 10) {
+					t.Errorf("%d, for all: %v: attempt %d: %v", status, all, i, err)
+				} else if said := (interface{ Answer() string })(nil); over && (!errors.As(err, &said) || said.Answer() != "what we say") {
+					t.Errorf("%v comes without the answer", err)
+				}
+				if err := c.Deliver(t.Context(), other, nil); (err == nil) == all {
+					t.Error(err)
+				}
+			}
+			receiver.Close()
+		}
+	}
 }
 
 func TestRate(t *testing.T) {

@@ -98,10 +98,15 @@ func bare(location string) string {
 // about what was sent.
 var fixable = []int{401, 403, 404, 405, 407, 408, 425, 429, 502, 503, 504}
 
+// errNowhere is the pipeline.ErrUnavailable of an URL that leads nowhere. Where it leads somewhere for others meanwhile, it is about what was sent (misses).
+var errNowhere = fmt.Errorf("%w", pipeline.ErrUnavailable)
+
 // refused is the error of an answer that is neither a success nor one of those that the caller understands.
 func (p *peer) refused(a answer) error {
 	err := fmt.Errorf("destination %s answers %d", p.Name, a.status)
 	switch {
+	case a.status == http.StatusNotFound, a.status == http.StatusMethodNotAllowed:
+		err = fmt.Errorf("%w: %w", err, errNowhere)
 	case slices.Contains(fixable, a.status):
 		err = fmt.Errorf("%w: %w", err, pipeline.ErrUnavailable)
 	case a.status >= 500:
