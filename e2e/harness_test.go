@@ -131,6 +131,14 @@ func serve(t *testing.T, data string, args ...string) *service {
 // serveUnder does what serve does with a command before it (nsenter, say).
 func serveUnder(t *testing.T, under []string, data string, args ...string) *service {
 	t.Helper()
+	s := launch(t, under, data, args...)
+	eventually(t, 2*time.Minute, "the service to be ready", func() error { _, err := get(s.root + "/readyz"); return err })
+	return s
+}
+
+// launch starts the service and waits until it listens.
+func launch(t *testing.T, under []string, data string, args ...string) *service {
+	t.Helper()
 	portFile := filepath.Join(t.TempDir(), "port")
 	s := &service{t: t, log: &lockedBuffer{}, done: make(chan struct{})}
 	argv := slices.Concat(under, []string{built(t), "--log-json", "serve", "--listen", "127.0.0.1:0", "--port-file", portFile, "--data", data}, args)
@@ -146,7 +154,7 @@ func serveUnder(t *testing.T, under []string, data string, args ...string) *serv
 			t.Logf("log of the service:\n%s", s.log.String())
 		}
 	})
-	eventually(t, 2*time.Minute, "the service to be ready", func() error {
+	eventually(t, 2*time.Minute, "the service to listen", func() error {
 		select {
 		case <-s.done:
 			t.Fatalf("the service ended:\n%s", s.log.String())
@@ -157,8 +165,7 @@ func serveUnder(t *testing.T, under []string, data string, args ...string) *serv
 			return err
 		}
 		s.root = "http://127.0.0.1:" + strings.TrimSpace(string(b))
-		_, err = get(s.root + "/readyz")
-		return err
+		return nil
 	})
 	return s
 }
