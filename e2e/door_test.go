@@ -82,7 +82,7 @@ func TestTwoBundlesOfOneName(t *testing.T) {
 	second := launch(t, nil, t.TempDir(), "--config", config, "--bundle", bundle("Write another one."))
 	eventually(t, time.Minute, "the second service to say why it does not read", func() error {
 		if _, err := get(second.root + "/readyz"); err == nil || !strings.Contains(err.Error(), "reads with another bundle that is called elsewhere 7 too") {
-			return fmt.Errorf("it says %w", err)
+			return fmt.Errorf("it says %v", err)
 		}
 		return nil
 	})
