@@ -113,15 +113,19 @@ func TestACircuitKnowsWhatIsAnAnswer(t *testing.T) {
 	})
 }
 
-// Where the URL leads nowhere for one study, and others are taken there, that study is refused for good in the end; where it leads nowhere for all, and for whom has no permission, nothing
-// is given up.
+// Where the URL leads nowhere for one study, and others are taken there, that study is refused for good in the end; where no other is taken, and for whom has no
+// permission, nothing is given up.
 func TestNowhereForOne(t *testing.T) {
 	for status, final := range map[int]bool{404: true, 405: true, 401: false, 403: false, 429: false, 503: false} {
-		for _, all := range []bool{false, true} {
+		for _, taken := range []bool{true, false} {
 			receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if b, err := io.ReadAll(r.Body); err != nil || all || bytes.Contains(b, []byte(`"1.2.3"`)) {
+				b, err := io.ReadAll(r.Body)
+				switch {
+				case err != nil || bytes.Contains(b, []byte(`"1.2.3"`)):
 					w.WriteHeader(status)
 					_, _ = io.WriteString(w, "what we say")
+				case !taken:
+					w.WriteHeader(http.StatusUnprocessableEntity)
 				}
 			}))
 			cfg := deliver.Config{Name: "ris", Kind: "webhook", URL: receiver.URL, Secret: secret}
@@ -133,12 +137,12 @@ func TestNowhereForOne(t *testing.T) {
 			one, other := pipeline.Record{StudyInstanceUID: "1.2.3", Key: "k"}, pipeline.Record{StudyInstanceUID: "1.2.4", Key: "k"}
 			for i := 1; i <= 12; i++ {
 				err := c.Deliver(t.Context(), one, nil)
-				if over := errors.Is(err, deliver.Permanent); err == nil || over != (final && !all && i == 10) {
-					t.Errorf("%d, for all: %v: attempt %d: %v", status, all, i, err)
+				if over := errors.Is(err, deliver.Permanent); err == nil || over != (final && taken && i == 10) {
+					t.Errorf("%d, others taken: %v: attempt %d: %v", status, taken, i, err)
 				} else if said := (interface{ Answer() string })(nil); over && (!errors.As(err, &said) || said.Answer() != "what we say") {
 					t.Errorf("%v comes without the answer", err)
 				}
-				if err := c.Deliver(t.Context(), other, nil); (err == nil) == all {
+				if err := c.Deliver(t.Context(), other, nil); (err == nil) != taken {
 					t.Error(err)
 				}
 			}
