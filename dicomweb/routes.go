@@ -17,7 +17,7 @@ type Role string
 const (
 	RoleStore Role = "store" // put objects in
 	RoleRead  Role = "read"  // find and get them
-	RoleAdmin Role = "admin" // delete them, release held reports
+	RoleAdmin Role = "admin" // delete them, release held reports, take up and drop what is not done
 
 	anybody Role = ""    // without showing who it is
 	known   Role = "any" // whoever has a role
