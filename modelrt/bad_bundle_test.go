@@ -49,6 +49,18 @@ func TestBadBundles(t *testing.T) {
 			os.Remove(filepath.Join(dir, "vision.onnx"))
 			put(t, dir, "README.md", []byte("The tiny bundle of the tests: it reads circles, not radiograph.\n\n"))
 		}, pipeline.ErrNotFound, []string{"vision.onnx is missing", "README.md has the sha256"}},
+		{"something at every stage", func(t *testing.T, dir string) {
+			put(t, dir, manifestName, edited(t, map[string]any{"colour": "red", "decoder/hidden": 63}))
+			os.Remove(filepath.Join(dir, "vision.onnx"))
+			put(t, dir, "tokenizer.json", append(must(os.ReadFile(filepath.Join(dir, "tokenizer.json"))), ' '))
+			path := loraFolder + "/report/" + loraConfig
+			put(t, dir, path, bytes.Replace(must(os.ReadFile(filepath.Join(dir, path))), []byte("LORA"), []byte("LOHA"), 1))
+		}, pipeline.ErrInvalid, []string{"unknown key colour", "vision.onnx is missing", "tokenizer.json has ", "adapter_config.json has the sha256",
+			"adapter.onnx: output image_embeds is float32 [?, 4, 64], the manifest wants float32 [?, 4, 63]", "embed.q4.onnx: output inputs_embeds"}},
+		{"a wrong manifest, and files", func(t *testing.T, dir string) {
+			put(t, dir, manifestName, edited(t, map[string]any{"colour": "red", "decoder/layers": 0}))
+			os.Remove(filepath.Join(dir, "vision.onnx"))
+		}, pipeline.ErrInvalid, []string{"unknown key colour", "decoder.layers: 0 is not from 1", "vision.onnx is missing"}},
 		{"swapped graphs", manifest(map[string]any{"graphs/vision": "adapter.onnx", "graphs/adapter": "vision.onnx"}), pipeline.ErrInvalid,
 			[]string{"adapter.onnx: input pixel_values is missing", "vision.onnx: output image_embeds is missing"}},
 		{"swapped graphs of two forms", func(t *testing.T, dir string) {

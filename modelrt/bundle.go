@@ -26,45 +26,63 @@ type Bundle struct {
 // OpenBundle reads the manifest of the bundle in dir, and nothing else of it.
 // Errors: ErrNotFound where there is no manifest, else those of ParseManifest.
 func OpenBundle(dir string) (*Bundle, error) {
-	b, err := readBounded(filepath.Join(dir, manifestName), maxManifest)
-	if errors.Is(err, syscall.ENOTDIR) {
-		return nil, fmt.Errorf("%w: %s is a file; a bundle is a folder, unpack archives yourself", pipeline.ErrInvalid, dir)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: no model bundle in %s: it has no %s", pipeline.ErrNotFound, dir, manifestName)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("bundle %s: %w", dir, err)
-	}
-	m, err := ParseManifest(b)
-	if err != nil {
-		return nil, fmt.Errorf("bundle %s: %w", dir, err)
-	}
-	return &Bundle{Dir: dir, Manifest: m, Digest: sha256.Sum256(b)}, nil
-}
-
-// Verify opens the bundle in dir and checks all of it without running a model: every file's size and sha256, no graph that is
-// missing or not named, the inputs and outputs of every graph, the tensors' places in weights.bin, the adapters, the shapes of the decoys,
-// and the tokenizer. All faults are in the error, a sentence each.
-func Verify(dir string) (*Bundle, error) {
-	b, err := OpenBundle(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.verify(); err != nil {
+	b, faults := readBundle(dir)
+	if err := faults.all(); err != nil {
 		return nil, err
 	}
 	return b, nil
 }
 
-func (b *Bundle) verify() error {
-	faults := b.fileFaults()
-	if len(faults) == 0 && b.Manifest.Kind == KindRemote {
-		if _, err := b.remoteDecoys(); err != nil {
-			faults = []error{err}
+// readBundle is OpenBundle that also returns what can be read of a bundle whose manifest has faults; nil where that is nothing.
+func readBundle(dir string) (*Bundle, manifestFaults) {
+	told := func(err error) (*Bundle, manifestFaults) { return nil, manifestFaults{wrong: []error{err}} }
+	b, err := readBounded(filepath.Join(dir, manifestName), maxManifest)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return told(fmt.Errorf("%w: %s is a file; a bundle is a folder, unpack archives yourself", pipeline.ErrInvalid, dir))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return told(fmt.Errorf("%w: no model bundle in %s: it has no %s", pipeline.ErrNotFound, dir, manifestName))
+	}
+	if err != nil {
+		return told(fmt.Errorf("bundle %s: %w", dir, err))
+	}
+	m, faults := readManifest(b)
+	faults.each(func(err error) error { return fmt.Errorf("bundle %s: %w", dir, err) })
+	if m == nil {
+		return nil, faults
+	}
+	return &Bundle{Dir: dir, Manifest: m, Digest: sha256.Sum256(b)}, faults
+}
+
+// Verify opens the bundle in dir and checks all of it without running a model: every file's size and sha256, no graph that is
+// missing or not named, the inputs and outputs of every graph, the tensors' places in weights.bin, the adapters, the shapes of the decoys,
+// and the tokenizer. All faults are in the error, a sentence each: of what a file holds where the file is as the manifest says, and the manifest has
+// nothing wrong but keys that it should not have.
+func Verify(dir string) (*Bundle, error) {
+	b, faults := readBundle(dir)
+	if b == nil {
+		return nil, faults.all()
+	}
+	if err := errors.Join(faults.all(), b.verify(len(faults.wrong) == 0)); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// verify checks the files, and what they hold where the manifest can be counted on.
+func (b *Bundle) verify(sound bool) error {
+	bad, faults := b.fileFaults()
+	whole := func(names ...string) bool { return !slices.ContainsFunc(names, func(n string) bool { return bad[n] }) }
+	switch {
+	case !sound:
+	case b.Manifest.Kind == KindRemote:
+		if whole(b.Manifest.Remote.Decoys...) {
+			if _, err := b.remoteDecoys(); err != nil {
+				faults = append(faults, err)
+			}
 		}
-	} else if len(faults) == 0 {
-		faults = b.contentFaults()
+	default:
+		faults = append(faults, b.contentFaults(whole)...)
 	}
 	for i, f := range faults {
 		faults[i] = fmt.Errorf("bundle %s: %w", b.Manifest.Name, f)
@@ -75,15 +93,17 @@ func (b *Bundle) verify() error {
 // path returns where a file of the bundle is. The manifest's check made sure that name stays in the folder.
 func (b *Bundle) path(name string) string { return filepath.Join(b.Dir, filepath.FromSlash(name)) }
 
-// fileFaults checks sizes and sums. Files are opened through os.Root, so that no link leads out of the folder.
-func (b *Bundle) fileFaults() (faults []error) {
+// fileFaults checks sizes and sums, and says which files are bad. Files are opened through os.Root, so that no link leads out of the folder.
+func (b *Bundle) fileFaults() (bad map[string]bool, faults []error) {
+	bad = map[string]bool{}
 	root, err := os.OpenRoot(b.Dir)
 	if err != nil {
-		return []error{err}
+		return bad, []error{err}
 	}
 	defer root.Close()
 	for _, name := range slices.Sorted(maps.Keys(b.Manifest.Files)) {
 		if err := checkFile(root, name, b.Manifest.Files[name]); err != nil {
+			bad[name] = true
 			faults = append(faults, err)
 		}
 	}
@@ -99,7 +119,7 @@ func (b *Bundle) fileFaults() (faults []error) {
 	if err != nil {
 		faults = append(faults, err)
 	}
-	return faults
+	return bad, faults
 }
 
 func checkFile(root *os.Root, name string, want File) error {
@@ -131,10 +151,13 @@ func checkFile(root *os.Root, name string, want File) error {
 	return nil
 }
 
-// contentFaults checks what the files hold. Their sizes are known to be as the manifest says.
-func (b *Bundle) contentFaults() (faults []error) {
+// contentFaults checks what those files hold that are whole: of the size and sum that the manifest says.
+func (b *Bundle) contentFaults(whole func(names ...string) bool) (faults []error) {
 	m := b.Manifest
 	compare := func(g graphContract, weights int64) {
+		if !whole(g.file) {
+			return
+		}
 		s, err := readSignature(b.path(g.file))
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", g.file, err))
@@ -145,28 +168,38 @@ func (b *Bundle) contentFaults() (faults []error) {
 	for _, g := range m.imageContract() {
 		compare(g, 0)
 	}
-	loras, unread := b.loras("")
-	faults = append(faults, unread...)
+	var loras []*lora
+	fit := !slices.ContainsFunc(slices.Collect(maps.Keys(m.Files)), func(name string) bool { return strings.HasPrefix(name, loraFolder+"/") && !whole(name) })
+	if fit {
+		var unread []error
+		loras, unread = b.loras("")
+		faults, fit = append(faults, unread...), len(unread) == 0
+	}
 	for i := range m.Base.Forms {
 		form := &m.Base.Forms[i]
-		_, weights, err := b.weights(form)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", form.Layout, err))
+		laid, weights := whole(form.Layout), form.WeightsBytes
+		if laid {
+			var err error
+			if _, weights, err = b.weights(form); err != nil {
+				laid, faults = false, append(faults, fmt.Errorf("%s: %w", form.Layout, err))
+			}
 		}
 		for _, g := range m.languageContract(form) {
 			compare(g, weights)
 		}
-		if err == nil && len(unread) == 0 {
+		if fit && laid && whole(form.Decoder) {
 			faults = append(faults, b.unfit(loras, form)...)
 		}
 	}
-	if m.sighted() {
+	if m.sighted() && whole(m.Evidence.Decoys) {
 		if _, err := b.decoys(); err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", m.Evidence.Decoys, err))
 		}
 	}
-	if _, err := b.prompt(); err != nil {
-		faults = append(faults, err)
+	if whole(m.Tokenizer.File, m.Prompt.ChatTemplate) {
+		if _, err := b.prompt(); err != nil {
+			faults = append(faults, err)
+		}
 	}
 	return faults
 }

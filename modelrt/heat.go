@@ -39,7 +39,16 @@ func (m *Manifest) featureGrid() (side, before int, err error) {
 			}
 		}
 	}
-	return 0, 0, fmt.Errorf("%w: the features of model %s are no square grid, so that there is nothing to take places out of", pipeline.ErrUnsupported, m.Name)
+	return 0, 0, fmt.Errorf("%w: the features of model %s are no square grid, so that there are no heat maps: nothing to take places out of", pipeline.ErrUnsupported, m.Name)
+}
+
+// CanHeat says why Heat would be refused, whatever the reading.
+func (m *Manifest) CanHeat() error {
+	if m.Kind == KindRemote {
+		return fmt.Errorf("%w: the model of bundle %s is elsewhere and gives nothing to make heat maps of", pipeline.ErrUnsupported, m.Name)
+	}
+	_, _, err := m.featureGrid()
+	return err
 }
 
 // heatTexts is how many occluded images are scored side by side; the other slots are for reports and answers.

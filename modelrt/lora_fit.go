@@ -109,9 +109,12 @@ func (b *Bundle) loras(more string) (list []*lora, faults []error) {
 
 var globEscape = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
-// BaseDigest is what adapters name their base model by.
+// BaseDigest is what adapters name their base model by. The error wraps ErrUnsupported where the model is elsewhere, ErrInvalid where the manifest does not tell it.
 func (b *Bundle) BaseDigest() (d pipeline.Digest, err error) {
 	m := b.Manifest
+	if m.Kind == KindRemote {
+		return d, fmt.Errorf("%w: the model of bundle %s is elsewhere; adapters are its endpoint's to have", pipeline.ErrUnsupported, m.Name)
+	}
 	if m.Base.SHA256 != "" {
 		return d, d.UnmarshalText([]byte(m.Base.SHA256))
 	}

@@ -227,29 +227,50 @@ const (
 // ParseManifest reads manifest.json. Every fault is in the error, which wraps pipeline.ErrInvalid (pipeline.ErrUnsupported where
 // all that is wrong is a version or kind that this program does not know).
 func ParseManifest(b []byte) (*Manifest, error) {
+	m, faults := readManifest(b)
+	if err := faults.all(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// manifestFaults is what is wrong with a manifest. Without wrong, what its keys say can be counted on.
+type manifestFaults struct{ strange, wrong []error }
+
+func (f manifestFaults) all() error { return errors.Join(slices.Concat(f.strange, f.wrong)...) }
+
+// each replaces every fault.
+func (f manifestFaults) each(with func(error) error) {
+	for _, list := range [][]error{f.strange, f.wrong} {
+		for i, err := range list {
+			list[i] = with(err)
+		}
+	}
+}
+
+// readManifest is ParseManifest that also returns a manifest with faults; nil where it is none of this version.
+func readManifest(b []byte) (*Manifest, manifestFaults) {
+	none := func(sentinel error, format string, a ...any) (*Manifest, manifestFaults) {
+		return nil, manifestFaults{wrong: []error{fmt.Errorf("%w %s: %s", sentinel, manifestName, fmt.Sprintf(format, a...))}}
+	}
 	if len(b) > maxManifest {
-		return nil, fmt.Errorf("%w %s: larger than %d bytes", pipeline.ErrInvalid, manifestName, maxManifest)
+		return none(pipeline.ErrInvalid, "larger than %d bytes", maxManifest)
 	}
 	m := &Manifest{}
 	if err := json.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("%w %s: %v", pipeline.ErrInvalid, manifestName, err)
+		return none(pipeline.ErrInvalid, "%v", err)
 	}
 	if m.Version != 1 {
-		return nil, fmt.Errorf("%w %s: version %d of the bundle format; this program reads version 1", pipeline.ErrUnsupported, manifestName, m.Version)
+		return none(pipeline.ErrUnsupported, "version %d of the bundle format; this program reads version 1", m.Version)
 	}
 	check := m.faults
 	if m.Kind == KindRemote {
 		check = m.remoteFaults
 		m.Preprocess.gray()
 	}
-	faults := append(strangeKeys(b, m), check()...)
-	if len(faults) > 0 {
-		for i, f := range faults {
-			faults[i] = fmt.Errorf("%s: %w", manifestName, f)
-		}
-		return nil, errors.Join(faults...)
-	}
-	return m, nil
+	f := manifestFaults{strangeKeys(b, m), check()}
+	f.each(func(err error) error { return fmt.Errorf("%s: %w", manifestName, err) })
+	return m, f
 }
 
 // strangeKeys lists the keys of b that the manifest does not have (spelled exactly) or has twice.

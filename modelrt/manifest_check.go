@@ -206,6 +206,14 @@ func (m *Manifest) faults() (faults []error) {
 	return faults
 }
 
+// CanRead says why Read would be refused, whatever the image.
+func (m *Manifest) CanRead() error {
+	if m.Kind == KindRemote && m.Remote.Images == 0 || m.Kind != KindRemote && !m.sighted() {
+		return fmt.Errorf("%w: the model of bundle %s reads text and takes no images", pipeline.ErrUnsupported, m.Name)
+	}
+	return nil
+}
+
 // localFile tells whether a manifest may name a file so: in the folder, and not the manifest itself.
 func localFile(name string) bool {
 	return filepath.IsLocal(filepath.FromSlash(name)) && !strings.ContainsAny(name, `\:`) && name != manifestName

@@ -48,6 +48,9 @@ func Quantize(ctx context.Context, b *Bundle, base BaseModel, form, to, out stri
 	if !ok {
 		return nil, fmt.Errorf("%w: %.40q is none of %s; matrices of 16 bits are for CUDA, whose graphs train/ writes", pipeline.ErrUnsupported, to, strings.Join(QuantForms(), ", "))
 	}
+	if err := b.CanQuantize(); err != nil {
+		return nil, err
+	}
 	source, err := b.widest(form)
 	if err != nil {
 		return nil, err
@@ -73,6 +76,14 @@ func Quantize(ctx context.Context, b *Bundle, base BaseModel, form, to, out stri
 		return nil, fmt.Errorf("bundle %s: %w", b.Manifest.Name, err)
 	}
 	return &z.Quantization, b.writeQuantized(source, to, digest, out)
+}
+
+// CanQuantize says why Quantize would refuse the bundle, whatever is made of it.
+func (b *Bundle) CanQuantize() error {
+	if b.Manifest.Kind == KindRemote {
+		return fmt.Errorf("%w: bundle %s has no weights that could be quantised: its model is elsewhere", pipeline.ErrUnsupported, b.Manifest.Name)
+	}
+	return nil
 }
 
 // widest finds the form to start from.

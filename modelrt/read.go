@@ -22,7 +22,7 @@ func (m *Model) Read(ctx context.Context, img *pipeline.Image) (*pipeline.Readin
 	}
 	reading, err := m.read(ctx, img)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s with %s: %w", img.Instance.SOPInstanceUID, m.bundle.Manifest.Name, err)
+		return nil, fmt.Errorf("%s: %w", m.bundle.Manifest.Name, err)
 	}
 	return reading, nil
 }
@@ -89,8 +89,8 @@ func (m *Model) seeing(ctx context.Context, img *pipeline.Image, class int, then
 		return nil, err
 	}
 	defer m.eyes.leave()
-	if !m.bundle.Manifest.sighted() {
-		return nil, fmt.Errorf("%w: this model reads text and takes no images", pipeline.ErrUnsupported)
+	if err := m.bundle.Manifest.CanRead(); err != nil {
+		return nil, err
 	}
 	if m.closed {
 		return nil, errClosed

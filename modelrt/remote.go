@@ -150,15 +150,15 @@ func (r *Remote) Read(ctx context.Context, img *pipeline.Image) (*pipeline.Readi
 	}
 	reading, err := r.read(ctx, img)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s with %s: %w", img.Instance.SOPInstanceUID, r.bundle.Manifest.Name, err)
+		return nil, fmt.Errorf("%s: %w", r.bundle.Manifest.Name, err)
 	}
 	return reading, nil
 }
 
 func (r *Remote) read(ctx context.Context, img *pipeline.Image) (*pipeline.Reading, error) {
 	f := r.bundle.Manifest
-	if f.Remote.Images == 0 {
-		return nil, fmt.Errorf("%w: this model reads text and takes no images", pipeline.ErrUnsupported)
+	if err := f.CanRead(); err != nil {
+		return nil, err
 	}
 	if img.ViewUnknown {
 		return nil, pipeline.Refusal{SOPInstanceUID: img.Instance.SOPInstanceUID, Reason: pipeline.UnknownView,

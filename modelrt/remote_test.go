@@ -317,6 +317,23 @@ func TestRemoteOwnEvidence(t *testing.T) {
 	}
 }
 
+// What is about weights or features is refused in words for a model elsewhere.
+func TestRemoteHasNoModel(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir, manifestName, remoteManifest(t, "http://127.0.0.1/v1", nil))
+	b := must(Verify(dir))
+	_, digest := b.BaseDigest()
+	_, quantized := Quantize(context.Background(), b, BaseModel{}, "", "q4", filepath.Join(dir, "out"))
+	for what, err := range map[string]error{"base digest": digest, "quantise": quantized, "heat": b.Manifest.CanHeat()} {
+		if !errors.Is(err, pipeline.ErrUnsupported) || !strings.Contains(err.Error(), "elsewhere") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if b.WeightsBytes() != 0 || b.Manifest.CanRead() != nil {
+		t.Error(b.WeightsBytes(), b.Manifest.CanRead())
+	}
+}
+
 func TestRemoteManifest(t *testing.T) {
 	m, err := ParseManifest(remoteManifest(t, "https://h/v1", nil))
 	if err != nil || m.Kind != KindRemote || m.Preprocess.Channels != 1 {

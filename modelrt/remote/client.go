@@ -32,6 +32,7 @@ type Client struct {
 	mu    sync.Mutex
 	known Identity
 	asked time.Time
+	last  string // why the endpoint failed last
 }
 
 const (
@@ -125,9 +126,16 @@ func (c *Client) attempts(ctx context.Context, taken *bool, ask func(context.Con
 func (c *Client) once(ctx context.Context, ask func(context.Context) error) error {
 	done, err := c.breaker.Allow()
 	if err != nil {
-		return fmt.Errorf("%w: it failed %d times in a row and is left alone for up to %v", pipeline.ErrUnavailable, trips, rest)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return fmt.Errorf("%w: it failed %d times in a row and is left alone for up to %v; why it failed last: %s", pipeline.ErrUnavailable, trips, rest, c.last)
 	}
 	err = ask(ctx)
+	if f := (*failure)(nil); errors.As(err, &f) && f.theirs {
+		c.mu.Lock()
+		c.last = strings.TrimPrefix(f.Error(), pipeline.ErrUnavailable.Error()+": ")
+		c.mu.Unlock()
+	}
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), err) { // who asked went away
 		done(context.Canceled)
 	} else {
