@@ -63,8 +63,17 @@ const (
 // maxChatBytes is what the bodies of all requests under way may have.
 var maxChatBytes int64 = 256 << 20
 
-// draftNotice stands in every answer.
-const draftNotice = "A draft by software, not reviewed by a radiologist. The model that ships with this service was taught to write reports, and answers questions poorly."
+// draftWarning goes with every answer, and stands over conversations, whose answers name their models.
+const draftWarning = "A draft by software, not reviewed by a radiologist."
+
+// draftNotice stands in every answer of a model.
+func draftNotice(card pipeline.ModelCard) string {
+	notice := fmt.Sprintf("%s %s may never have been taught to answer questions, and answers poorly then: see its model card.", draftWarning, card.Ref.Name)
+	if card.IntendedUse != "" {
+		notice += " Its intended use: " + card.IntendedUse
+	}
+	return notice
+}
 
 // talking is what the server has for conversations.
 type talking struct {
@@ -109,8 +118,7 @@ func (s *server) chat(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(c.Request.Context(), call.timeout,
-		fmt.Errorf("%w: the answer was not finished after %v", context.DeadlineExceeded, call.timeout))
+	ctx, cancel := context.WithTimeoutCause(c.Request.Context(), call.timeout, lateAnswer(call.timeout))
 	defer cancel()
 	out := answering{id: "chatcmpl-" + randomID(), created: time.Now().Unix(), model: call.model, card: call.chat.Card(), seed: call.request.Sampling.Seed}
 	if call.stream {
@@ -127,10 +135,19 @@ func (s *server) chat(c *gin.Context) error {
 	return nil
 }
 
+// lateAnswer ends an answer that takes longer than it may.
+type lateAnswer time.Duration
+
+func (l lateAnswer) Error() string {
+	return fmt.Sprintf("the answer was not finished after %v, which is what it may take (timeout)", time.Duration(l))
+}
+
+func (lateAnswer) Unwrap() error { return context.DeadlineExceeded }
+
 // draft marks an answer.
 func (s *server) draft(c *gin.Context) {
 	c.Header("Cache-Control", "no-store")
-	c.Header("Warning", `299 chatxray "`+draftNotice+`"`)
+	c.Header("Warning", `299 chatxray "`+draftWarning+`"`)
 }
 
 // chatStream answers in pieces (Server-Sent Events, WHATWG HTML section 9.2). The status goes out with the first piece, so that what is wrong before
@@ -264,7 +281,7 @@ func (s *server) model(c *gin.Context) error {
 func (s *server) modelObject(card pipeline.ModelCard) object {
 	return object{
 		"id": card.Ref.Name, "object": "model", "created": s.talking.started.Unix(), "owned_by": "chatxray",
-		"chatxray": object{"notice": draftNotice, "version": card.Ref.Version, "digest": card.Ref.Digest, "languages": card.Languages, "context": card.Context,
+		"chatxray": object{"notice": draftNotice(card), "version": card.Ref.Version, "digest": card.Ref.Digest, "languages": card.Languages, "context": card.Context,
 			"images": card.Images, "image_tokens": card.ImageTokens, "intended_use": card.IntendedUse, "license": card.License},
 	}
 }
@@ -286,7 +303,7 @@ func (s *server) conversations(c *gin.Context) error {
 		list = []pipeline.Conversation{}
 	}
 	c.Header("Cache-Control", "no-store")
-	c.JSON(http.StatusOK, object{"schema": conversationsSchema, "study_instance_uid": study, "notice": draftNotice, "conversations": list})
+	c.JSON(http.StatusOK, object{"schema": conversationsSchema, "study_instance_uid": study, "notice": draftWarning, "conversations": list})
 	return nil
 }
 

@@ -357,6 +357,7 @@ func TestChatRefuses(t *testing.T) {
 		"tools":                {askedWith(good, `,"tools":[{"type":"function"}]`), 400, "unsupported_value", "tools", "calls no tools"},
 		"penalty":              {askedWith(good, `,"presence_penalty":0.5`), 400, "unsupported_value", "presence_penalty", "repetition_penalty"},
 		"temperature":          {askedWith(good, `,"temperature":3`), 400, "invalid_value", "temperature", "from 0 to 2"},
+		"top without logprobs": {askedWith(good, `,"top_logprobs":2`), 400, "invalid_value", "top_logprobs", "whose logprobs is true"},
 		"temperature a string": {askedWith(good, `,"temperature":"1"`), 400, "invalid_value", "temperature", "not a number"},
 		"half a token":         {askedWith(good, `,"max_tokens":1.5`), 400, "invalid_value", "max_tokens", "integer"},
 		"no time":              {askedWith(good, `,"timeout":0`), 400, "invalid_value", "timeout", "from 0.001 to 600"},
@@ -434,7 +435,7 @@ func TestChatFailures(t *testing.T) {
 		{pipeline.Refusal{Reason: pipeline.NotFrontal, Detail: "it is lateral"}, 400, "image_not_read", "", "it is lateral"},
 		{fmt.Errorf("%w: half a sentence", pipeline.ErrModel), 500, "failed", "", "the model failed"},
 		{errors.New("secret"), 500, "failed", "", "its log says why"},
-		{context.DeadlineExceeded, 408, "timeout", "", "deadline"},
+		{context.DeadlineExceeded, 408, "timeout", "", "took longer than it may"},
 	} {
 		k.err = c.err
 		for _, stream := range []string{"", `,"stream":true`} {
@@ -455,6 +456,9 @@ func TestModels(t *testing.T) {
 	var list struct {
 		Object string
 		Data   []struct{ ID, Object string }
+	}
+	if r := s.v1("GET", "/v1/models/talker", ""); !strings.Contains(string(r.body), "talker may never have been taught to answer questions") || !strings.Contains(string(r.body), "Its intended use: tests") {
+		t.Errorf("%s", r.body)
 	}
 	r := s.v1("GET", "/v1/models", "")
 	if err := json.Unmarshal(r.body, &list); err != nil || list.Object != "list" || len(list.Data) != 1 || list.Data[0].ID != "talker" || list.Data[0].Object != "model" ||

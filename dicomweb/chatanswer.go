@@ -27,7 +27,7 @@ func (o *answering) frame(kind string) object {
 }
 
 func (o *answering) ours(a *pipeline.ChatAnswer) object {
-	own := object{"draft": true, "notice": draftNotice, "model": a.Model, "seed": int64(o.seed)}
+	own := object{"draft": true, "notice": draftNotice(o.card), "model": a.Model, "seed": int64(o.seed)}
 	if a.Evidence != nil {
 		own["evidence"] = a.Evidence
 	}
@@ -153,6 +153,11 @@ func chatFault(err error) fault {
 	for _, w := range chatWire {
 		if errors.Is(err, w.err) {
 			f = fault{w.status, w.kind, w.code, "", err.Error()}
+			if late := lateAnswer(0); errors.As(err, &late) { // whatever it was late for
+				f.message = late.Error()
+			} else if w.err == context.DeadlineExceeded {
+				f.message = "the answer took longer than it may"
+			}
 			if w.err == pipeline.ErrUnavailable { // addresses of this network may stand there
 				f.message = "the endpoint of the model does not answer; try again later"
 			}

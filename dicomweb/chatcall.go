@@ -180,7 +180,9 @@ func (call *chatCall) readAnswerForm(g given) error {
 	if _, err := g.integer("top_logprobs", &top, 0, 20); err != nil {
 		return err
 	}
-	r.Top, r.Logprobs = int(top), r.Logprobs || top > 0
+	if r.Top = int(top); top > 0 && !r.Logprobs {
+		return wrong("top_logprobs", "is for requests whose logprobs is true")
+	}
 	if v := g.raw("stop"); v != nil {
 		var one string
 		if json.Unmarshal(v, &one) == nil {

@@ -195,7 +195,7 @@ func TestAnswersEnd(t *testing.T) {
 	}
 	if r := s.v1("POST", "/v1/chat/completions", asked(image+aText("Q"), `,"timeout":0.001`)); r.StatusCode != 408 {
 		t.Errorf("%d %s", r.StatusCode, r.body)
-	} else if message, _, code, _ := r.fault(t); code != "timeout" || !strings.Contains(message, "not finished after 1ms") {
+	} else if message, _, code, _ := r.fault(t); code != "timeout" || !strings.HasPrefix(message, "the answer was not finished after 1ms") {
 		t.Errorf("%s", r.body)
 	}
 	free()
