@@ -16,7 +16,7 @@ import (
 )
 
 type askCmd struct {
-	modelFlags
+	placeFlags
 	Path        string   `arg:"" help:"DICOM file, or folder with one study; - is a file on standard input."`
 	Question    []string `arg:"" optional:"" help:"What to ask; may be left out with --interactive."`
 	Interactive bool     `short:"i" help:"Go on asking: each line of standard input is a question, until it ends."`
@@ -94,7 +94,7 @@ func (c askCmd) Run(ctx context.Context, s streams) error {
 	case len(studies) > 1:
 		return fmt.Errorf("%w: %s has %d studies; ask about one", pipeline.ErrInvalid, c.Path, len(studies))
 	}
-	eng, err := openEngine(ctx, s, c.modelFlags)
+	eng, err := openEngine(ctx, s, c.placeFlags)
 	if err != nil {
 		return err
 	}
@@ -103,14 +103,7 @@ func (c askCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	a := asking{c, s, eng, request, img, studies[0].StudyInstanceUID}
-	if !c.JSON {
-		title := "DRAFT by software, not reviewed by a radiologist"
-		if img.Instance.Header.IsPhantom() {
-			title += " - about a PHANTOM, no patient"
-		}
-		fmt.Fprintf(s.out, "%s\n\n", page{w: s.out, color: s.color()}.style("1;33", title))
-	}
+	a := asking{askCmd: c, s: s, eng: eng, request: request, image: img, study: studies[0].StudyInstanceUID}
 	if question := c.question(); question != "" {
 		if err := a.ask(ctx, question); err != nil || !c.Interactive {
 			return err
@@ -140,6 +133,20 @@ type asking struct {
 	request pipeline.ChatRequest
 	image   *pipeline.Image
 	study   string
+	headed  bool // the heading was written
+}
+
+// head writes what stands over the first answer.
+func (a *asking) head() {
+	if a.headed {
+		return
+	}
+	a.headed = true
+	title := "DRAFT by software, not reviewed by a radiologist"
+	if a.image.Instance.Header.IsPhantom() {
+		title += " - about a PHANTOM, no patient"
+	}
+	fmt.Fprintf(a.s.out, "%s\n\n", page{w: a.s.out, color: a.s.color()}.style("1;33", title))
 }
 
 // interactive asks each line of standard input. What is wrong with a question is told, and the next one may be better.
@@ -194,7 +201,11 @@ func (a *asking) ask(ctx context.Context, question string) error {
 	m.Parts = append(m.Parts, pipeline.ChatPart{Text: question})
 	r := a.request
 	r.Messages = append(r.Messages, m)
-	emit := func(p pipeline.ChatPiece) error { _, err := io.WriteString(a.s.out, p.Text); return err }
+	emit := func(p pipeline.ChatPiece) error {
+		a.head()
+		_, err := io.WriteString(a.s.out, p.Text)
+		return err
+	}
 	if a.JSON {
 		emit = nil
 	}
@@ -207,6 +218,7 @@ func (a *asking) ask(ctx context.Context, question string) error {
 		return json.NewEncoder(a.s.out).Encode(askAnswer{answerSchema, true, a.study, answer.Inputs, answer.Model, answer.Language, question, answer.Text,
 			answer.End, r.Sampling, answer.Prompt, answer.Reused, answer.Written})
 	}
+	a.head()
 	fmt.Fprintln(a.s.out)
 	if answer.End == pipeline.EndLength {
 		fmt.Fprintf(a.s.err, "The answer was cut off at %d tokens.\n", cmp.Or(a.MaxTokens, answer.Written))

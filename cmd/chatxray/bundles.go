@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 
 	"chatxray/modelrt"
@@ -23,7 +24,6 @@ type bundlesListCmd struct{}
 // Run lists every bundle of the bundle folders.
 func (bundlesListCmd) Run(s streams) error {
 	w := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tREVISION\tLICENCE\tFOLDER")
 	seen := map[string]bool{}
 	for _, d := range bundlesDirs() {
 		found, _ := filepath.Glob(filepath.Join(d, "*", "manifest.json")) // the pattern is well-formed
@@ -31,6 +31,9 @@ func (bundlesListCmd) Run(s streams) error {
 			dir, err := filepath.Abs(filepath.Dir(f))
 			if err != nil || seen[dir] {
 				continue
+			}
+			if len(seen) == 0 {
+				fmt.Fprintln(w, "NAME\tREVISION\tLICENCE\tFOLDER")
 			}
 			seen[dir] = true
 			b, err := modelrt.OpenBundle(dir)
@@ -40,6 +43,10 @@ func (bundlesListCmd) Run(s streams) error {
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", b.Manifest.Name, b.Manifest.Revision, b.Manifest.License, dir)
 		}
+	}
+	if len(seen) == 0 {
+		fmt.Fprintf(s.out, "There is no model bundle in %s. Set CHATXRAY_BUNDLES to a folder with bundles, each a folder in it, or give commands the folder of one with --bundle.\n",
+			strings.Join(bundlesDirs(), ", "))
 	}
 	return w.Flush()
 }
@@ -58,7 +65,7 @@ func (c bundlesVerifyCmd) Run(s streams) error {
 	for _, n := range names {
 		b, err := modelrt.Verify(bundleDir(n))
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%w: %w", errBundle, err))
+			errs = append(errs, bundleError(n, err))
 			continue
 		}
 		fmt.Fprintf(s.out, "%s %s: %d files as the manifest says, sha256 of the manifest %s\n", b.Manifest.Name, b.Manifest.Revision, len(b.Manifest.Files), b.Digest)
@@ -77,11 +84,11 @@ type bundlesCardCmd struct {
 func (c bundlesCardCmd) Run(s streams) error {
 	b, err := modelrt.OpenBundle(bundleDir(c.Bundle))
 	if err != nil {
-		return fmt.Errorf("%w: %w", errBundle, err)
+		return bundleError(c.Bundle, err)
 	}
 	card, err := os.ReadFile(filepath.Join(b.Dir, "README.md"))
 	if err != nil {
-		return fmt.Errorf("%w: %s has no model card: %w", errBundle, b.Manifest.Name, err)
+		return fmt.Errorf("%w: %s has no model card, which would be the file README.md of its folder: %w", errBundle, b.Manifest.Name, err)
 	}
 	_, err = s.out.Write(card)
 	return err

@@ -41,7 +41,7 @@ func (c checkCmd) Run(s streams) error {
 
 type doctorCmd struct {
 	Config string `short:"c" help:"Configuration file of the service to examine." placeholder:"FILE"`
-	modelFlags
+	placeFlags
 }
 
 // Run examines, part by part, whether the service would start. It fails when it would not.
@@ -55,7 +55,7 @@ func (c doctorCmd) Run(ctx context.Context, s streams) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\n", what, good)
 	}
-	cfg, err := serveCmd{Config: c.Config, modelFlags: c.modelFlags}.config()
+	cfg, err := serveCmd{Config: c.Config, modelFlags: modelFlags{placeFlags: c.placeFlags}}.config()
 	tell("configuration", err, "good")
 	if err == nil {
 		door, err := openDoor(cfg.DICOMweb, s.log)
@@ -83,7 +83,7 @@ func (c doctorCmd) Run(ctx context.Context, s streams) error {
 		codecs, err := parts.Path("dcmjs-codecs")
 		tell("codecs", err, codecs)
 		if bundleErr != nil {
-			tell("model bundle", fmt.Errorf("%w: %w", errBundle, bundleErr), "")
+			tell("model bundle", bundleError(cfg.Model.Bundle, bundleErr), "")
 		} else {
 			tell("model bundle", nil, fmt.Sprintf("%s %s, every file as its manifest says", bundle.Manifest.Name, bundle.Manifest.Revision))
 		}

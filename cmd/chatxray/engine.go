@@ -21,17 +21,29 @@ import (
 	"chatxray/sr"
 )
 
-// modelFlags choose the model and where it runs; they win over the configuration file.
+// modelFlags choose the model, where it runs, and what becomes of its reports; they win over the configuration file.
 type modelFlags struct {
+	placeFlags
+	Policy string `env:"CHATXRAY_POLICY" enum:"mark,drop,hold," default:"" help:"What becomes of sentences that a rule flags: mark (show them so), drop (take them out), hold (the whole report waits for a person)."`
+}
+
+func (f modelFlags) over(c modelrt.Config) modelrt.Config {
+	if f.Policy != "" {
+		c.Evidence.Policy = modelrt.Policy(f.Policy)
+	}
+	return f.placeFlags.over(c)
+}
+
+// placeFlags choose the model and where it runs.
+type placeFlags struct {
 	Bundle   string `env:"CHATXRAY_BUNDLE" help:"Folder of the model bundle; default: chatxray-base." placeholder:"DIR"`
 	Adapters string `env:"CHATXRAY_ADAPTERS" help:"Folder with more LoRA adapters than the bundle has." placeholder:"DIR"`
 	Adapter  string `env:"CHATXRAY_ADAPTER" help:"LoRA adapter of the bundle, by its name, that reports and answers are written with; default: the bundle's own." placeholder:"NAME"`
 	Threads  int    `env:"CHATXRAY_THREADS" help:"Threads of ONNX Runtime; 0: one a core."`
 	Device   string `env:"CHATXRAY_DEVICE" enum:"auto,cpu,cuda," default:"" help:"auto (CUDA where its libraries load), cpu, cuda."`
-	Policy   string `env:"CHATXRAY_POLICY" enum:"mark,drop,hold," default:"" help:"What becomes of sentences that a rule flags: mark (show them so), drop (take them out), hold (the whole report waits for a person)."`
 }
 
-func (f modelFlags) over(c modelrt.Config) modelrt.Config {
+func (f placeFlags) over(c modelrt.Config) modelrt.Config {
 	if f.Bundle != "" {
 		c.Bundle = f.Bundle
 	}
@@ -46,9 +58,6 @@ func (f modelFlags) over(c modelrt.Config) modelrt.Config {
 	}
 	if f.Device != "" {
 		c.Device = f.Device
-	}
-	if f.Policy != "" {
-		c.Evidence.Policy = modelrt.Policy(f.Policy)
 	}
 	return c
 }
@@ -75,7 +84,7 @@ type model interface {
 	Close() error
 }
 
-func openEngine(ctx context.Context, s streams, flags modelFlags) (*engine, error) {
+func openEngine(ctx context.Context, s streams, flags placeFlags) (*engine, error) {
 	cfg := config.Default()
 	cfg.Model = flags.over(cfg.Model)
 	return startEngine(ctx, s, cfg, nil)
@@ -89,7 +98,9 @@ func startEngine(ctx context.Context, s streams, cfg config.Config, change func(
 	}
 	setUpCodecs(s.log)
 	dir, began := bundleDir(cfg.Model.Bundle), time.Now()
-	if b, err := modelrt.OpenBundle(dir); err == nil { // what is wrong with a bundle is told below
+	if b, err := modelrt.OpenBundle(dir); errors.Is(err, pipeline.ErrNotFound) {
+		return nil, bundleError(cfg.Model.Bundle, err)
+	} else if err == nil { // what is wrong with a bundle is told below
 		if _, err := b.Manifest.Language(cfg.Model.Language); err != nil {
 			return nil, fmt.Errorf("bundle %s: %w", b.Manifest.Name, err)
 		}
@@ -246,40 +257,6 @@ func setUpCodecs(log zerolog.Logger) {
 		return
 	}
 	dicom.SetCodecModule(path)
-}
-
-const defaultBundle = "chatxray-base"
-
-// bundlesDirs lists the folders in which bundles are looked for: $CHATXRAY_BUNDLES, beside the binary, the working directory, the
-// system's share.
-func bundlesDirs() []string {
-	var dirs []string
-	if d := os.Getenv("CHATXRAY_BUNDLES"); d != "" {
-		dirs = append(dirs, d)
-	}
-	if exe, err := os.Executable(); err == nil {
-		if exe, err = filepath.EvalSymlinks(exe); err == nil {
-			dirs = append(dirs, filepath.Join(filepath.Dir(exe), "bundles"), filepath.Join(filepath.Dir(exe), "..", "bundles"))
-		}
-	}
-	return append(dirs, "bundles", "/usr/share/chatxray/bundles")
-}
-
-// bundleDir finds a bundle by folder or by name; empty is the default bundle. It returns the name itself when there is none, so that
-// the error names it.
-func bundleDir(name string) string {
-	if name == "" {
-		name = defaultBundle
-	}
-	if _, err := os.Stat(filepath.Join(name, "manifest.json")); err == nil {
-		return name
-	}
-	for _, d := range bundlesDirs() {
-		if _, err := os.Stat(filepath.Join(d, name, "manifest.json")); err == nil {
-			return filepath.Clean(filepath.Join(d, name))
-		}
-	}
-	return name
 }
 
 // cacheDir is where things are kept that can be made again.

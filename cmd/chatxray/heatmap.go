@@ -24,8 +24,8 @@ import (
 
 // heatFlags ask for pictures of where each sentence rests on the image.
 type heatFlags struct {
-	HeatMap string `name:"heatmap" help:"Folder for a heat map of each sentence (PNG): which parts of the image make it likelier. Takes seconds, on a slow machine half a minute, a study." placeholder:"DIR"`
-	Heat    bool   `help:"Draw the heat maps in the terminal."`
+	HeatMap string `name:"heatmap" help:"Folder for a heat map of each sentence (PNG): which parts of the image make it likelier. For bundles whose image features are a square grid (docs/report-json.md). Takes seconds, on a slow machine half a minute, a study." placeholder:"DIR"`
+	Heat    bool   `help:"Draw the heat maps in the terminal; those on which nothing counts are a line."`
 }
 
 func (f heatFlags) wanted() bool { return f.HeatMap != "" || f.Heat }
@@ -34,7 +34,7 @@ func (f heatFlags) wanted() bool { return f.HeatMap != "" || f.Heat }
 func (f heatFlags) warm(ctx context.Context, model model, img *pipeline.Image, r *pipeline.Reading, seen []byte, rep *studyReport) error {
 	h, err := heat(ctx, model, img, r)
 	if err != nil {
-		return fmt.Errorf("heat map: %w", err)
+		return err
 	}
 	if f.Heat {
 		rep.heat, rep.seen = h, seen
@@ -63,7 +63,7 @@ func (f heatFlags) warm(ctx context.Context, model model, img *pipeline.Image, r
 func heat(ctx context.Context, model model, img *pipeline.Image, r *pipeline.Reading) (*pipeline.Heat, error) {
 	here, ok := model.(*modelrt.Model)
 	if !ok {
-		return nil, fmt.Errorf("%w: a model elsewhere gives nothing to make heat maps of", pipeline.ErrUnsupported)
+		return nil, model.Bundle().Manifest.CanHeat()
 	}
 	return here.Heat(ctx, img, r)
 }
@@ -163,6 +163,9 @@ func write(m *image.RGBA, x, y, width int, text string) error {
 	return nil
 }
 
+// leastHeat is the largest value, in nats, that a map must have to be drawn in the terminal.
+const leastHeat = 0.05
+
 // heat draws the heat maps in the terminal: two places a character, the upper and the lower half of it.
 func (p page) heat(rep *studyReport) {
 	if rep.heat == nil {
@@ -176,6 +179,10 @@ func (p page) heat(rep *studyReport) {
 	most := heatRange(rep.heat)
 	for i, s := range rep.Reading.Sentences {
 		fmt.Fprintf(p.w, "\n%d  %s\n", i+1, s.Text)
+		if v := rep.heat.Sentences[i]; max(-slices.Min(v), slices.Max(v)) < leastHeat {
+			fmt.Fprintf(p.w, "   no part of the image counts for more than %.2g nats\n", leastHeat)
+			continue
+		}
 		pixel := func(x, y int) (color.RGBA, float64) {
 			b := under.Bounds()
 			gray := color.GrayModel.Convert(under.At(b.Min.X+(2*x+1)*b.Dx()/(2*columns), b.Min.Y+(2*y+1)*b.Dy()/(2*rows))).(color.Gray)

@@ -34,10 +34,7 @@ func (c reportCmd) openSecond(ctx context.Context, s streams, first *engine) (*e
 	cfg.Model.Bundle, cfg.Model.Texts = c.SecondOpinion, 1
 	b, err := modelrt.OpenBundle(bundleDir(c.SecondOpinion))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errBundle, err)
-	}
-	if err := b.Manifest.CanOpine(first.model.Language()); err != nil {
-		return nil, fmt.Errorf("second opinion: %w", err)
+		return nil, bundleError(c.SecondOpinion, err)
 	}
 	s.log.Info().Str("bundle", b.Manifest.Name).Int64("weights_mb", b.WeightsBytes()>>20).Int64("beside_mb", first.model.Bundle().WeightsBytes()>>20).
 		Msg("the second bundle is loaded beside the first; both are in memory until the end")
@@ -48,7 +45,7 @@ func (c reportCmd) openSecond(ctx context.Context, s streams, first *engine) (*e
 func (e *engine) opinion(ctx context.Context, r *pipeline.Reading) (*secondOpinion, error) {
 	a, err := e.model.Opinion(ctx, draftText(r), r.Language)
 	if err != nil {
-		return nil, fmt.Errorf("second opinion: %w", err)
+		return nil, err
 	}
 	return &secondOpinion{true, opinionNotice, a.Model, a.Language, a.Text, a.End}, nil
 }

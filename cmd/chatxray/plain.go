@@ -32,7 +32,19 @@ func plainPrompt(m *modelrt.Manifest, language string) (string, error) {
 }
 
 // plainNotice stands with every such report.
-const plainNotice = "Not for the patient yet: an unreviewed draft by software, without evidence for its sentences. The default bundle was not taught to write plainly, and does not."
+func plainNotice(m *modelrt.Manifest) string {
+	return fmt.Sprintf("Not for the patient yet: an unreviewed draft by software, without evidence for its sentences. %s may never have been taught to write plainly: see its model card. Its intended use: %s",
+		m.Name, m.IntendedUse)
+}
+
+// canPlain says why plain would be refused in a language, whatever the image.
+func canPlain(m *modelrt.Manifest, language string) error {
+	_, err := plainPrompt(m, language)
+	if err == nil && m.Kind != modelrt.KindRemote && m.Prompt.ChatTemplate == "" {
+		err = fmt.Errorf("%w: bundle %s has no conversations (prompt.chat_template)", pipeline.ErrUnsupported, m.Name)
+	}
+	return err
+}
 
 // plainReport is a report in words for the patient. It is no part of the reading and enters no document.
 type plainReport struct {
@@ -53,9 +65,9 @@ func (e *engine) plain(ctx context.Context, img *pipeline.Image) (*plainReport, 
 	a, err := e.model.Chat(ctx, pipeline.ChatRequest{Sampling: pipeline.DefaultSampling(), Language: e.model.Language(), Messages: []pipeline.ChatMessage{
 		{Role: pipeline.RoleUser, Parts: []pipeline.ChatPart{{Image: askedImage(img)}, {Text: prompt}}}}}, nil)
 	if err != nil {
-		return nil, fmt.Errorf("the words for the patient: %w", err)
+		return nil, err
 	}
-	return &plainReport{true, plainNotice, prompt, a.Language, a.Text, a.End}, nil
+	return &plainReport{true, plainNotice(e.model.Bundle().Manifest), prompt, a.Language, a.Text, a.End}, nil
 }
 
 // askedImage is an image that was decoded, to be asked about.

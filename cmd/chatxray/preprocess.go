@@ -98,7 +98,7 @@ func (c preprocessCmd) spec() (modelrt.Preprocess, error) {
 	if c.Spec == "" {
 		b, err := modelrt.OpenBundle(bundleDir(c.Bundle))
 		if err != nil {
-			return modelrt.Preprocess{}, err
+			return modelrt.Preprocess{}, bundleError(c.Bundle, err)
 		}
 		return b.Manifest.Preprocess, nil
 	}

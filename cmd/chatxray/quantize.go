@@ -73,7 +73,10 @@ type quantizeCost struct {
 func (c bundlesQuantizeCmd) Run(ctx context.Context, s streams) error {
 	b, err := modelrt.Verify(bundleDir(c.Bundle))
 	if err != nil {
-		return fmt.Errorf("%w: %w", errBundle, err)
+		return bundleError(c.Bundle, err)
+	}
+	if err := b.CanQuantize(); err != nil {
+		return err
 	}
 	cache, err := cacheDir("weights")
 	if err != nil {

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"chatxray/config"
@@ -58,6 +60,7 @@ type studyReport struct {
 	Documents        []writtenDocument  `json:"documents,omitempty"`
 	Preview          string             `json:"preview,omitempty"`   // path of the PNG
 	HeatMaps         []string           `json:"heat_maps,omitempty"` // paths of PNG files, one a sentence
+	NotMade          map[extra]string   `json:"not_made,omitempty"`  // why something that was asked for beside the report is not there
 
 	heat *pipeline.Heat
 	seen []byte // the picture that the model saw
@@ -71,6 +74,9 @@ type writtenDocument struct {
 
 // Run reads every study of the paths. Its error is the gravest of what happened.
 func (c reportCmd) Run(ctx context.Context, s streams) error {
+	if err := c.possible(); err != nil {
+		return err
+	}
 	studies, invalid, err := openStudies(s, c.Paths)
 	if err != nil {
 		return err
@@ -98,27 +104,34 @@ func (c reportCmd) Run(ctx context.Context, s streams) error {
 		}
 		rep, img, docs, err := c.study(ctx, eng, second, st)
 		switch {
+		case rep.Reading != nil:
+			read++
+			if c.Out != "" {
+				err = errors.Join(err, rep.notMade(ctx, extraFiles, writeOut(c.Out, &rep, img, docs)))
+			}
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, pipeline.ErrNotImage):
-			nothing = err
-		case err != nil:
+			nothing, err = err, nil
+		}
+		if err != nil {
 			failed = errors.Join(failed, err)
-		default:
-			read++
-			if c.Out != "" {
-				if err := writeOut(c.Out, &rep, img, docs); err != nil {
-					return err
-				}
+			if c.JSON || rep.Reading == nil { // beside a report in words it stands there
+				fmt.Fprintf(s.err, "chatxray: study %s: %v\n", st.StudyInstanceUID, err)
 			}
 		}
-		if err := printReport(s, c.JSON, rep); err != nil {
-			return err
+		if c.JSON || rep.Error == "" {
+			if err := printReport(s, c.JSON, rep); err != nil {
+				return err
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 	}
 	switch {
 	case failed != nil:
-		return failed
+		return fmt.Errorf("%w%w", errQuiet, failed)
 	case invalid != nil:
 		return invalid
 	case read == 0:
@@ -135,8 +148,13 @@ func (c reportCmd) open(ctx context.Context, s streams) (*engine, error) {
 	return startEngine(ctx, s, cfg, func(o *modelrt.Options) { o.Structured = c.Structured })
 }
 
+// study reads a study and makes what is wanted beside the report. Where the report has a Reading, the error is about what beside it could not be made.
 func (c reportCmd) study(ctx context.Context, eng, second *engine, st *pipeline.Study) (studyReport, []byte, []pipeline.Document, error) {
 	rep := studyReport{Schema: reportSchema, StudyInstanceUID: st.StudyInstanceUID, State: pipeline.StateFailed}
+	failed := func(err error) (studyReport, []byte, []pipeline.Document, error) {
+		rep.Error = err.Error()
+		return rep, nil, nil, err
+	}
 	seen, err := eng.steps.Look(ctx, st)
 	var r *pipeline.Reading
 	if err == nil {
@@ -147,46 +165,37 @@ func (c reportCmd) study(ctx context.Context, eng, second *engine, st *pipeline.
 		return rep, nil, nil, err
 	}
 	if err != nil {
-		rep.Error = err.Error()
-		return rep, nil, nil, err
+		return failed(err)
 	}
-	if c.Plain {
-		if rep.Plain, err = eng.plain(ctx, seen.Image); err != nil {
-			rep.Error = err.Error()
-			return rep, nil, nil, err
+	var docs []pipeline.Document
+	rep.State = pipeline.StateHeld
+	if r.Held == "" {
+		rep.State = pipeline.StateReported
+		if docs, err = eng.steps.Write(st, r, nil); err != nil {
+			rep.State = pipeline.StateFailed
+			return failed(err)
 		}
 	}
-	if second != nil {
-		if rep.SecondOpinion, err = second.opinion(ctx, r); err != nil {
-			rep.Error = err.Error()
-			return rep, nil, nil, err
-		}
-	}
-	png, err := eng.steps.Model.Preview(seen.Image)
-	if err != nil {
-		rep.Error = err.Error()
-		return rep, nil, nil, err
-	}
-	if c.wanted() {
-		if err := c.warm(ctx, eng.model, seen.Image, r, png, &rep); err != nil {
-			rep.Error = err.Error()
-			return rep, nil, nil, err
-		}
-	}
-	rep.State, rep.Reading, rep.Refused = pipeline.StateHeld, r, r.Refused
-	if r.Held != "" {
-		return rep, png, nil, nil
-	}
-	docs, err := eng.steps.Write(st, r, nil)
-	if err != nil {
-		rep.Reading, rep.State, rep.Error = nil, pipeline.StateFailed, err.Error()
-		return rep, nil, nil, err
-	}
-	rep.State = pipeline.StateReported
 	for _, d := range docs {
 		rep.Documents = append(rep.Documents, writtenDocument{Kind: d.Kind, SOPInstanceUID: d.SOPInstanceUID})
 	}
-	return rep, png, docs, nil
+	rep.Reading, rep.Refused = r, r.Refused
+
+	var faults []error
+	png, err := eng.steps.Model.Preview(seen.Image)
+	faults = append(faults, rep.notMade(ctx, extraPreview, err))
+	if c.Plain {
+		rep.Plain, err = eng.plain(ctx, seen.Image)
+		faults = append(faults, rep.notMade(ctx, extraPlain, err))
+	}
+	if second != nil {
+		rep.SecondOpinion, err = second.opinion(ctx, r)
+		faults = append(faults, rep.notMade(ctx, extraOpinion, err))
+	}
+	if c.wanted() && png != nil {
+		faults = append(faults, rep.notMade(ctx, extraHeat, c.warm(ctx, eng.model, seen.Image, r, png, &rep)))
+	}
+	return rep, png, docs, errors.Join(faults...)
 }
 
 // writeOut writes documents and picture of a study to dir and notes their paths in rep.
@@ -195,13 +204,21 @@ func writeOut(dir string, rep *studyReport, png []byte, docs []pipeline.Document
 		return err
 	}
 	for i, d := range docs {
-		rep.Documents[i].Path = filepath.Join(dir, fmt.Sprintf("%s.%s.dcm", rep.StudyInstanceUID, d.Kind))
-		if err := os.WriteFile(rep.Documents[i].Path, d.Bytes, 0o644); err != nil {
+		path := filepath.Join(dir, fmt.Sprintf("%s.%s.dcm", rep.StudyInstanceUID, d.Kind))
+		if err := os.WriteFile(path, d.Bytes, 0o644); err != nil {
 			return err
 		}
+		rep.Documents[i].Path = path
 	}
-	rep.Preview = filepath.Join(dir, rep.StudyInstanceUID+".png")
-	return os.WriteFile(rep.Preview, png, 0o644)
+	if png == nil {
+		return nil
+	}
+	path := filepath.Join(dir, rep.StudyInstanceUID+".png")
+	if err := os.WriteFile(path, png, 0o644); err != nil {
+		return err
+	}
+	rep.Preview = path
+	return nil
 }
 
 func printReport(s streams, asJSON bool, rep studyReport) error {
@@ -221,6 +238,9 @@ func printReport(s streams, asJSON bool, rep studyReport) error {
 		}
 		if rep.SecondOpinion != nil {
 			p.opinion(rep.SecondOpinion)
+		}
+		for _, e := range slices.Sorted(maps.Keys(rep.NotMade)) {
+			fmt.Fprintf(s.out, "\n%s\n", p.style("33", strings.Join(wrap(fmt.Sprintf("NOT MADE: %s: %s", extraNames[e], rep.NotMade[e]), textWidth+10), "\n")))
 		}
 	case rep.Error != "":
 		fmt.Fprintf(s.out, "study %s: %s\n", rep.StudyInstanceUID, rep.Error)

@@ -10,7 +10,7 @@ import (
 	"chatxray/pipeline"
 )
 
-type weighCmd struct{ modelFlags }
+type weighCmd struct{ placeFlags }
 
 // Help is shown by chatxray weigh --help.
 func (weighCmd) Help() string {
@@ -27,7 +27,7 @@ type weighed struct {
 
 // Run weighs standard input.
 func (c weighCmd) Run(ctx context.Context, s streams) error {
-	eng, err := openEngine(ctx, s, c.modelFlags)
+	eng, err := openEngine(ctx, s, c.placeFlags)
 	if err != nil {
 		return err
 	}
