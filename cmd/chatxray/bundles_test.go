@@ -75,7 +75,7 @@ func TestNoBundle(t *testing.T) {
 	folder := t.TempDir()
 	t.Setenv("CHATXRAY_BUNDLES", folder)
 	t.Chdir(t.TempDir())
-	for _, args := range [][]string{{"bundles", "verify", "nosuch"}, {"bundles", "card", "nosuch"}, {"bundles", "quantize", "nosuch", "out", "--to", "q4"}, {"doctor", "--bundle", "nosuch"},
+	for _, args := range [][]string{{"bundles", "verify", "nosuch"}, {"bundles", "card", "nosuch"}, {"bundles", "quantize", "nosuch", "out", "--to", "q4"}, {"doctor", "--device", "cpu", "--bundle", "nosuch"},
 		{"weigh", "--bundle", "nosuch"}, {"preprocess", "--bundle", "nosuch", "--out", "out", "."}} {
 		code, out, errs := command(t, "", args...)
 		if code != exitParts {

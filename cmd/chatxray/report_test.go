@@ -65,7 +65,7 @@ func TestReportWithoutItsExtra(t *testing.T) {
 		{extraHeat, exitFailed, "a file", []string{"--heatmap", filepath.Join(blocked, "x")}},
 		{extraFiles, exitFailed, "a file", []string{"--out", filepath.Join(blocked, "x")}},
 	} {
-		args := append([]string{"report", "--log-level", "error", "--bundle", own, "--threads", "1", file}, c.args...)
+		args := append([]string{"report", "--log-level", "error", "--bundle", own, "--threads", "1", "--device", "cpu", file}, c.args...)
 		code, out, errs := command(t, "", args...)
 		if code != c.code || !strings.Contains(out, "FINDINGS") || !strings.Contains(strings.Join(strings.Fields(out), " "), "NOT MADE: "+extraNames[c.what]+": ") || !strings.Contains(strings.Join(strings.Fields(out), " "), c.says) || errs != "" {
 			t.Errorf("%v: exit code %d\n%s%s", c.args, code, out, errs)
