@@ -10,6 +10,7 @@ GPU     ?=
 BENCH   ?= .
 SEED    ?= 1
 FAULTS  ?= 300
+TOPOLOGY ?= one
 export STUDY KEEP
 
 GO_BUILD := CGO_ENABLED=1 go build -ldflags "-s -w -X main.version=$(VERSION)"
@@ -18,7 +19,7 @@ TOOLS    := bash scripts/tool.sh
 .PHONY: help
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\n  STUDY=path  the study of make demo      KEEP=1  leaves the service of make demo running\n  GPU=1       CUDA instead of the CPU      BENCH=x  only benchmarks that match x\n  SEED=n FAULTS=n  the schedule of make chaos\n'
+	@printf '\n  STUDY=path  the study of make demo      KEEP=1  leaves the service of make demo running\n  GPU=1       CUDA instead of the CPU      BENCH=x  only benchmarks that match x\n  SEED=n FAULTS=n TOPOLOGY=one|split|s3  the schedule of make chaos\n'
 
 .PHONY: build
 build: ## Build bin/chatxray.
@@ -39,9 +40,11 @@ test: parts ## Run every test: Go with the race detector, end to end, Python. En
 	@bash scripts/test.sh
 
 .PHONY: chaos
-chaos: build ## Kill, stop, empty and fill everything while studies are read, then compare. SEED=n, FAULTS=n.
-	@CHAOS_SEED=$(SEED) CHAOS_FAULTS=$(FAULTS) CHAOS_TOPOLOGY=$(TOPOLOGY) CHAOS_READER=$(READER) CHAOS_KINDS='$(KINDS)' CHAOS_BINARY=$(or $(BINARY),$(CURDIR)/bin/chatxray) \
-	  go test ./test/chaos -run '^TestChaos$$' -count=1 -timeout 3h -v
+chaos: build ## Kill, stop, empty and fill everything while studies are read, then compare. SEED=n, FAULTS=n, TOPOLOGY=one, split, s3.
+	@summary=$$(mktemp); trap 'rm -f "$$summary"' EXIT; status=0; \
+	CHAOS_SEED=$(SEED) CHAOS_FAULTS=$(FAULTS) CHAOS_TOPOLOGY=$(TOPOLOGY) CHAOS_READER=$(READER) CHAOS_KINDS='$(KINDS)' CHAOS_BINARY=$(or $(BINARY),$(CURDIR)/bin/chatxray) CHAOS_SUMMARY="$$summary" \
+	  go test ./test/chaos -run '^TestChaos$$' -count=1 -timeout 3h -v || status=$$?; \
+	if [ -s "$$summary" ]; then cat "$$summary"; else echo 'chaos: FAILED before anything was compared, see above'; fi; exit "$$status"
 
 .PHONY: lint
 lint: ## Check format, Go code, scripts, chart and Dockerfile.

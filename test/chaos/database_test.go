@@ -20,7 +20,7 @@ func newDatabase(t *testing.T) *database {
 	t.Helper()
 	s, err := postgres.Start()
 	if errors.Is(err, postgres.ErrAbsent) {
-		t.Skip(err)
+		missing(t, err.Error())
 	}
 	if err != nil {
 		t.Fatal(err)

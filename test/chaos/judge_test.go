@@ -11,7 +11,6 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,13 +21,17 @@ import (
 type verdict struct {
 	studies, images, sets  int
 	lost, duplicate, stuck int
-	runs, leases, failures int // of the model; leases that faults may have cost; attempts that failed and were told
+	account                    // of all studies
+	superseded             int // readings whose images had become more before they were reported
+	leasesAtMost           int // leases that faults may have cost
 	redelivered            int // documents that the receiver got again
+	parted, partedAtMost   int // of them: those that were answered and whose worker a fault kept from noting it; how many there may be
 }
 
 func (v verdict) String() string {
-	return fmt.Sprintf("%d studies, %d images, %d result sets: %d lost, %d duplicate, %d stuck; model runs %d of at most %d (%d sets + %d leases + %d failed attempts); %d documents delivered again",
-		v.studies, v.images, v.sets, v.lost, v.duplicate, v.stuck, v.runs, v.sets+v.leases+v.failures, v.sets, v.leases, v.failures, v.redelivered)
+	return fmt.Sprintf("%d studies, %d images, %d result sets: %d lost, %d duplicate, %d stuck; model runs %d of at most %d (%d sets + %d whose lease was lost, of at most %d + %d remembered and forgotten + %d superseded); "+
+		"%d documents delivered again, %d of them though answered and not noted for a fault, of at most %d", v.studies, v.images, v.sets, v.lost, v.duplicate, v.stuck,
+		v.runs, v.sets+v.leases+v.forgotten+v.superseded, v.sets, v.leases, v.leasesAtMost, v.forgotten, v.superseded, v.redelivered, v.parted, v.partedAtMost)
 }
 
 // settling is how long a run may take after the last image was taken, until nothing is left to do. It is no measure of speed: pauses between attempts grow
@@ -44,14 +47,45 @@ type page struct {
 	Next string
 }
 
+// watch looks at what waits for another attempt, until stop is called: each has a reason.
+func (r *run) watch() (stop func()) {
+	over, mute := make(chan struct{}), map[string]bool{}
+	r.watching.Go(func() {
+		for {
+			_ = r.all(impatient, "jobs", func(p page) {
+				for _, j := range p.Jobs {
+					if what := string(j); waitsMutely(j) && !mute[what] {
+						mute[what] = true
+						r.t.Errorf("a job waits for another attempt without a reason: %s", what)
+					}
+				}
+			})
+			select {
+			case <-over:
+				return
+			case <-time.After(time.Second):
+			}
+		}
+	})
+	return func() { close(over); r.watching.Wait() }
+}
+
+func waitsMutely(job []byte) bool {
+	var j struct {
+		Next   time.Time
+		Reason string
+	}
+	return json.Unmarshal(job, &j) == nil && !j.Next.IsZero() && j.Reason == ""
+}
+
 // all reads a list of the service, page by page.
-func (r *run) all(path string, each func(page)) error {
+func (r *run) all(c *http.Client, path string, each func(page)) error {
 	for after := ""; ; {
 		var p page
 		if after != "" {
 			after = "&after=" + after
 		}
-		if err := call(patient, "GET", r.service+"/dicom-web/"+path+"?limit=1000"+after, nil, &p); err != nil {
+		if err := call(c, "GET", r.service+"/dicom-web/"+path+"?limit=1000"+after, nil, &p); err != nil {
 			return err
 		}
 		each(p)
@@ -65,14 +99,14 @@ func (r *run) all(path string, each func(page)) error {
 func (r *run) settle() (left []string) {
 	for end := time.Now().Add(settling); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
 		left = nil
-		if err := r.all("jobs", func(p page) {
+		if err := r.all(patient, "jobs", func(p page) {
 			for _, j := range p.Jobs {
 				left = append(left, string(j))
 			}
 		}); err != nil {
 			left = append(left, err.Error())
 		}
-		if err := r.all("readings", func(p page) {
+		if err := r.all(patient, "readings", func(p page) {
 			for _, s := range p.Studies {
 				if s.State != "delivered" && s.State != "refused" {
 					left = append(left, s.StudyInstanceUID+" is "+s.State+" "+s.Reason)
@@ -96,10 +130,22 @@ func (r *run) judge() (v verdict) {
 	for _, l := range left[:min(len(left), 20)] {
 		r.t.Errorf("stuck: %s", l)
 	}
+	r.accounts = r.readLogs()
 	for _, st := range r.studies {
 		r.compare(st, &v)
 	}
-	r.compareRuns(&v)
+	v.leasesAtMost = r.lost
+	if v.leases > v.leasesAtMost {
+		v.duplicate++
+		r.t.Errorf("%d runs of the model ended without a reading, and the faults may have cost %d leases", v.leases, v.leasesAtMost)
+	}
+	for _, p := range r.partings {
+		v.partedAtMost += p.most
+	}
+	if v.parted > v.partedAtMost {
+		v.duplicate++
+		r.t.Errorf("%d documents were delivered again that were answered, and faults may have kept %d from being noted", v.parted, v.partedAtMost)
+	}
 	for _, sop := range r.receiver.other {
 		v.duplicate++
 		r.t.Errorf("document %s was delivered with other content than before", sop)
@@ -114,30 +160,6 @@ func (r *run) judge() (v verdict) {
 		}
 	}
 	return v
-}
-
-// compareRuns looks at the logs: how often the model was run, and that no program has broken down.
-func (r *run) compareRuns(v *verdict) {
-	for _, p := range r.processes() {
-		if r.settings.bundle {
-			v.runs += p.said(`"step":"model"`) // it has come to its end; what a fault has broken off is not counted
-		} else {
-			v.runs += p.said(`"message":"STUB READER: no model looked at this image"`, `"call"`)
-		}
-		v.failures += p.said(`"message":"the study could not be reported yet"`)
-		if b, err := os.ReadFile(p.log); err == nil {
-			for _, bad := range [][]byte{[]byte("\npanic: "), []byte("fatal error: "), []byte("DATA RACE"), []byte("SIGSEGV")} {
-				if i := bytes.Index(b, bad); i >= 0 {
-					r.t.Errorf("%s: %.2000s", p.name, b[i:])
-				}
-			}
-		}
-	}
-	v.leases = r.lost
-	if v.runs > v.sets+v.leases+v.failures {
-		v.duplicate++
-		r.t.Errorf("the model ran %d times, for %d result sets, %d leases that the faults may have cost and %d attempts that failed", v.runs, v.sets, v.leases, v.failures)
-	}
 }
 
 // attributes of a data set in DICOM JSON.
@@ -227,6 +249,8 @@ func (r *run) compare(st *study, v *verdict) {
 	}
 	r.compareLatest(st, v, byCall, fail)
 	r.compareReceiver(st, here, v, fail)
+	r.compareDeliveries(st, v, fail)
+	r.compareRuns(st, sets, v, fail)
 	r.compareSteps(st, sets, v, fail)
 }
 
@@ -277,8 +301,7 @@ func (r *run) compareLatest(st *study, v *verdict, byCall map[string]int, fail f
 // compareReceiver checks that Orthanc has exactly our documents, bit for bit, and that nothing else was ever stored there.
 func (r *run) compareReceiver(st *study, ours map[string][]byte, v *verdict, fail func(*int, string, ...any)) {
 	stored := r.receiver.of(st.uid)
-	for sop, n := range stored {
-		v.redelivered += n - 1
+	for sop := range stored {
 		if _, ok := ours[sop]; !ok {
 			fail(&v.duplicate, "the receiver was given document %s, which the archive does not have", sop)
 		}
@@ -305,20 +328,41 @@ func (r *run) compareReceiver(st *study, ours map[string][]byte, v *verdict, fai
 	}
 }
 
-// compareSteps checks the timeline: every failure, and every beginning after the first, has a reason.
+// compareSteps checks the timeline: every failure, and every beginning after the first, has a reason. The failures of deliveries are no steps: readLogs and watch look at them.
 func (r *run) compareSteps(st *study, sets int, v *verdict, fail func(*int, string, ...any)) {
-	reported := 0
-	for _, s := range r.steps(st.uid) {
-		switch {
-		case s.State == "failed" && s.Reason == "":
-			fail(&v.stuck, "it failed without a reason")
-		case s.State == "reported":
+	steps, reported := r.steps(st.uid), 0
+	for _, s := range steps {
+		if s.State == "reported" {
 			reported++
 		}
+	}
+	for _, what := range withoutReason(steps) {
+		fail(&v.stuck, "it %s without a reason", what)
 	}
 	if reported < sets {
 		fail(&v.lost, "its timeline has %d reports, want %d", reported, sets)
 	}
+}
+
+// withoutReason tells what a timeline has no reason for. A beginning says its reason itself, or it is why the study was complete or put into the queue again.
+func withoutReason(steps []step) (what []string) {
+	began, why := false, ""
+	for _, s := range steps {
+		switch s.State {
+		case "failed":
+			if s.Reason == "" {
+				what = append(what, "failed")
+			}
+		case "complete", "queued":
+			why += s.Reason
+		case "reading":
+			if began && why+s.Reason == "" {
+				what = append(what, "was begun again")
+			}
+			began, why = true, ""
+		}
+	}
+	return what
 }
 
 type step struct {

@@ -64,7 +64,16 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// program finds a program of others, or skips the test.
+// missing skips the test for what is not installed, or fails it where a number of faults was asked for, as by make chaos.
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("CHAOS_FAULTS") != "" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
+}
+
+// program finds a program of others.
 func program(t *testing.T, name, pkg string) string {
 	t.Helper()
 	for _, dir := range []string{"", "/usr/bin/", "/usr/sbin/"} {
@@ -72,7 +81,7 @@ func program(t *testing.T, name, pkg string) string {
 			return path
 		}
 	}
-	t.Skipf("%s is not installed (Debian package %s)", name, pkg)
+	missing(t, fmt.Sprintf("%s is not installed: apt-get install %s", name, pkg))
 	return ""
 }
 
@@ -112,7 +121,7 @@ func orthanc(t *testing.T, logs, service string) string {
 	bin := program(t, "Orthanc", "orthanc")
 	plugins, _ := filepath.Glob("/usr/share/orthanc/plugins/libOrthancDicomWeb.so*")
 	if len(plugins) == 0 {
-		t.Skip("Orthanc's DICOMweb plugin is not installed (Debian package orthanc-dicomweb)")
+		missing(t, "Orthanc's DICOMweb plugin is not installed: apt-get install orthanc-dicomweb")
 	}
 	port, dir := freePort(t), t.TempDir()
 	b, _ := json.Marshal(map[string]any{"Name": "chaos", "HttpPort": port, "DicomServerEnabled": false, "RemoteAccessAllowed": false, "AuthenticationEnabled": false,

@@ -98,6 +98,7 @@ func (p *process) start() (*exec.Cmd, error) {
 		return nil, err
 	}
 	defer f.Close()
+	_, _ = f.WriteString(begun + "\n")
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	cmd := exec.Command(p.argv[0], p.argv[1:]...)
@@ -138,11 +139,11 @@ func (p *process) end(s syscall.Signal, down time.Duration) bool {
 	return p.cmd.Process.Signal(s) == nil
 }
 
-// jump moves the clock of the process, if it is not down just now; false where that cannot be done.
+// jump moves the clock of the process; false where that cannot be done, or it is down.
 func (p *process) jump(d time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.clock != nil && p.clock.jump(d) == nil || p.cmd == nil && p.skew
+	return p.clock != nil && p.clock.jump(d) == nil
 }
 
 // ended tells how the process ended without our doing.
@@ -150,19 +151,4 @@ func (p *process) ended() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.ends)
-}
-
-// said counts the lines of the log that hold all words.
-func (p *process) said(words ...string) (n int) {
-	b, _ := os.ReadFile(p.log)
-line:
-	for _, l := range bytes.Split(b, []byte("\n")) {
-		for _, w := range words {
-			if !bytes.Contains(l, []byte(w)) {
-				continue line
-			}
-		}
-		n++
-	}
-	return n
 }

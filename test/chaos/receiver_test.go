@@ -2,9 +2,11 @@ package chaos
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // receiver stands before the receiving Orthanc and counts what that stores. It can behave badly for a while.
@@ -20,20 +23,23 @@ type receiver struct {
 	pacs string // root of Orthanc
 
 	counts  sync.Mutex
-	stored  map[string]map[string]int // by study and SOP Instance UID: how often Orthanc has said that it has it
-	content map[string][32]byte       // by SOP Instance UID
-	other   []string                  // documents that came with other content than before
+	stored  map[string]map[string][]*storing // by study and SOP Instance UID: when Orthanc has said that it has it
+	content map[string][32]byte              // by SOP Instance UID
+	other   []string                         // documents that came with other content than before
 }
 
 func newReceiver(t *testing.T, pacs string) *receiver {
 	t.Helper()
-	r := &receiver{pacs: pacs, stored: map[string]map[string]int{}, content: map[string][32]byte{}}
+	r := &receiver{pacs: pacs, stored: map[string]map[string][]*storing{}, content: map[string][32]byte{}}
 	r.front = newFront(t, r)
 	return r
 }
 
 // ServeHTTP implements http.Handler.
 func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	this := storing{came: time.Now()}
+	gone := make(chan time.Time, 1)
+	defer context.AfterFunc(q.Context(), func() { gone <- time.Now() })()
 	body, err := io.ReadAll(q.Body)
 	if err != nil {
 		return
@@ -56,7 +62,21 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"00081198": map[string]any{"vr": "SQ", "Value": failed}})
 		return
 	}
-	status, header, answer := r.forward(q, body)
+	status, header, answer, stored := r.forward(q, body)
+	defer func() {
+		this.ended = time.Now()
+		if q.Context().Err() != nil {
+			this.sure, this.ended = false, <-gone
+		}
+		if late := this.came.Add(promptly); this.ended.After(late) {
+			this.sure, this.ended = false, late
+		}
+		r.counts.Lock()
+		defer r.counts.Unlock()
+		for _, s := range stored {
+			*s = this
+		}
+	}()
 	switch {
 	case mode == "receiver breaks off" || status == 0:
 		panic(http.ErrAbortHandler) // the connection ends without an answer
@@ -65,24 +85,25 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	}
 	w.Header().Set("Content-Type", header.Get("Content-Type"))
 	w.WriteHeader(status)
-	_, _ = w.Write(answer)
+	_, err = w.Write(answer)
+	this.sure = errors.Join(err, http.NewResponseController(w).Flush()) == nil && r.now() != "receiver refuses" // that closes connections
 }
 
 // forward gives a request to Orthanc and counts what it says that it has.
-func (r *receiver) forward(q *http.Request, body []byte) (status int, header http.Header, answer []byte) {
+func (r *receiver) forward(q *http.Request, body []byte) (status int, header http.Header, answer []byte, stored []*storing) {
 	to, err := http.NewRequest(q.Method, r.pacs+q.URL.RequestURI(), bytes.NewReader(body))
 	if err != nil {
-		return 0, nil, nil
+		return 0, nil, nil, nil
 	}
 	to.Header = q.Header.Clone()
 	to.Header.Del("Accept-Encoding") // what Orthanc says is read here
 	resp, err := patient.Do(to)
 	if err != nil {
-		return 0, nil, nil
+		return 0, nil, nil, nil
 	}
 	defer resp.Body.Close()
 	if answer, err = io.ReadAll(resp.Body); err != nil {
-		return 0, nil, nil
+		return 0, nil, nil, nil
 	}
 	r.counts.Lock()
 	defer r.counts.Unlock()
@@ -91,22 +112,29 @@ func (r *receiver) forward(q *http.Request, body []byte) (status int, header htt
 			continue
 		}
 		if r.stored[d.study] == nil {
-			r.stored[d.study] = map[string]int{}
+			r.stored[d.study] = map[string][]*storing{}
 		}
-		r.stored[d.study][d.sop]++
+		s := &storing{}
+		stored, r.stored[d.study][d.sop] = append(stored, s), append(r.stored[d.study][d.sop], s)
 		if c, known := r.content[d.sop]; known && c != d.digest {
 			r.other = append(r.other, d.sop)
 		}
 		r.content[d.sop] = d.digest
 	}
-	return resp.StatusCode, resp.Header, answer
+	return resp.StatusCode, resp.Header, answer, stored
 }
 
-// of returns what Orthanc has stored of a study, and how often it was told to.
-func (r *receiver) of(study string) map[string]int {
+// of returns what Orthanc has stored of a study, each time that it was told to.
+func (r *receiver) of(study string) map[string][]storing {
 	r.counts.Lock()
 	defer r.counts.Unlock()
-	return r.stored[study]
+	out := map[string][]storing{}
+	for sop, all := range r.stored[study] {
+		for _, s := range all {
+			out[sop] = append(out[sop], *s)
+		}
+	}
+	return out
 }
 
 type document struct {

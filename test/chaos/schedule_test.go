@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -78,16 +79,29 @@ var jumps = []time.Duration{-6 * time.Hour, -10 * time.Minute, -5 * time.Second,
 
 // plan draws a schedule of n faults: the same for the same seed, topology and kinds. Each kind that can happen comes once before any is drawn by weight.
 // only names kinds with commas between them; empty: all.
-func plan(seed uint64, n int, t topology, only string) []fault {
+func plan(seed uint64, n int, t topology, only string) ([]fault, error) {
 	r := rand.New(rand.NewPCG(seed, 6))
 	var bag []kind
 	var all []kind
+	var known, wanted []string
+	if only != "" {
+		wanted = strings.Split(only, ",")
+	}
 	for _, k := range kinds {
-		if k.in(t) && (only == "" || slices.Contains(strings.Split(only, ","), k.name)) {
+		if !k.in(t) {
+			continue
+		}
+		known = append(known, k.name)
+		if only == "" || slices.Contains(wanted, k.name) {
 			all = append(all, k)
 			for range k.weight {
 				bag = append(bag, k)
 			}
+		}
+	}
+	for _, w := range wanted {
+		if !slices.Contains(known, w) {
+			return nil, fmt.Errorf("no fault of topology %s is called %q; there are, with commas between them: %s", t.Name, w, strings.Join(known, ","))
 		}
 	}
 	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
@@ -104,7 +118,7 @@ func plan(seed uint64, n int, t topology, only string) []fault {
 		}
 		out = append(out, f)
 	}
-	return out
+	return out, nil
 }
 
 // length is how long a schedule takes.
@@ -136,4 +150,22 @@ func chosen(name string) (topology, bool) {
 		return topology{}, false
 	}
 	return topologies[i], true
+}
+
+func TestKindsByName(t *testing.T) {
+	one, _ := chosen("one")
+	for _, only := range []string{"stop servcie", "kill service,", "s3 503"} {
+		if _, err := plan(1, 5, one, only); err == nil || !strings.Contains(err.Error(), "stop service") {
+			t.Errorf("%q: %v", only, err)
+		}
+	}
+	some, err := plan(1, 20, one, "stop service,flush redis")
+	if err != nil || len(some) != 20 {
+		t.Error(some, err)
+	}
+	for _, f := range some {
+		if f.Kind != "stop service" && f.Kind != "flush redis" {
+			t.Error(f)
+		}
+	}
 }

@@ -42,7 +42,7 @@ func newStore(t *testing.T, logs string) *store {
 	cmd.Dir, cmd.Stderr = root, os.Stderr
 	bin, err := cmd.Output()
 	if err != nil {
-		t.Fatal("versitygw:", err)
+		missing(t, fmt.Sprintf("versitygw is not there (bash scripts/tool.sh versitygw): %v", err))
 	}
 	dir, at := t.TempDir(), fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	s := &store{dir: filepath.Join(dir, bucket, prefix)}
