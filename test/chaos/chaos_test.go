@@ -141,11 +141,11 @@ type run struct {
 	sender   *sender
 	studies  []*study
 
+	toll     sync.Mutex
 	lost     int       // leases that the faults may have cost
 	partings []parting // faults that may have parted workers from what they deliver
 	undone   int       // faults that could not be done: nothing was there to be hit, or this machine does not let us
 	lifting  sync.WaitGroup
-	watching sync.WaitGroup
 	accounts map[string]*account // by study; made when the run is over
 }
 
@@ -237,7 +237,9 @@ func (r *run) run(faults []fault) verdict {
 		}
 		work.Wait()
 	}()
-	defer r.watch()()
+	over, watching := make(chan struct{}), sync.WaitGroup{}
+	watching.Go(func() { r.watch(over) })
+	watching.Go(func() { r.pulse(over) })
 	began := time.Now()
 	for i, f := range faults {
 		time.Sleep(f.After)
@@ -261,7 +263,10 @@ func (r *run) run(faults []fault) verdict {
 		close(r.sender.giveUp)
 		<-done
 	}
-	return r.judge()
+	left := r.settle()
+	close(over)
+	watching.Wait()
+	return r.judge(left)
 }
 
 // tick ends what has lasted as long as it should.
@@ -290,10 +295,7 @@ func (r *run) later(d time.Duration, f func()) {
 func (r *run) strike(f fault) bool {
 	p := r.processes()[f.On]
 	reads := slices.Contains(r.workers, p)
-	costs := func(workers int, lasts time.Duration) {
-		r.lost += workers * readers
-		r.part(workers, lasts)
-	}
+	costs := func(workers int, lasts time.Duration) { r.costs(workers, 0, lasts) }
 	switch f.Kind {
 	case "kill service":
 		if !p.end(syscall.SIGKILL, f.For) {
@@ -350,6 +352,37 @@ func (r *run) strike(f fault) bool {
 		}
 	}
 	return true
+}
+
+// still is how long this process must not have run for the machine to have stood still: a lease may have ended then without any fault.
+const still = lease / 2
+
+// pulse notes when the machine stands still.
+func (r *run) pulse(over <-chan struct{}) {
+	for last := time.Now(); ; {
+		select {
+		case <-over:
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+		if stood := time.Since(last); stood > still {
+			r.t.Logf("the machine stood still for %v", stood)
+			r.costs(len(r.workers), stood, 0)
+		}
+		last = time.Now()
+	}
+}
+
+// costs notes that something may cost so many workers the leases of what they read, and the notes of what they have delivered, from a while ago and for a while.
+func (r *run) costs(workers int, before, lasts time.Duration) {
+	if workers == 0 {
+		return
+	}
+	r.toll.Lock()
+	defer r.toll.Unlock()
+	r.lost += workers * readers
+	now := time.Now()
+	r.partings = append(r.partings, parting{now.Add(-time.Second - before), now.Add(lasts), workers * parallel * perSet})
 }
 
 // state is where a study stands, as the service says.

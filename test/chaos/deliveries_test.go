@@ -42,15 +42,6 @@ type parting struct {
 	most     int // documents that may be delivered again for it
 }
 
-// part notes that a fault begins now that may cost so many workers what they deliver, for a while.
-func (r *run) part(workers int, lasts time.Duration) {
-	if workers == 0 {
-		return
-	}
-	now := time.Now()
-	r.partings = append(r.partings, parting{now.Add(-time.Second), now.Add(lasts), workers * parallel * perSet})
-}
-
 // parted tells whether a storing was near such a fault.
 func parted(s storing, all []parting) bool {
 	return slices.ContainsFunc(all, func(p parting) bool { return !s.ended.Before(p.from) && !s.came.After(p.to) })

@@ -47,37 +47,6 @@ type page struct {
 	Next string
 }
 
-// watch looks at what waits for another attempt, until stop is called: each has a reason.
-func (r *run) watch() (stop func()) {
-	over, mute := make(chan struct{}), map[string]bool{}
-	r.watching.Go(func() {
-		for {
-			_ = r.all(impatient, "jobs", func(p page) {
-				for _, j := range p.Jobs {
-					if what := string(j); waitsMutely(j) && !mute[what] {
-						mute[what] = true
-						r.t.Errorf("a job waits for another attempt without a reason: %s", what)
-					}
-				}
-			})
-			select {
-			case <-over:
-				return
-			case <-time.After(time.Second):
-			}
-		}
-	})
-	return func() { close(over); r.watching.Wait() }
-}
-
-func waitsMutely(job []byte) bool {
-	var j struct {
-		Next   time.Time
-		Reason string
-	}
-	return json.Unmarshal(job, &j) == nil && !j.Next.IsZero() && j.Reason == ""
-}
-
 // all reads a list of the service, page by page.
 func (r *run) all(c *http.Client, path string, each func(page)) error {
 	for after := ""; ; {
@@ -122,9 +91,8 @@ func (r *run) settle() (left []string) {
 	return left
 }
 
-// judge waits until the service has nothing left to do, and compares what there is with what there must be.
-func (r *run) judge() (v verdict) {
-	left := r.settle()
+// judge compares what there is with what there must be. left is what was still to be done.
+func (r *run) judge(left []string) (v verdict) {
 	v.studies, v.stuck = len(r.studies), len(left)
 	r.forget()
 	for _, l := range left[:min(len(left), 20)] {
@@ -326,62 +294,6 @@ func (r *run) compareReceiver(st *study, ours map[string][]byte, v *verdict, fai
 	if join(maps.Keys(theirs)) != join(maps.Keys(ours)) {
 		fail(&v.lost, "Orthanc has the documents\n%s\nand the archive\n%s", join(maps.Keys(theirs)), join(maps.Keys(ours)))
 	}
-}
-
-// compareSteps checks the timeline: every failure, and every beginning after the first, has a reason. The failures of deliveries are no steps: readLogs and watch look at them.
-func (r *run) compareSteps(st *study, sets int, v *verdict, fail func(*int, string, ...any)) {
-	steps, reported := r.steps(st.uid), 0
-	for _, s := range steps {
-		if s.State == "reported" {
-			reported++
-		}
-	}
-	for _, what := range withoutReason(steps) {
-		fail(&v.stuck, "it %s without a reason", what)
-	}
-	if reported < sets {
-		fail(&v.lost, "its timeline has %d reports, want %d", reported, sets)
-	}
-}
-
-// withoutReason tells what a timeline has no reason for. A beginning says its reason itself, or it is why the study was complete or put into the queue again.
-func withoutReason(steps []step) (what []string) {
-	began, why := false, ""
-	for _, s := range steps {
-		switch s.State {
-		case "failed":
-			if s.Reason == "" {
-				what = append(what, "failed")
-			}
-		case "complete", "queued":
-			why += s.Reason
-		case "reading":
-			if began && why+s.Reason == "" {
-				what = append(what, "was begun again")
-			}
-			began, why = true, ""
-		}
-	}
-	return what
-}
-
-type step struct {
-	At                    time.Time
-	State, Reason, Worker string
-}
-
-func (r *run) steps(uid string) []step {
-	var t struct{ Steps []step }
-	_ = call(patient, "GET", r.service+"/dicom-web/studies/"+uid+"/reading/timeline", nil, &t)
-	return t.Steps
-}
-
-func (r *run) timeline(uid string) string {
-	var b strings.Builder
-	for _, s := range r.steps(uid) {
-		fmt.Fprintf(&b, "  %s %-9s %s (%s)\n", s.At.Format("15:04:05.000"), s.State, s.Reason, s.Worker)
-	}
-	return b.String()
 }
 
 // retrieve gets all instances of a study as they are stored, by SOP Instance UID.
