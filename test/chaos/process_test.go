@@ -128,15 +128,18 @@ func (p *process) signal(s syscall.Signal) bool {
 	return p.cmd.Process.Signal(s) == nil
 }
 
-// end ends the process with a signal and keeps it down for a while.
+// end ends the process with a signal and keeps it down for a while; false when it does not run.
 func (p *process) end(s syscall.Signal, down time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd == nil || p.cmd.Process == nil {
 		return false
 	}
+	if p.cmd.Process.Signal(s) != nil {
+		return false
+	}
 	p.ours, p.down = true, time.Now().Add(down)
-	return p.cmd.Process.Signal(s) == nil
+	return true
 }
 
 // jump moves the clock of the process; false where that cannot be done, or it is down.
