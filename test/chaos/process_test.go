@@ -128,6 +128,13 @@ func (p *process) signal(s syscall.Signal) bool {
 	return p.cmd.Process.Signal(s) == nil
 }
 
+// await waits a little for a process that a fault before has ended, so that the next one hits something.
+func (p *process) await() {
+	for end := time.Now().Add(2 * time.Second); !p.signal(0) && time.Now().Before(end); {
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
 // end ends the process with a signal and keeps it down for a while; false when it does not run.
 func (p *process) end(s syscall.Signal, down time.Duration) bool {
 	p.mu.Lock()

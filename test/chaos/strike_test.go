@@ -20,6 +20,14 @@ func (r *run) later(d time.Duration, f func()) {
 func (r *run) strike(f fault) bool {
 	p := r.processes()[f.On]
 	reads := slices.Contains(r.workers, p)
+	switch {
+	case strings.HasSuffix(f.Kind, " redis"):
+		r.redis.await()
+	case f.Kind == "kill s3":
+		r.store.gateway.await()
+	case strings.HasSuffix(f.Kind, " service"), f.Kind == "clock":
+		p.await()
+	}
 	costs := func(workers int, lasts time.Duration) { r.costs(workers, 0, lasts) }
 	switch f.Kind {
 	case "kill service":
