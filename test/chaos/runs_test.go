@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -251,6 +252,26 @@ func TestMostRuns(t *testing.T) {
 	} {
 		if got, _ := x.a.most(x.st, x.sets); got != x.want {
 			t.Errorf("%+v with %d sets: at most %d runs, want %d", x.a, x.sets, got, x.want)
+		}
+	}
+}
+
+// The words that the accounts look for are those of the product.
+func TestWordsOfTheLog(t *testing.T) {
+	files, _ := filepath.Glob(filepath.Join(root, "pipeline", "*.go"))
+	var source []byte
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source = append(source, b...)
+	}
+	for _, words := range []string{`took("begin")`, `took("model")`, `Msg("the claim on the study has ended`, `Msg("the study was taken over by another worker`, `Msg("what was read before could not be noted then`,
+		`Msg("what was read could not be noted`, `Msg("a failure could not be noted`, `the work was taken over by another worker"`, `Msg("the study could not be reported yet`, `Msg("the study is given up`, `Msg("reported")`,
+		`Bool("delivered", err == nil).Msg("what came of a delivery could not be noted`, `Msg("delivery failed`, `Msg("delivery given up`} {
+		if !bytes.Contains(source, []byte(words)) {
+			t.Errorf("no line of pipeline has %s", words)
 		}
 	}
 }
