@@ -195,65 +195,6 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// Requests of every kind that end at any moment leave nothing behind, and those that are left alone are right.
-func TestEngineChaos(t *testing.T) {
-	requests := 10_000
-	if testing.Short() {
-		requests = 1_000
-	}
-	m := openTiny(t)
-	want := map[int][]int32{}
-	for i := range 6 {
-		ids, _, err := answerOf(m, context.Background(), places(uint64(i), 2+7*i), 12)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want[i] = ids
-	}
-	report := must(m.write(context.Background(), must(m.see(context.Background(), tinyValues(t).image(), classRoutine)), classRoutine))
-	var wait sync.WaitGroup
-	turns := make(chan struct{}, 40)
-	for i := range requests {
-		turns <- struct{}{}
-		wait.Go(func() {
-			defer func() { <-turns }()
-			r := rand.New(rand.NewPCG(uint64(i), 7))
-			ctx, cancel := context.Background(), context.CancelFunc(func() {})
-			if r.IntN(3) == 0 {
-				ctx, cancel = context.WithTimeout(ctx, time.Duration(r.IntN(3000))*time.Microsecond)
-			}
-			defer cancel()
-			if r.IntN(10) == 0 {
-				if _, _, err := m.scoreOthers(ctx, report.tokens[:1+r.IntN(len(report.tokens)-1)]); err != nil && ctx.Err() == nil {
-					t.Error(err)
-				}
-				return
-			}
-			k := r.IntN(len(want))
-			ids, _, err := answerOf(m, ctx, places(uint64(k), 2+7*k), 12)
-			if err != nil && ctx.Err() == nil || err == nil && !slices.Equal(ids, want[k]) {
-				t.Errorf("request %d: %v, %v", i, ids, err)
-			}
-		})
-	}
-	wait.Wait()
-	if waiting, active := m.Load(); waiting != 0 || active != 0 {
-		t.Errorf("%d wait, %d are written", waiting, active)
-	}
-	before := runtime.NumGoroutine()
-	if err := m.Close(); err != nil {
-		t.Error(err)
-	}
-	if _, _, err := answerOf(m, context.Background(), places(1, 3), 2); !errors.Is(err, pipeline.ErrNotFound) {
-		t.Errorf("closed: %v", err)
-	}
-	for end := time.Now().Add(time.Minute); runtime.NumGoroutine() >= before; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("the engine's goroutine is still there: %d, then %d", before, runtime.NumGoroutine())
-		}
-	}
-}
-
 // A step allocates nothing on Go's heap.
 func TestNoGarbageByToken(t *testing.T) {
 	m := openTiny(t)

@@ -3,6 +3,7 @@ package modelrt
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -62,6 +63,10 @@ func Start(path string, device Device) (*Runtime, error) {
 		}
 		return started, nil
 	}
+	// ONNX Runtime 1.30 reports to its makers over the network unless this says no when its environment is made; nothing leaves this machine.
+	if err := os.Setenv("ORT_DISABLE_TELEMETRY", "1"); err != nil {
+		return nil, fmt.Errorf("%w: ONNX Runtime's telemetry cannot be turned off: %v", pipeline.ErrUnsupported, err)
+	}
 	version, err := libraryVersion(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: ONNX Runtime does not load from %s: %v; fetch the run-time parts again", pipeline.ErrMissingPart, path, err)
@@ -72,6 +77,10 @@ func Start(path string, device Device) (*Runtime, error) {
 	ort.SetSharedLibraryPath(path)
 	if err := ort.InitializeEnvironment(ort.WithLogLevelFatal()); err != nil {
 		return nil, fmt.Errorf("%w: ONNX Runtime %s does not start from %s: %v", pipeline.ErrMissingPart, version, path, err)
+	}
+	if err := ort.DisableTelemetry(); err != nil { // of other builds, which look at no variable
+		ort.DestroyEnvironment()
+		return nil, fmt.Errorf("%w: ONNX Runtime's telemetry cannot be turned off: %v", pipeline.ErrUnsupported, err)
 	}
 	r := &Runtime{library: path, asked: device, version: version, device: CPU}
 	switch reason := cudaReason(device); {

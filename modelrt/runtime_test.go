@@ -37,15 +37,26 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func startElsewhere(t *testing.T, path string, device Device) string {
+func startElsewhere(t *testing.T, path string, device Device, more ...string) string {
 	t.Helper()
 	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), "CHATXRAY_TEST_START="+path, "CHATXRAY_TEST_DEVICE="+string(device))
+	c.Env = append(append(os.Environ(), "CHATXRAY_TEST_START="+path, "CHATXRAY_TEST_DEVICE="+string(device)), more...)
 	out, err := c.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// ONNX Runtime's telemetry is off, whatever the environment says: it would keep an identity of the machine and what it means to send in the user's cache.
+func TestStartTellsNobody(t *testing.T) {
+	home := t.TempDir()
+	if got := startElsewhere(t, library(t), CPU, "HOME="+home, "XDG_CACHE_HOME="+home, "ORT_DISABLE_TELEMETRY=0"); !strings.HasPrefix(got, "version ") {
+		t.Fatal(got)
+	}
+	for _, left := range must(os.ReadDir(home)) {
+		t.Errorf("ONNX Runtime left %s in the user's cache", left.Name())
+	}
 }
 
 // stand-in compiles a shared library.

@@ -2,6 +2,7 @@
 # Decoding of the default bundle's base model in 4 bits, exact and with activations of 8 bits, beside llama.cpp (PyPI llama-cpp-python, built here from source
 # the first time: several minutes) and onnxruntime-genai, all in one run with two threads. Needs `make parts`. PEERS="genai" leaves llama.cpp out.
 set -eu
+export ORT_DISABLE_TELEMETRY=1
 cd "$(dirname "$0")/../.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/chatxray/clients
 dir=$cache/peers-$(cat bench/engine/peers.txt | sha256sum | cut -c1-16)

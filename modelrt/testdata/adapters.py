@@ -10,8 +10,11 @@ the bundle itself. Needs torch, transformers, peft, onnx, onnxruntime, gguf, saf
 import gzip
 import hashlib
 import json
+import os
 import pathlib
 import sys
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reports to its makers otherwise
 
 import numpy as np
 import onnx

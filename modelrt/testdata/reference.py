@@ -11,8 +11,11 @@ onnxruntime, safetensors, tokenizers.
 """
 import hashlib
 import json
+import os
 import pathlib
 import sys
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reports to its makers otherwise
 
 import jinja2
 import numpy as np
