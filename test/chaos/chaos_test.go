@@ -252,8 +252,8 @@ func (r *run) run(faults []fault) verdict {
 	}
 	select {
 	case <-done:
-	case <-time.After(5 * time.Minute):
-		r.t.Errorf("the sender still has studies that were not answered 200, 5 minutes after the last fault")
+	case <-time.After(settling):
+		r.t.Errorf("the sender still has studies that were not answered 200, %v after the last fault", settling)
 		close(r.sender.giveUp)
 		<-done
 	}

@@ -35,8 +35,8 @@ func (v verdict) String() string {
 }
 
 // settling is how long a run may take after the last image was taken, until nothing is left to do. It is no measure of speed: pauses between attempts grow
-// with what has failed.
-const settling = 5 * time.Minute
+// with what has failed, to five minutes and a fifth of that.
+const settling = 7 * time.Minute
 
 type page struct {
 	Studies []struct {
