@@ -181,7 +181,7 @@ func (d *Delivery) note(err error, over bool, now time.Time, giveUp time.Duratio
 	if d.Dead = over || !errors.Is(err, ErrUnavailable) && now.Sub(d.Failing) > giveUp; d.Dead {
 		d.GivenUp = now
 	} else {
-		d.Next = now.Add(backoff(max(1, d.Attempts)))
+		d.Next = now.Add(pauseAfter(max(1, d.Attempts), err))
 	}
 }
 

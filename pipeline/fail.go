@@ -50,7 +50,7 @@ func (l *Line) settle(ctx context.Context, uid string, state State, reason strin
 
 var errDied = errors.New("the process ended while the study was read: killed, out of memory, or a fault of the program")
 
-// pauseAfter is how long a study waits after a failed attempt. What is away or full is so for all of them and comes back for all: it is not waited for as long as for what may be the
+// pauseAfter is how long a study or a delivery waits after a failed attempt. What is away or full is so for all of them and comes back for all: it is not waited for as long as for what may be the
 // study's own fault.
 func pauseAfter(attempts int, err error) time.Duration {
 	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrBusy) || errors.Is(err, ErrFull) {
