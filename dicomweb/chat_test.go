@@ -63,7 +63,8 @@ func (k *talker) Chat(ctx context.Context, r pipeline.ChatRequest, emit func(pip
 			}
 		}
 	}
-	a := &pipeline.ChatAnswer{End: pipeline.EndStop, Prompt: 20, Reused: 5, Written: 3, Language: "en"}
+	a := &pipeline.ChatAnswer{End: pipeline.EndStop, Prompt: 20, Reused: 5, Written: 3, Language: "en",
+		Boxes: []pipeline.Box{{Label: "heart", Left: 1, Top: 2, Right: 3.5, Bottom: 4}}}
 	for i, text := range []string{"Größe", " normal", "."} {
 		p := pipeline.ChatPiece{Text: text}
 		if r.Logprobs {

@@ -31,6 +31,9 @@ func (o *answering) ours(a *pipeline.ChatAnswer) object {
 	if a.Evidence != nil {
 		own["evidence"] = a.Evidence
 	}
+	if len(a.Boxes) > 0 {
+		own["boxes"] = a.Boxes
+	}
 	if len(o.conversations) > 0 {
 		own["conversations"] = o.conversations
 	}

@@ -41,7 +41,8 @@ var answerSchema = object{"type": "object", "required": []string{"id", "object",
 		"finish_reason": object{"enum": []string{"stop", "length"}}}}},
 	"usage": object{"type": "object", "required": []string{"prompt_tokens", "completion_tokens", "total_tokens"}},
 	"chatxray": object{"type": "object", "required": []string{"draft", "notice", "model", "seed"}, "properties": object{
-		"draft": object{"const": true}}},
+		"draft": object{"const": true},
+		"boxes": object{"type": "array", "items": object{"type": "object", "required": []string{"image", "label", "x0", "y0", "x1", "y1"}}}}},
 }}
 
 // faultSchema is an error of OpenAI's interface.

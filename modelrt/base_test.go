@@ -159,7 +159,7 @@ func TestBaseReads(t *testing.T) {
 	}
 }
 
-// The bar is 50 ms on an idle machine; the test allows five times that, since it shares its machine.
+// Where the runs are long (a whole image, hundreds of tokens), half of what is cancelled has ended within 50 ms, and within a quarter of its time.
 func TestBaseCancel(t *testing.T) {
 	m := openBase(t)
 	m.limit = min(m.limit, 40)
@@ -189,11 +189,12 @@ func TestBaseCancel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		best, worst, stopped := time.Hour, time.Duration(0), 0
-		for i := range 6 {
+		const cancels = 11
+		var late []time.Duration
+		for i := range cancels {
 			ctx, cancel := context.WithCancel(context.Background())
 			at := make(chan time.Time, 1)
-			timer := time.AfterFunc(whole*time.Duration(i+1)/8, func() { at <- time.Now(); cancel() })
+			timer := time.AfterFunc(whole*time.Duration(i+1)/(cancels+2), func() { at <- time.Now(); cancel() })
 			_, err := run(ctx)
 			ended := time.Now()
 			timer.Stop()
@@ -201,17 +202,19 @@ func TestBaseCancel(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err != nil {
-				late := ended.Sub(<-at)
-				best, worst, stopped = min(best, late), max(worst, late), stopped+1
+				late = append(late, ended.Sub(<-at))
 			}
 			cancel()
 		}
-		t.Logf("%-8s %6.0f ms whole; cancelled %d times, stopped within %.0f to %.0f ms", s.name, whole.Seconds()*1e3, stopped, best.Seconds()*1e3, worst.Seconds()*1e3)
-		if stopped > 0 && best > 250*time.Millisecond {
-			t.Errorf("%s stops %v after it was told to", s.name, best)
+		stopsSoon(t, s.name, late)
+		if len(late) == 0 {
+			continue
 		}
-		if stopped == 6 && best > whole/4 {
-			t.Errorf("%s takes %v and stops no sooner than %v after it was told to", s.name, whole, best)
+		slices.Sort(late)
+		median := late[len(late)/2]
+		t.Logf("%-8s %6.0f ms whole; cancelled %d times, stopped within %.1f to %.1f ms, half within %.1f", s.name, whole.Seconds()*1e3, len(late), late[0].Seconds()*1e3, late[len(late)-1].Seconds()*1e3, median.Seconds()*1e3)
+		if len(late) == cancels && median > whole/4 {
+			t.Errorf("%s takes %v and stops no sooner than %v after it was told to", s.name, whole, median)
 		}
 	}
 }

@@ -28,6 +28,7 @@ type chatSight struct {
 	image []float32
 	grid  raster
 	keys  []uint64           // of the places of the embeddings
+	at    Placement          // of the image in the tensor
 	input *pipeline.InputRef // nil for a picture that is no DICOM object
 }
 
@@ -124,6 +125,9 @@ func (m *Model) Chat(ctx context.Context, r pipeline.ChatRequest, emit func(pipe
 		return nil, fmt.Errorf("answering with %s: %w", m.bundle.Manifest.Name, w.err)
 	}
 	a.Text, a.End, a.Written, a.Reused, a.Spent = all.String(), w.end, w.count, t.reused, t.spent
+	if n := len(seen) - 1; n >= 0 && r.Schema == nil {
+		a.Boxes = m.boxes(w.ids, n, seen[n].at)
+	}
 	m.talks.later(func() { m.settle(r, a.Text, seen) })
 	if r.Evidence {
 		a.Evidence, err = m.chatEvidence(ctx, w.ids[:len(a.Tokens)])
@@ -278,7 +282,7 @@ func (m *Model) sightOf(ctx context.Context, i *pipeline.ChatImage) (*chatSight,
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", i.Name, err)
 	}
-	s = &chatSight{image: seen.image, grid: seen.grid, keys: imageKeys(seen.image, seen.grid.count())}
+	s = &chatSight{image: seen.image, grid: seen.grid, keys: imageKeys(seen.image, seen.grid.count()), at: m.pre.Place(img)}
 	if img.Instance != nil {
 		ref := pipeline.InputOf(img.Instance, img.Frame)
 		ref.ViewByModel = img.ViewUnknown

@@ -25,6 +25,7 @@ type writer struct {
 	logprobs   bool
 	tops       int
 	top        []pipeline.ChatToken // of the token that was chosen last
+	boxes      boxSkipper
 
 	text    []byte
 	stops   []stopString
@@ -85,6 +86,9 @@ func (m *Model) newWriter(r pipeline.ChatRequest) (*writer, error) {
 		limit: cmp.Or(r.MaxTokens, m.bundle.Manifest.Generation.MaxNewTokens)}
 	for _, s := range r.Stop {
 		w.stops = append(w.stops, newStopString(s))
+	}
+	if r.Schema == nil {
+		w.boxes = m.bundle.Manifest.Boxes.skipper(w.tokenizer)
 	}
 	if r.Sampling.RepetitionPenalty != 1 {
 		w.raw = make([]float32, m.bundle.Manifest.Decoder.Vocab)
@@ -176,7 +180,7 @@ func (w *writer) take(id int32, logprob float64) (more bool) {
 	}
 	w.count++
 	w.ids = append(w.ids, id)
-	spelled := w.tokenizer.TokenBytes(id)
+	spelled := w.boxes.spell(id, w.tokenizer.TokenBytes(id))
 	if w.logprobs {
 		w.pending = append(w.pending, begun{len(w.text), pipeline.ChatToken{Text: spelled, Logprob: logprob, Top: w.top}})
 	}

@@ -101,8 +101,8 @@ func (m *Manifest) familyFaults() (faults []error) {
 	one("decoder.mask", or(m.Decoder.Mask, maskCausal), f.mask)
 	one("vision.input", or(m.Vision.Input, inputImage), f.input)
 	if b := m.Boxes; b.Syntax != "" {
-		if boxMarks[b.Syntax] == nil {
-			fault(pipeline.ErrUnsupported, "boxes.syntax", "%q is not known to this program; it knows %s", b.Syntax, syntaxQwen)
+		if boxSyntaxes[b.Syntax] == nil {
+			fault(pipeline.ErrUnsupported, "boxes.syntax", "%q is not known to this program; it knows %s", b.Syntax, strings.Join(slices.Sorted(maps.Keys(boxSyntaxes)), ", "))
 		}
 		if b.Range < 1 || b.Range >= 100_000 {
 			fault(pipeline.ErrInvalid, "boxes.range", "%d is not from 1 to 99999", b.Range)

@@ -84,6 +84,18 @@ type ChatAnswer struct {
 	Inputs   []InputRef // the DICOM images that it is about
 	Spent    time.Duration
 	Evidence *ChatEvidence // nil unless ChatRequest.Evidence
+	Boxes    []Box         // that the model drew, where it does
+}
+
+// Box is a box that a model drew on an image. Nothing was measured about how well it lies.
+type Box struct {
+	Image int    `json:"image"` // of the conversation's, counted from 0
+	Label string `json:"label"` // what it is around, in the model's words; may be empty
+	// Corners in pixels of the image as it is stored, continuous: the top left corner of the top left pixel is 0, 0.
+	Left   float64 `json:"x0"`
+	Top    float64 `json:"y0"`
+	Right  float64 `json:"x1"`
+	Bottom float64 `json:"y1"`
 }
 
 // ChatEvidence is the log-probabilities of an answer's tokens after other images: one row for each other patient's image, and the blank one's. It is

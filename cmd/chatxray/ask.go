@@ -61,6 +61,7 @@ type askAnswer struct {
 	PromptTokens     int                 `json:"prompt_tokens"`
 	CachedTokens     int                 `json:"cached_tokens"`
 	AnswerTokens     int                 `json:"completion_tokens"`
+	Boxes            []pipeline.Box      `json:"boxes,omitempty"`
 }
 
 // Validate is called when the command line has been read.
@@ -216,10 +217,13 @@ func (a *asking) ask(ctx context.Context, question string) error {
 	a.request.Messages = append(r.Messages, pipeline.ChatMessage{Role: pipeline.RoleAssistant, Parts: []pipeline.ChatPart{{Text: answer.Text}}})
 	if a.JSON {
 		return json.NewEncoder(a.s.out).Encode(askAnswer{answerSchema, true, a.study, answer.Inputs, answer.Model, answer.Language, question, answer.Text,
-			answer.End, r.Sampling, answer.Prompt, answer.Reused, answer.Written})
+			answer.End, r.Sampling, answer.Prompt, answer.Reused, answer.Written, answer.Boxes})
 	}
 	a.head()
 	fmt.Fprintln(a.s.out)
+	for _, b := range answer.Boxes {
+		fmt.Fprintf(a.s.out, "box  %.0f,%.0f to %.0f,%.0f  %s\n", b.Left, b.Top, b.Right, b.Bottom, b.Label)
+	}
 	if answer.End == pipeline.EndLength {
 		fmt.Fprintf(a.s.err, "The answer was cut off at %d tokens.\n", cmp.Or(a.MaxTokens, answer.Written))
 	}
