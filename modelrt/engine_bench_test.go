@@ -148,13 +148,11 @@ func benchmarkTurns(b *testing.B, m *Model) {
 		files = append(files, drawnFile(b, uint64(i)))
 	}
 	for _, c := range []struct {
-		of     string
-		images int
-		load   func(i int) (*pipeline.Image, error)
+		of   string
+		load func(i int) (*pipeline.Image, error)
 	}{
-		{"about an image in memory", 1, func(i int) (*pipeline.Image, error) { return shades(700 + i), nil }},
-		{"about four images in memory (two views, two of an earlier study)", 4, func(i int) (*pipeline.Image, error) { return shades(700 + i), nil }},
-		{"about a DICOM file of 2,048×2,500 pixels", 1, func(i int) (*pipeline.Image, error) {
+		{"of an image in memory", func(i int) (*pipeline.Image, error) { return shades(700 + i), nil }},
+		{"of a DICOM file of 2,048×2,500 pixels", func(i int) (*pipeline.Image, error) {
 			in, err := dicom.OpenFile(files[i])
 			if err != nil {
 				return nil, err
@@ -165,12 +163,8 @@ func benchmarkTurns(b *testing.B, m *Model) {
 		var first, second, ratio, worked, workFirst, workSecond []float64
 		var fed, prompt int
 		for i := range rounds {
-			ask := pipeline.ChatMessage{Role: pipeline.RoleUser}
-			for k := range c.images {
-				a := &pipeline.ChatImage{Name: "it", Content: pipeline.Digest{7, byte(i), byte(len(c.of)), byte(k)}, Load: func(context.Context) (*pipeline.Image, error) { return c.load(i + 100*k) }}
-				ask.Parts = append(ask.Parts, pipeline.ChatPart{Image: a})
-			}
-			ask.Parts = append(ask.Parts, pipeline.ChatPart{Text: "Is there fluid in the pleural space, and on which side?"})
+			a := &pipeline.ChatImage{Name: "it", Content: pipeline.Digest{7, byte(i), byte(len(c.of))}, Load: func(context.Context) (*pipeline.Image, error) { return c.load(i) }}
+			ask := pipeline.ChatMessage{Role: pipeline.RoleUser, Parts: []pipeline.ChatPart{{Image: a}, {Text: "Is there fluid in the pleural space, and on which side?"}}}
 			turn := func(messages ...pipeline.ChatMessage) (answer *pipeline.ChatAnswer, took, work float64) {
 				r, began, worked := question(messages...), time.Now(), processorSeconds(b)
 				r.MaxTokens = 30
