@@ -33,8 +33,8 @@ func NewRun[V Operand](library string, s *ort.DynamicAdvancedSession, inNames, o
 		return nil, errors.New("ONNX Runtime is not loaded, or names and values are not the same number")
 	}
 	r.session = sessionHandle(s)
-	array := func(n int) *[1 << 20]unsafe.Pointer {
-		return (*[1 << 20]unsafe.Pointer)(C.malloc(C.size_t(n) * C.size_t(unsafe.Sizeof(uintptr(0)))))
+	array := func(n int) *[1 << 20]unsafe.Pointer { // zero, since Go's write barrier reads what is overwritten (cgo, "Passing pointers")
+		return (*[1 << 20]unsafe.Pointer)(C.calloc(C.size_t(n), C.size_t(unsafe.Sizeof(uintptr(0)))))
 	}
 	r.names, r.in, r.outNames, r.out = array(len(in)), array(len(in)), array(len(out)), array(len(out))
 	for i, v := range in {
