@@ -50,10 +50,14 @@ func (l *Line) settle(ctx context.Context, uid string, state State, reason strin
 
 var errDied = errors.New("the process ended while the study was read: killed, out of memory, or a fault of the program")
 
-// pauseAfter is how long a study or a delivery waits after a failed attempt. What is away or full is so for all of them and comes back for all: it is not waited for as long as for what may be the
-// study's own fault.
+// passes tells of an error that says nothing about the study: what is away, busy or full is so for all of them, and comes back for all.
+func passes(err error) bool {
+	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrBusy) || errors.Is(err, ErrFull)
+}
+
+// pauseAfter is how long a study or a delivery waits after a failed attempt: for what passes not as long as for what may be the study's own fault.
 func pauseAfter(attempts int, err error) time.Duration {
-	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrBusy) || errors.Is(err, ErrFull) {
+	if passes(err) {
 		attempts = min(attempts, 7) // about a minute
 	}
 	return backoff(attempts)
@@ -68,7 +72,7 @@ func (l *Line) fail(ctx context.Context, life Life, key string, rec Record, err 
 	switch {
 	case final(err):
 		pause = 0
-	case life.Attempts >= l.Config.Attempts && (errors.Is(err, errDied) || step.At.Sub(life.First) > l.Config.GiveUp):
+	case life.Attempts >= l.Config.Attempts && (!passes(err) || step.At.Sub(life.First) > l.Config.GiveUp):
 		pause = 0
 		step.Reason = fmt.Sprintf("given up after %d attempts: %s", life.Attempts, err)
 	default:

@@ -10,8 +10,8 @@ import (
 type LineConfig struct {
 	Quiet    time.Duration `yaml:"quiet"`    // a study is complete when nothing came for this long
 	Readers  int           `yaml:"readers"`  // studies read at the same time
-	Attempts int           `yaml:"attempts"` // a study is given up that has failed so often and for GiveUp; one that ends the process, after so many attempts
-	GiveUp   time.Duration `yaml:"give_up"`  // what still fails after this long is given up
+	Attempts int           `yaml:"attempts"` // a study that has failed so often is given up, unless for what is away or full
+	GiveUp   time.Duration `yaml:"give_up"`  // what still fails after this long for what is away or full is given up as well, a study not before Attempts
 	Stop     time.Duration `yaml:"stop"`     // what is being read or delivered may take this long to finish when the service stops; then it is handed back
 }
 

@@ -119,24 +119,33 @@ func (a slowBegin) Begin(ctx context.Context, study string, steps func(Life) []C
 
 // Patience with a study ends, and what is final has none. That is known by the archive, so that a crash in the middle of it counts as well.
 func TestLineGivesUp(t *testing.T) {
-	b := newLine(t, newMemory())
-	b.archive.store("1.2", "frontal")
-	archive := &failingStudy{memory: b.archive, err: syscall.EIO}
-	b.Archive = archive
-	lease := &memoryLease{job: Job{Name: "1.2"}}
-	for attempt := 1; attempt <= 20; attempt++ { // 10 are enough, but the hour is not over
-		if attempt == 20 {
-			b.archive.lives["1.2"].First = time.Now().Add(-2 * time.Hour)
-		}
-		again := b.study(t.Context(), lease)
-		life, err := b.archive.Life(t.Context(), "1.2")
-		if err != nil || life.State != StateFailed || life.Attempts != attempt || again.IsZero() != (attempt == 20) || again.IsZero() != life.Next.IsZero() {
-			t.Fatalf("attempt %d: again %v, life %+v, %v", attempt, again, life, err)
-		}
-		if attempt == 20 && !strings.Contains(life.Reason, "given up after 20 attempts: ") {
-			t.Errorf("reason %q", life.Reason)
+	for _, c := range []struct {
+		err  error
+		last int // attempt, the first after the hour
+	}{{syscall.EIO, 10}, {fmt.Errorf("S3: %w", ErrUnavailable), 20}, {ErrBusy, 20}, {fmt.Errorf("the index: %w", ErrFull), 20}} {
+		b := newLine(t, newMemory())
+		b.archive.store("1.2", "frontal")
+		b.Archive = &failingStudy{memory: b.archive, err: c.err}
+		lease := &memoryLease{job: Job{Name: "1.2"}}
+		for attempt := 1; attempt <= c.last; attempt++ {
+			if attempt == 20 {
+				b.archive.lives["1.2"].First = time.Now().Add(-2 * time.Hour)
+			}
+			again := b.study(t.Context(), lease)
+			life, err := b.archive.Life(t.Context(), "1.2")
+			over := attempt == c.last
+			if err != nil || life.State != StateFailed || life.Attempts != attempt || again.IsZero() != over || again.IsZero() != life.Next.IsZero() {
+				t.Fatalf("%v, attempt %d: again %v, life %+v, %v", c.err, attempt, again, life, err)
+			}
+			if want := fmt.Sprintf("given up after %d attempts: ", c.last); over && !strings.Contains(life.Reason, want) {
+				t.Errorf("reason %q", life.Reason)
+			}
 		}
 	}
+	b := newLine(t, newMemory())
+	archive := &failingStudy{memory: b.archive}
+	b.Archive = archive
+	lease := &memoryLease{job: Job{Name: "1.2"}}
 	for _, err := range []error{ErrInvalid, ErrUnsupported, ErrUnknown, ErrNotImage, ErrNotFound, ErrConflict, ErrModel, Refusal{}} {
 		b.archive.store("1.2", "more")
 		archive.err = fmt.Errorf("no: %w", err)
