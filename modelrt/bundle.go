@@ -154,7 +154,7 @@ func checkFile(root *os.Root, name string, want File) error {
 // contentFaults checks what those files hold that are whole: of the size and sum that the manifest says.
 func (b *Bundle) contentFaults(whole func(names ...string) bool) (faults []error) {
 	m := b.Manifest
-	compare := func(g graphContract, weights int64) {
+	compare := func(g graphContract, weights string, bytes int64) {
 		if !whole(g.file) {
 			return
 		}
@@ -163,10 +163,10 @@ func (b *Bundle) contentFaults(whole func(names ...string) bool) (faults []error
 			faults = append(faults, fmt.Errorf("%s: %w", g.file, err))
 			return
 		}
-		faults = append(faults, g.faults(s, weights)...)
+		faults = append(faults, g.faults(s, weights, bytes)...)
 	}
 	for _, g := range m.imageContract() {
-		compare(g, 0)
+		compare(g, imageWeightsName, m.Files[imageWeightsName].Bytes)
 	}
 	var loras []*lora
 	fit := !slices.ContainsFunc(slices.Collect(maps.Keys(m.Files)), func(name string) bool { return strings.HasPrefix(name, loraFolder+"/") && !whole(name) })
@@ -185,7 +185,7 @@ func (b *Bundle) contentFaults(whole func(names ...string) bool) (faults []error
 			}
 		}
 		for _, g := range m.languageContract(form) {
-			compare(g, weights)
+			compare(g, weightsName, weights)
 		}
 		if fit && laid && whole(form.Decoder) {
 			faults = append(faults, b.unfit(loras, form)...)

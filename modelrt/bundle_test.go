@@ -170,7 +170,7 @@ func FuzzSignature(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, err := parseSignature(b); err == nil {
 			for _, c := range borders(must(ParseManifest(tinyManifest(t))), standard(t, tinyBundle(t))) {
-				c.faults(s, 100)
+				c.faults(s, weightsName, 100)
 			}
 		}
 	})

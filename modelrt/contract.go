@@ -132,8 +132,8 @@ func (m *Manifest) flatContract(form *Form) []graphContract {
 	return []graphContract{embed, decoder}
 }
 
-// faults compares a graph with its contract.
-func (c graphContract) faults(s *signature, weights int64) (faults []error) {
+// faults compares a graph with its contract. Its external data may be in the file called weights, of so many bytes.
+func (c graphContract) faults(s *signature, weights string, bytes int64) (faults []error) {
 	fault := func(format string, a ...any) {
 		faults = append(faults, fmt.Errorf("%w: %s: %s", pipeline.ErrInvalid, c.file, fmt.Sprintf(format, a...)))
 	}
@@ -155,10 +155,10 @@ func (c graphContract) faults(s *signature, weights int64) (faults []error) {
 	compare("input", c.inputs, s.inputs)
 	compare("output", c.outputs, s.outputs)
 	for _, d := range s.outside {
-		if d.location != weightsName {
-			fault("initializer %s is kept in %q; only %s is allowed", d.name, d.location, weightsName)
-		} else if d.offset < 0 || d.length < 0 || d.offset > weights || d.length > weights-d.offset {
-			fault("initializer %s lies outside the %d bytes of %s", d.name, weights, weightsName)
+		if d.location != weights {
+			fault("initializer %s is kept in %q; only %s is allowed", d.name, d.location, weights)
+		} else if d.offset < 0 || d.length < 0 || d.offset > bytes || d.length > bytes-d.offset {
+			fault("initializer %s lies outside the %d bytes of %s", d.name, bytes, weights)
 		}
 	}
 	return faults

@@ -222,6 +222,8 @@ const (
 	maxCache      = 1 << 31 // values, of one row
 	manifestName  = "manifest.json"
 	weightsName   = "weights.bin"
+
+	imageWeightsName = "image.bin" // external data of vision and adapter, where they have any
 )
 
 // ParseManifest reads manifest.json. Every fault is in the error, which wraps pipeline.ErrInvalid (pipeline.ErrUnsupported where

@@ -1,4 +1,5 @@
-"""``python -m train all`` runs every stage; each stage that is done already is skipped."""
+"""``python -m train all`` runs every stage; each stage that is done already is skipped. ``python -m train convert --help``
+makes a bundle of somebody else's checkpoint."""
 
 from __future__ import annotations
 
@@ -13,6 +14,10 @@ _MODULE = {"encoder": "fit_encoder", "reader": "fit_reader"}
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["convert"]:
+        from .families.convert import main as convert
+
+        return convert(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument("stage", choices=("all",) + STAGES + ASIDE)
     parser.add_argument("--data", help="the data pack (default ../shared/data)")

@@ -129,7 +129,7 @@ def seal(folder: Path, manifest: dict) -> None:
     a bundle only where it is not made of a base model."""
     skipped = ("manifest.json", WEIGHTS_NAME) if "part" in manifest.get("base", {"part": ""}) else ("manifest.json",)
     manifest["files"] = {
-        path.relative_to(folder).as_posix(): {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
+        path.relative_to(folder).as_posix(): {"sha256": adapters.sha256(path), "bytes": path.stat().st_size}
         for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in skipped}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 

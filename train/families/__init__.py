@@ -2,7 +2,7 @@
 
 Each comes from reference code that somebody else wrote; its module says which. What the reference makes of
 two pictures (image features, prompt ids, first logits, 64 greedy tokens) is the golden file beside the bundle, and
-the tests of package modelrt compare; chats.py adds chat templates and conversations. Needs what requirements.txt in this folder names.
+the tests of package modelrt compare; chats.py adds chat templates and conversations.
 """
 
 from __future__ import annotations
@@ -17,5 +17,6 @@ TARGET = Path("modelrt/testdata/families")
 
 def run(places) -> None:
     for name in os.environ.get("CHATXRAY_FAMILIES", ",".join(NAMES)).split(","):
-        importlib.import_module(f".{name}", __package__).make(TARGET)
-        importlib.import_module(".chats", __package__).make(TARGET, name)
+        for one, make in importlib.import_module(f".{name}", __package__).ONES.items():
+            make(TARGET)
+            importlib.import_module(".chats", __package__).make(TARGET, one)

@@ -10,6 +10,7 @@ from transformers import (Blip2Config, Blip2ForConditionalGeneration, Blip2Proce
                           BlipImageProcessor, LlamaConfig, OPTConfig)
 
 from . import flat, tiny
+from .parts import Parts, Store, Unsupported, batched, spelled, still
 
 SIDE, PATCH, WIDTH, QUERIES, HIDDEN, LAYERS, HEADS, DIM = 32, 8, 24, 8, 64, 2, 4, 16
 FEATURES = (SIDE // PATCH) ** 2 + 1
@@ -34,9 +35,12 @@ class Adapter(torch.nn.Module):
         return self.projection(self.qformer(query_embeds=queries, encoder_hidden_states=image_features).last_hidden_state)
 
 
-def opt(model, folder: Path, head) -> None:
-    decoder = model.model.decoder
-    graph = flat.Flat(HIDDEN, HEADS, HEADS, DIM, 0)
+def opt(model, store: Store, head) -> None:
+    decoder, config = model.model.decoder, model.config
+    heads = config.num_attention_heads
+    if config.activation_function != "relu" or not config.do_layer_norm_before or config.word_embed_proj_dim != config.hidden_size:
+        raise Unsupported("an OPT with another activation than ReLU, norms after its blocks or projected embeddings")
+    graph = flat.Flat(store, config.hidden_size, heads, heads, config.hidden_size // heads, 0)
     table = flat.numbers(decoder.embed_positions.weight)[decoder.embed_positions.offset:]
     places = graph.add("Gather", [graph.constant("learned", table), "positions"], "learned_rows")
     x = graph.add("Add", ["inputs_embeds", places], "placed")
@@ -55,12 +59,33 @@ def opt(model, folder: Path, head) -> None:
         x = product(a.out_proj, graph.attention(qkv, i, turns=()), residual=x)
         x = product(layer.fc2, product(layer.fc1, x, norm=norm(layer.final_layer_norm)), residual=x, before=flat.RELU)
     graph.head(x, flat.numbers(head), norm=norm(decoder.final_layer_norm))
-    graph.save("decoder", folder / "decoder.onnx")
-    flat.embed_graph(flat.numbers(decoder.embed_tokens.weight), folder / "embed.onnx")
+    graph.save("decoder", store.folder / "decoder.onnx")
+    flat.embed_graph(flat.numbers(decoder.embed_tokens.weight), store)
 
 
-def make_one(target: Path, name: str, family: str, reference: str, specials: list[str], text_config, prompt: dict, decoder: dict) -> None:
-    bundle = tiny.Bundle(target, name, reference, family)
+def export(model, processor, store: Store, longest: int) -> Parts:
+    """The parts of a Blip2ForConditionalGeneration with OPT. With Llama it is MiniGPT-4's shape; those prompts are the caller's."""
+    preprocess, vision = still(processor.image_processor), Vision(model)
+    size = (1, preprocess["channels"], preprocess["height"], preprocess["width"])
+    store.exported(vision, (torch.zeros(*size),), ["pixel_values"], ["image_features"], "vision.onnx", {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
+    features = batched(vision)
+    count, width = features(np.zeros(size[1:], np.float32)).shape
+    store.exported(Adapter(model), (torch.zeros(1, count, width),), ["image_features"], ["image_embeds"], "adapter.onnx", {"image_features": {0: "B"}, "image_embeds": {0: "B"}})
+    text, config = model.language_model, model.config.text_config
+    seen = {"feature_tokens": count, "feature_dim": width, "image_tokens": model.config.num_query_tokens}
+    token = spelled(processor.tokenizer, model.config.image_token_index)
+    if config.model_type == "opt":
+        opt(text, store, text.lm_head.weight)
+        heads = config.num_attention_heads
+        decoder = {"max_length": min(longest, config.max_position_embeddings), "layers": config.num_hidden_layers, "heads": heads, "kv_heads": heads,
+                   "head_dim": config.hidden_size // heads, "hidden": config.hidden_size, "vocab": config.vocab_size, "positions": "absolute"}
+        return Parts("blip2", preprocess, seen, decoder, {"splice": "prepend", "image_token": token}, features)
+    flat.llama(text.model, config, store, text.lm_head.weight)
+    return Parts("llava", preprocess, seen, flat.llama_shape(config, longest), {"splice": "replace_sentinel", "image_token": token}, features)
+
+
+def make_one(target: Path, name: str, reference: str, specials: list[str], text_config, prompt: dict):
+    bundle = tiny.Bundle(target, name, reference)
     tok = tiny.tokenizer(bundle.folder, specials)
     vocab = tok.get_vocab_size()
     images = BlipImageProcessor(size={"height": SIDE, "width": SIDE})
@@ -102,34 +127,28 @@ def make_one(target: Path, name: str, family: str, reference: str, specials: lis
     model, made = tiny.search(golden)
     for entry in made:
         bundle.golden(*entry)
-    tiny.exported(Vision(model), (torch.zeros(1, 3, SIDE, SIDE),), ["pixel_values"], ["image_features"], bundle.folder / "vision.onnx",
-                  {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
-    tiny.exported(Adapter(model), (torch.zeros(1, FEATURES, WIDTH),), ["image_features"], ["image_embeds"], bundle.folder / "adapter.onnx",
-                  {"image_features": {0: "B"}, "image_embeds": {0: "B"}})
-    text = model.language_model
-    if name == "blip2":
-        opt(text, bundle.folder, text.lm_head.weight)
-    else:
-        flat.llama(text.model, text.config, bundle.folder, text.lm_head.weight)
-    decoys = np.concatenate([Vision(model)(pixels(g)).numpy() for g in tiny.pictures([(48, 48), (48, 48)], 11)])
-    bundle.finish(
-        {"width": SIDE, "height": SIDE, "channels": 3, "fit": "squash", "interpolation": "bicubic", "mean": images.image_mean,
-         "std": images.image_std, "voi": "default"},
-        {"feature_tokens": FEATURES, "feature_dim": WIDTH, "image_tokens": QUERIES},
-        {"layers": LAYERS, "heads": HEADS, "kv_heads": HEADS, "head_dim": DIM, "hidden": HIDDEN, "vocab": vocab, **decoder}, prompt, decoys)
+    parts = export(model, processor, bundle.store, tiny.LONGEST)
+    parts.prompt |= prompt
+    bundle.finish(parts, prompt["template"], [pixels(g)[0] for g in tiny.pictures([(48, 48), (48, 48)], 11)])
+    return model, processor
 
 
-def make(target: Path) -> None:
-    make_one(target, "blip2", "blip2", "transformers 4.57.1 Blip2ForConditionalGeneration with OPT, Blip2Processor, BlipImageProcessor",
+def make_blip2(target: Path):
+    return make_one(target, "blip2", "transformers 4.57.1 Blip2ForConditionalGeneration with OPT, Blip2Processor, BlipImageProcessor",
              ["<|endoftext|>", "<pad>", "</s>", "<image>"],
              lambda vocab: OPTConfig(vocab_size=vocab, hidden_size=HIDDEN, ffn_dim=128, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
                                      word_embed_proj_dim=HIDDEN, max_position_embeddings=256, tie_word_embeddings=False),
-             {"splice": "prepend", "image_token": "<image>", "template": "</s>Question: Describe the findings. Answer:"},
-             {"positions": "absolute"})
-    make_one(target, "minigpt4", "llava", "transformers 4.57.1 Blip2ForConditionalGeneration with Llama, BlipImageProcessor; prompt ids laid by train/families",
+             {"splice": "prepend", "image_token": "<image>", "template": "</s>Question: Describe the findings. Answer:"})
+
+
+def make_minigpt4(target: Path):
+    return make_one(target, "minigpt4", "transformers 4.57.1 Blip2ForConditionalGeneration with Llama, BlipImageProcessor; prompt ids laid by train/families",
              ["<|endoftext|>", "<s>", "</s>", "<image>"],
              lambda vocab: LlamaConfig(vocab_size=vocab, hidden_size=HIDDEN, intermediate_size=96, num_hidden_layers=LAYERS,
                                        num_attention_heads=HEADS, num_key_value_heads=HEADS, rope_theta=10000.0, max_position_embeddings=256,
                                        tie_word_embeddings=False),
              {"splice": "replace_sentinel", "sentinel": "<ImageHere>", "image_token": "<image>",
-              "template": "<s>###Human: <Img><ImageHere></Img> Describe the findings.###Assistant:"}, {"rope_theta": 10000.0})
+              "template": "<s>###Human: <Img><ImageHere></Img> Describe the findings.###Assistant:"})
+
+
+ONES = {"blip2": make_blip2, "minigpt4": make_minigpt4}

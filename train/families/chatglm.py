@@ -13,6 +13,7 @@ import torch
 from transformers import (Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel, BlipImageProcessor, PretrainedConfig)
 
 from . import flat, tiny
+from .parts import Parts, Store, batched
 
 SIDE, PATCH, WIDTH, QUERIES, HIDDEN, LAYERS, HEADS, DIM = 32, 8, 24, 8, 64, 2, 4, 16
 SPECIALS = ["<|endoftext|>", "<unk>", "[MASK]", "[gMASK]", "<sop>", "<eop>"]
@@ -55,8 +56,8 @@ class Adapter(torch.nn.Module):
         return self.eyes.projection(self.eyes.qformer(query_embeds=queries, encoder_hidden_states=image_features).last_hidden_state)
 
 
-def language(model, config, folder: Path, head) -> None:
-    graph = flat.Flat(HIDDEN, HEADS, HEADS, DIM, DIM)
+def language(model, config, store: Store, head) -> None:
+    graph = flat.Flat(store, HIDDEN, HEADS, HEADS, DIM, DIM)
     alpha = graph.constant("alpha", np.float32(math.sqrt(2 * model.layers[0].num_layers)))  # 28 in every model of this file
     x = "inputs_embeds"
 
@@ -88,11 +89,11 @@ def language(model, config, folder: Path, head) -> None:
                          before=flat.GELU_TANH)
     last = model.final_layernorm
     graph.head(x, flat.numbers(head), norm=(flat.LAYER_NORM, last.eps, flat.numbers(last.weight), flat.numbers(last.bias)))
-    graph.save("decoder", folder / "decoder.onnx")
-    flat.embed_graph(flat.numbers(model.word_embeddings.weight), folder / "embed.onnx")
+    graph.save("decoder", store.folder / "decoder.onnx")
+    flat.embed_graph(flat.numbers(model.word_embeddings.weight), store)
 
 
-def make(target: Path) -> None:
+def make_chatglm(target: Path):
     configuration = types.ModuleType("configuration_chatglm")
     configuration.ChatGLMConfig = Config
     modeling, = tiny.outside("chatglm", FILES, {"configuration_chatglm": configuration})
@@ -143,16 +144,18 @@ def make(target: Path) -> None:
     for entry in made:
         bundle.golden(*entry)
     tokens = (SIDE // PATCH) ** 2 + 1
-    tiny.exported(Vision(eyes), (torch.zeros(1, 3, SIDE, SIDE),), ["pixel_values"], ["image_features"], bundle.folder / "vision.onnx",
-                  {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
-    tiny.exported(Adapter(eyes), (torch.zeros(1, tokens, WIDTH),), ["image_features"], ["image_embeds"], bundle.folder / "adapter.onnx",
-                  {"image_features": {0: "B"}, "image_embeds": {0: "B"}})
-    language(model.transformer, model.config, bundle.folder, model.lm_head.weight)
-    decoys = np.concatenate([Vision(eyes)(pixels(g)).numpy() for g in tiny.pictures([(48, 48), (48, 48)], 11)])
-    bundle.finish(
-        {"width": SIDE, "height": SIDE, "channels": 3, "fit": "squash", "interpolation": "bicubic", "mean": images.image_mean,
-         "std": images.image_std, "voi": "default"},
+    bundle.store.exported(Vision(eyes), (torch.zeros(1, 3, SIDE, SIDE),), ["pixel_values"], ["image_features"], "vision.onnx",
+                          {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
+    bundle.store.exported(Adapter(eyes), (torch.zeros(1, tokens, WIDTH),), ["image_features"], ["image_embeds"], "adapter.onnx",
+                          {"image_features": {0: "B"}, "image_embeds": {0: "B"}})
+    language(model.transformer, model.config, bundle.store, model.lm_head.weight)
+    parts = Parts(
+        "chatglm", {"width": SIDE, "height": SIDE, "channels": 3, "fit": "squash", "interpolation": "bicubic", "mean": images.image_mean, "std": images.image_std, "voi": "default"},
         {"feature_tokens": tokens, "feature_dim": WIDTH, "image_tokens": QUERIES},
-        {"layers": LAYERS, "heads": HEADS, "kv_heads": HEADS, "head_dim": DIM, "hidden": HIDDEN, "vocab": vocab, "rope_theta": 10000.0,
+        {"max_length": tiny.LONGEST, "layers": LAYERS, "heads": HEADS, "kv_heads": HEADS, "head_dim": DIM, "hidden": HIDDEN, "vocab": vocab, "rope_theta": 10000.0,
          "positions": "glm-2d", "mask": "prefix"},
-        {"splice": "overwrite_pads", "sentinel": "IMAGE", "image_token": "<unk>", "template": PROMPT}, decoys)
+        {"splice": "overwrite_pads", "sentinel": "IMAGE", "image_token": "<unk>"}, batched(Vision(eyes)))
+    bundle.finish(parts, PROMPT, [pixels(g)[0] for g in tiny.pictures([(48, 48), (48, 48)], 11)])
+
+
+ONES = {"chatglm": make_chatglm}

@@ -329,12 +329,6 @@ def dress(folder: Path, chat: Chat) -> None:
 def make(target: Path, name: str) -> None:
     chat, folder = CHATS[name], target / name
     dress(folder, chat)
-    if name == "llava":
-        make(target, "yivl")
-    if name == "blip2":
-        make(target, "minigpt4")
-    if name == "qwen2vl":
-        make(target, "qwen25vl")
     golden = json.loads(gzip.decompress((target / f"{name}.json.gz").read_bytes()))
     pictures = []
     for entry in golden["images"][:2] if chat.pictured else []:

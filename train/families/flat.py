@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import onnx
 from onnx import TensorProto
 
-from ..graphs import OWN, PANEL, WEIGHTS, Graph
+from ..graphs import OWN, PANEL, Graph
+from .parts import Store, Unsupported
 
 #: What Linear does to its input, numbered as in modelrt/kernel/attention.h.
 (NOTHING, RMS_NORM, LAYER_NORM, SILU_GATE, GELU_GATE, GELU_TANH_GATE, GELU, GELU_TANH,
@@ -32,8 +30,9 @@ def packed(matrix: np.ndarray) -> np.ndarray:
 class Flat(Graph):
     """A decoder graph. ``rotary`` is how many numbers of a head turn; 0 is for learned positions."""
 
-    def __init__(self, hidden: int, heads: int, kv_heads: int, dim: int, rotary: int, local: bool = False):
+    def __init__(self, store: Store, hidden: int, heads: int, kv_heads: int, dim: int, rotary: int, local: bool = False):
         super().__init__()
+        self.store = store
         self.hidden, self.heads, self.kv_heads, self.dim = hidden, heads, kv_heads, dim
         self.count = 0
         self.input("inputs_embeds", TensorProto.FLOAT, ["T", hidden])
@@ -48,6 +47,11 @@ class Flat(Graph):
     def name(self, word: str) -> str:
         self.count += 1
         return f"{word}.{self.count}"
+
+    def constant(self, name: str, value) -> str:
+        if name not in self.constants:
+            self.constants[name] = self.store.tensor(name, np.asarray(value))
+        return name
 
     def matrix(self, value: np.ndarray) -> str:
         return self.constant(self.name("matrix"), packed(value))
@@ -107,42 +111,70 @@ class Flat(Graph):
         self.add("Split", [x, self.constant("sizes", np.array(sizes, np.int64))], *parts, axis=-1)
 
 
-def embed_graph(table: np.ndarray, path: Path, scale: float = 1) -> None:
+def embed_graph(table: np.ndarray, store: Store, scale: float = 1) -> None:
     """ids to embeddings; ``scale`` is for models that multiply them."""
     graph = Graph()
     graph.input("input_ids", TensorProto.INT64, ["T"])
-    rows = graph.add("Gather", [graph.constant("table", np.asarray(table, np.float32)), "input_ids"], "inputs_embeds" if scale == 1 else "rows")
+    graph.constants["table"] = store.tensor("table", np.asarray(table, np.float32))
+    rows = graph.add("Gather", ["table", "input_ids"], "inputs_embeds" if scale == 1 else "rows")
     if scale != 1:
         graph.add("Mul", [rows, graph.constant("scale", np.float32(scale))], "inputs_embeds")
     graph.output("inputs_embeds", TensorProto.FLOAT, ["T", table.shape[1]])
-    graph.save("embed", path)
+    graph.save("embed", store.folder / "embed.onnx")
 
 
-def llama(model, config, folder: Path, head, *, norm_kind: int = RMS_NORM) -> None:
+def biases(*modules) -> np.ndarray | None:
+    """Those of products that become one."""
+    return None if modules[0].bias is None else np.concatenate([numbers(m.bias) for m in modules])
+
+
+def rotary(config) -> dict:
+    """Keys of a manifest's decoder about rotary positions. Of transformers' rope_scaling ``linear`` is taken, and none."""
+    scaling = getattr(config, "rope_scaling", None) or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind not in ("default", "linear", "mrope"):
+        raise Unsupported(f"positions of the type {kind} (rope_scaling)")
+    return {"rope_theta": float(config.rope_theta)} | ({"rope_factor": float(scaling["factor"])} if kind == "linear" else {})
+
+
+#: Language models that llama makes graphs of, by transformers' model_type.
+LLAMAS = ("llama", "mistral", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text")
+
+
+def llama_shape(config, longest: int) -> dict:
+    """A manifest's decoder of a model that llama takes."""
+    if config.model_type not in LLAMAS or config.hidden_act != "silu":
+        raise Unsupported(f"a language model of the type {config.model_type} with {config.hidden_act}; {', '.join(LLAMAS)} with silu are supported")
+    sliding = getattr(config, "sliding_window", None)
+    if sliding and getattr(config, "use_sliding_window", True):
+        longest = min(longest, sliding)
+    return {"max_length": min(longest, config.max_position_embeddings), "layers": config.num_hidden_layers, "heads": config.num_attention_heads,
+            "kv_heads": config.num_key_value_heads, "head_dim": head_dim(config), "hidden": config.hidden_size, "vocab": config.vocab_size} | rotary(config)
+
+
+def head_dim(config) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def llama(model, config, store: Store, head) -> None:
     """Decoder and embedding of a model of Llama's shape: Llama, Vicuna, Mistral, Yi, Qwen2. ``model`` has
     embed_tokens, layers and norm; ``head`` is the matrix that makes logits."""
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    graph, eps = Flat(config.hidden_size, config.num_attention_heads, config.num_key_value_heads, dim, dim), config.rms_norm_eps
+    dim, eps = head_dim(config), config.rms_norm_eps
+    graph = Flat(store, config.hidden_size, config.num_attention_heads, config.num_key_value_heads, dim, dim)
     x = "inputs_embeds"
 
     def norm(module):
-        return norm_kind, eps, numbers(module.weight), None
+        return RMS_NORM, eps, numbers(module.weight), None
 
     for i, layer in enumerate(model.layers):
         a, m, block = layer.self_attn, layer.mlp, f"blk.{i}."
         parts = (a.q_proj, a.k_proj, a.v_proj)
-        bias = np.concatenate([numbers(p.bias) for p in parts]) if a.q_proj.bias is not None else None
-        qkv = graph.linear(x, np.concatenate([numbers(p.weight) for p in parts]), norm=norm(layer.input_layernorm), bias=bias,
+        qkv = graph.linear(x, np.concatenate([numbers(p.weight) for p in parts]), norm=norm(layer.input_layernorm), bias=biases(*parts),
                            places=(block + "attn_q", block + "attn_k", block + "attn_v"))
-        x = graph.linear(graph.attention(qkv, i), numbers(a.o_proj.weight), residual=x, places=(block + "attn_output",))
+        x = graph.linear(graph.attention(qkv, i), numbers(a.o_proj.weight), bias=biases(a.o_proj), residual=x, places=(block + "attn_output",))
         gates = graph.linear(x, np.concatenate([numbers(m.gate_proj.weight), numbers(m.up_proj.weight)]), norm=norm(layer.post_attention_layernorm),
-                             places=(block + "ffn_gate", block + "ffn_up"))
-        x = graph.linear(gates, numbers(m.down_proj.weight), residual=x, before=SILU_GATE, places=(block + "ffn_down",))
+                             bias=biases(m.gate_proj, m.up_proj), places=(block + "ffn_gate", block + "ffn_up"))
+        x = graph.linear(gates, numbers(m.down_proj.weight), bias=biases(m.down_proj), residual=x, before=SILU_GATE, places=(block + "ffn_down",))
     graph.head(x, numbers(head), norm=norm(model.norm))
-    graph.save("decoder", folder / "decoder.onnx")
-    embed_graph(numbers(model.embed_tokens.weight), folder / "embed.onnx")
-
-
-def beside(path: Path) -> None:
-    """Puts the matrices of a graph into weights.bin beside it."""
-    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location=WEIGHTS, size_threshold=4096)
+    graph.save("decoder", store.folder / "decoder.onnx")
+    embed_graph(numbers(model.embed_tokens.weight), store)

@@ -11,6 +11,7 @@ from PIL import Image
 from transformers import FuyuConfig, FuyuForCausalLM, FuyuImageProcessor, FuyuProcessor, PreTrainedTokenizerFast
 
 from . import flat, tiny
+from .parts import INTERPOLATIONS, Parts, Store, Unsupported, spelled
 
 HIGH, WIDE, PATCH, HIDDEN, LAYERS, HEADS, DIM, ROTARY = 48, 64, 8, 64, 2, 4, 16, 8
 PATCH_DIM = PATCH * PATCH * 3
@@ -35,8 +36,9 @@ class Adapter(torch.nn.Module):
         return self.embed(image_features)
 
 
-def language(model, config, folder: Path, head) -> None:
-    graph = flat.Flat(HIDDEN, HEADS, HEADS, DIM, ROTARY)
+def language(model, config, store: Store, head) -> None:
+    heads, dim = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+    graph = flat.Flat(store, config.hidden_size, heads, heads, dim, turned(config))
     x = "inputs_embeds"
 
     def norm(module):
@@ -46,7 +48,7 @@ def language(model, config, folder: Path, head) -> None:
         a, m = layer.self_attn, layer.mlp
 
         def apart(value):  # a head's query, key and value stand together
-            return flat.numbers(value).reshape(HEADS, 3, DIM, -1).swapaxes(0, 1).reshape(3 * HIDDEN, -1)
+            return flat.numbers(value).reshape(heads, 3, dim, -1).swapaxes(0, 1).reshape(3 * heads * dim, -1)
 
         qkv = graph.linear(x, apart(a.query_key_value.weight), norm=norm(layer.input_layernorm), bias=apart(a.query_key_value.bias)[:, 0])
         qkv = graph.normed_heads(qkv, [norm(a.q_layernorm), norm(a.k_layernorm), None])
@@ -56,11 +58,41 @@ def language(model, config, folder: Path, head) -> None:
         inner = graph.add("Mul", [inner, inner], graph.name("squared"))
         x = graph.linear(inner, flat.numbers(m.dense_4h_to_h.weight), bias=flat.numbers(m.dense_4h_to_h.bias), residual=x)
     graph.head(x, flat.numbers(head), norm=norm(model.final_layernorm))
-    graph.save("decoder", folder / "decoder.onnx")
-    flat.embed_graph(flat.numbers(model.embed_tokens.weight), folder / "embed.onnx")
+    graph.save("decoder", store.folder / "decoder.onnx")
+    flat.embed_graph(flat.numbers(model.embed_tokens.weight), store)
 
 
-def make(target: Path) -> None:
+def turned(config) -> int:
+    """How many numbers of a head the positions turn."""
+    return int(config.hidden_size // config.num_attention_heads * config.partial_rotary_factor)
+
+
+def export(model, processor, store: Store, longest: int) -> Parts:
+    """The parts of a FuyuForCausalLM."""
+    config, text, images = model.config, model.config.text_config, processor.image_processor
+    patch, high, wide = config.patch_size, images.size["height"], images.size["width"]
+    if text.hidden_act != "relu2" or not text.qk_layernorm or images.patch_size != {"height": patch, "width": patch}:
+        raise Unsupported("another activation than relu2, no norms of query and key, or other patches than the model takes")
+    dim, count = patch * patch * config.num_channels, (high // patch) * (wide // patch)
+    store.exported(Adapter(model), (torch.zeros(1, 48, dim),), ["image_features"], ["image_embeds"], "adapter.onnx",
+                   {"image_features": {1: "P"}, "image_embeds": {1: "P"}})
+    language(model.model.language_model, text, store, model.lm_head.weight)
+    heads, token, line = text.num_attention_heads, spelled(processor.tokenizer, config.image_token_id), "|NEWLINE|"
+    return Parts(
+        "fuyu", {"width": wide, "height": high, "channels": 3, "fit": "keep", "interpolation": INTERPOLATIONS[int(images.resample)], "mean": channels(images.image_mean),
+                 "std": channels(images.image_std), "voi": "default", "patch": patch, "pad_value": images.padding_value / 255},
+        {"input": "patches", "patch_dim": dim, "feature_tokens": count, "feature_dim": dim, "image_tokens": count},
+        {"max_length": min(longest, text.max_position_embeddings), "layers": text.num_hidden_layers, "heads": heads, "kv_heads": heads, "head_dim": text.hidden_size // heads,
+         "hidden": text.hidden_size, "vocab": text.vocab_size, **flat.rotary(text), "rotary": turned(text)},
+        {"splice": "rows_with_newline", "sentinel": token, "image_token": token, "row_end": line},
+        lambda tensor: images.patchify_image(torch.from_numpy(np.ascontiguousarray(tensor, np.float32))[None])[0].numpy())
+
+
+def channels(value) -> list[float]:
+    return list(value) if isinstance(value, (list, tuple)) else [float(value)] * 3
+
+
+def make_fuyu(target: Path):
     bundle = tiny.Bundle(target, "fuyu", "transformers 4.57.1 FuyuForCausalLM, FuyuProcessor, FuyuImageProcessor")
     tok = tiny.tokenizer(bundle.folder, SPECIALS)
     vocab = tok.get_vocab_size()
@@ -95,16 +127,10 @@ def make(target: Path) -> None:
     model, made = tiny.search(golden)
     for entry in made:
         bundle.golden(*entry)
-    tiny.exported(Adapter(model), (torch.zeros(1, 48, PATCH_DIM),), ["image_features"], ["image_embeds"], bundle.folder / "adapter.onnx",
-                  {"image_features": {1: "P"}, "image_embeds": {1: "P"}})
-    language(model.model.language_model, model.config.text_config, bundle.folder, model.lm_head.weight)
-    decoys = np.concatenate([patches(g).numpy() for g in tiny.pictures([(HIGH, WIDE)] * 2, 11)])
-    count = HIGH * WIDE // PATCH ** 2
-    bundle.finish(
-        {"width": WIDE, "height": HIGH, "channels": 3, "fit": "keep", "interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.5] * 3,
-         "voi": "default", "patch": PATCH, "pad_value": 1 / 255},
-        {"input": "patches", "patch_dim": PATCH_DIM, "feature_tokens": count, "feature_dim": PATCH_DIM, "image_tokens": count},
-        {"layers": LAYERS, "heads": HEADS, "kv_heads": HEADS, "head_dim": DIM, "hidden": HIDDEN, "vocab": vocab, "rope_theta": 25000.0,
-         "rotary": ROTARY},
-        {"splice": "rows_with_newline", "sentinel": "|SPEAKER|", "image_token": "|SPEAKER|", "row_end": "|NEWLINE|",
-         "template": "|SPEAKER|<s>" + TEXT + "<0x04>"}, decoys)
+    parts = export(model, processor, bundle.store, tiny.LONGEST)
+    bundle.finish(parts, "|SPEAKER|<s>" + TEXT + "<0x04>", [
+        tiny.normalised(tiny.resized(g, WIDE, HIGH, Image.Resampling.BILINEAR), [0.5] * 3, [0.5] * 3)[0] for g in tiny.pictures([(HIGH, WIDE)] * 2, 11)])
+    return model, processor
+
+
+ONES = {"fuyu": make_fuyu}

@@ -12,6 +12,7 @@ from transformers import (Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Im
                           GemmaTokenizerFast, SiglipVisionConfig)
 
 from . import flat, tiny
+from .parts import Parts, Store, Unsupported, batched, spelled, still
 
 SIDE, PATCH, WIDTH, HIDDEN, LAYERS, HEADS, KV, DIM, WINDOW, TOKENS = 32, 4, 24, 48, 3, 2, 1, 16, 20, 16
 SPECIALS = ["<|endoftext|>", "<bos>", "<eos>", "<unk>", "<pad>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>",
@@ -29,8 +30,9 @@ class Vision(torch.nn.Module):
         return self.tower(pixel_values).last_hidden_state
 
 
-def language(model, config, folder: Path, head) -> None:
-    graph, eps = flat.Flat(HIDDEN, HEADS, KV, DIM, DIM, local=True), config.rms_norm_eps
+def language(model, config, store: Store, head) -> None:
+    graph = flat.Flat(store, config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.head_dim, local=True)
+    eps = config.rms_norm_eps
     x = "inputs_embeds"
 
     def norm(module):
@@ -52,11 +54,33 @@ def language(model, config, folder: Path, head) -> None:
                              norm=norm(layer.pre_feedforward_layernorm))
         x = added(graph.linear(gates, flat.numbers(m.down_proj.weight), before=flat.GELU_TANH_GATE), layer.post_feedforward_layernorm, x)
     graph.head(x, flat.numbers(head), norm=norm(model.norm))
-    graph.save("decoder", folder / "decoder.onnx")
-    flat.embed_graph(flat.numbers(model.embed_tokens.weight), folder / "embed.onnx", float(model.embed_tokens.embed_scale))
+    graph.save("decoder", store.folder / "decoder.onnx")
+    flat.embed_graph(flat.numbers(model.embed_tokens.weight), store, float(model.embed_tokens.embed_scale))
 
 
-def make(target: Path) -> None:
+def export(model, processor, store: Store, longest: int) -> Parts:
+    """The parts of a Gemma3ForConditionalGeneration."""
+    config, text = model.config, model.config.text_config
+    if text.hidden_activation != "gelu_pytorch_tanh" or text.attn_logit_softcapping or text.final_logit_softcapping or text.attention_bias:
+        raise Unsupported("a language model with another activation, with caps of its logits or biases")
+    preprocess, vision = still(processor.image_processor), Vision(model)
+    size = (1, preprocess["channels"], preprocess["height"], preprocess["width"])
+    store.exported(vision, (torch.zeros(*size),), ["pixel_values"], ["image_features"], "vision.onnx", {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
+    features = batched(vision)
+    patches, width = features(np.zeros(size[1:], np.float32)).shape
+    store.exported(copy.deepcopy(model.model.multi_modal_projector), (torch.zeros(1, patches, width),), ["image_features"], ["image_embeds"], "adapter.onnx",
+                   {"image_features": {0: "B"}, "image_embeds": {0: "B"}})
+    language(model.model.language_model, text, store, model.lm_head.weight)
+    token, start, end = (spelled(processor.tokenizer, i) for i in (config.image_token_id, config.boi_token_index, config.eoi_token_index))
+    return Parts(
+        "gemma3", preprocess, {"feature_tokens": patches, "feature_dim": width, "image_tokens": config.mm_tokens_per_image},
+        {"max_length": min(longest, text.max_position_embeddings), "layers": text.num_hidden_layers, "heads": text.num_attention_heads, "kv_heads": text.num_key_value_heads,
+         "head_dim": text.head_dim, "hidden": text.hidden_size, "vocab": text.vocab_size, **flat.rotary(text),
+         "rope_theta_local": float(text.rope_local_base_freq), "mask": "image-bidirectional"},
+        {"splice": "overwrite_pads", "sentinel": start, "image_token": token, "image_start": f"\n\n{start}", "image_end": f"{end}\n\n"}, features)
+
+
+def make_gemma3(target: Path):
     bundle = tiny.Bundle(target, "gemma3", "transformers 4.57.1 Gemma3ForConditionalGeneration, Gemma3Processor, Gemma3ImageProcessor")
     tok = tiny.tokenizer(bundle.folder, SPECIALS)
     vocab = tok.get_vocab_size()
@@ -94,18 +118,9 @@ def make(target: Path) -> None:
     model, made = tiny.search(golden)
     for entry in made:
         bundle.golden(*entry[:-1], prompt=entry[-1])
-    tiny.exported(Vision(model), (torch.zeros(1, 3, SIDE, SIDE),), ["pixel_values"], ["image_features"], bundle.folder / "vision.onnx",
-                  {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
-    patches = (SIDE // PATCH) ** 2
-    tiny.exported(copy.deepcopy(model.model.multi_modal_projector), (torch.zeros(1, patches, WIDTH),), ["image_features"], ["image_embeds"],
-                  bundle.folder / "adapter.onnx", {"image_features": {0: "B"}, "image_embeds": {0: "B"}})
-    language(model.model.language_model, model.config.text_config, bundle.folder, model.lm_head.weight)
-    decoys = np.concatenate([Vision(model)(pixels(g)).numpy() for g in tiny.pictures([(48, 48), (48, 48)], 11)])
-    bundle.finish(
-        {"width": SIDE, "height": SIDE, "channels": 3, "fit": "squash", "interpolation": "bilinear", "mean": images.image_mean,
-         "std": images.image_std, "voi": "default"},
-        {"feature_tokens": patches, "feature_dim": WIDTH, "image_tokens": TOKENS},
-        {"layers": LAYERS, "heads": HEADS, "kv_heads": KV, "head_dim": DIM, "hidden": HIDDEN, "vocab": vocab, "rope_theta": 1_000_000.0,
-         "rope_theta_local": 10_000.0, "rope_factor": 8.0, "mask": "image-bidirectional"},
-        {"splice": "overwrite_pads", "sentinel": "<start_of_image>", "image_token": "<image_soft_token>", "image_start": "\n\n<start_of_image>",
-         "image_end": "<end_of_image>\n\n", "template": "<bos>" + PROMPT}, decoys)
+    parts = export(model, processor, bundle.store, tiny.LONGEST)
+    bundle.finish(parts, "<bos>" + PROMPT, [pixels(g)[0] for g in tiny.pictures([(48, 48), (48, 48)], 11)])
+    return model, processor
+
+
+ONES = {"gemma3": make_gemma3}

@@ -8,13 +8,24 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from . import flat, tiny
+from .parts import Parts, Store
+
+#: What the manifest of a model of text says of images.
+UNSEEN = {"width": 1, "height": 1, "channels": 1, "fit": "squash", "interpolation": "box", "mean": [0.5], "std": [0.5], "voi": "default"}
 
 HIDDEN, LAYERS, HEADS, KV, DIM = 64, 2, 4, 1, 16
 PROMPTS = ["<s>[INST] Describe the findings. [/INST]", "<s>[INST] Is there a pleural effusion? [/INST]"]
 
 
-def make(target: Path) -> None:
-    bundle = tiny.Bundle(target, "llama", "transformers 4.57.1 LlamaForCausalLM")
+def export(model, processor, store: Store, longest: int) -> Parts:
+    """The parts of a LlamaForCausalLM, MistralForCausalLM or Qwen2ForCausalLM."""
+    shape = flat.llama_shape(model.config, longest)
+    flat.llama(model.model, model.config, store, model.lm_head.weight)
+    return Parts("llama", UNSEEN, {"input": "none"}, shape, {"splice": "replace_sentinel"})
+
+
+def make_llama(target: Path):
+    bundle = tiny.Bundle(target, "llama", "transformers 4.57.1 LlamaForCausalLM", apart=True)
     tok = tiny.tokenizer(bundle.folder, ["<|endoftext|>", "<s>", "</s>"])
     vocab = tok.get_vocab_size()
 
@@ -34,10 +45,8 @@ def make(target: Path) -> None:
     model, made = tiny.search(golden)
     for prompt, entry in zip(PROMPTS, made):
         bundle.golden(*entry, prompt=prompt)
-    flat.llama(model.model, model.config, bundle.folder, model.lm_head.weight)
-    flat.beside(bundle.folder / "decoder.onnx")
-    bundle.finish(
-        {"width": 1, "height": 1, "channels": 1, "fit": "squash", "interpolation": "box", "mean": [0.5], "std": [0.5], "voi": "default"},
-        {"input": "none"},
-        {"layers": LAYERS, "heads": HEADS, "kv_heads": KV, "head_dim": DIM, "hidden": HIDDEN, "vocab": vocab, "rope_theta": 10000.0},
-        {"splice": "replace_sentinel", "template": PROMPTS[0]}, None)
+    bundle.finish(export(model, None, bundle.store, tiny.LONGEST), PROMPTS[0])
+    return model, tiny.fast(tok)
+
+
+ONES = {"llama": make_llama}

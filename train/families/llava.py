@@ -13,6 +13,7 @@ from transformers import (CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, Lla
                           LlavaProcessor)
 
 from . import flat, tiny
+from .parts import Parts, Store, Unsupported, batched, spelled, still
 
 SIDE, PATCH, HIDDEN, LAYERS, HEADS, KV, DIM = 32, 8, 64, 2, 4, 2, 16
 TOKENS = (SIDE // PATCH) ** 2
@@ -23,10 +24,30 @@ SPECIALS = ["<|endoftext|>", "<s>", "<image>"]
 class Vision(torch.nn.Module):
     def __init__(self, model):
         super().__init__()
-        self.tower = model.model.vision_tower
+        self.tower, self.layer = model.model.vision_tower, model.config.vision_feature_layer
+        self.first = 1 if model.config.vision_feature_select_strategy == "default" else 0  # without the class token
 
     def forward(self, pixel_values):
-        return self.tower(pixel_values, output_hidden_states=True).hidden_states[-2][:, 1:]
+        return self.tower(pixel_values, output_hidden_states=True).hidden_states[self.layer][:, self.first:]
+
+
+def export(model, processor, store: Store, longest: int) -> Parts:
+    """The parts of a LlavaForConditionalGeneration: one layer of a vision tower that takes images of one size, Llama-like text."""
+    config, shape = model.config, flat.llama_shape(model.config.text_config, longest)
+    if not isinstance(config.vision_feature_layer, int):
+        raise Unsupported(f"features of the layers {config.vision_feature_layer} together (vision_feature_layer)")
+    preprocess, vision = still(processor.image_processor), Vision(model)
+    size = (1, preprocess["channels"], preprocess["height"], preprocess["width"])
+    store.exported(vision, (torch.zeros(*size),), ["pixel_values"], ["image_features"], "vision.onnx",
+                   {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
+    features = batched(vision)
+    tokens, width = features(np.zeros(size[1:], np.float32)).shape
+    store.exported(copy.deepcopy(model.model.multi_modal_projector), (torch.zeros(1, tokens, width),), ["image_features"], ["image_embeds"],
+                   "adapter.onnx", {"image_features": {0: "B"}, "image_embeds": {0: "B"}})
+    flat.llama(model.model.language_model, config.text_config, store, model.lm_head.weight)
+    token = spelled(processor.tokenizer, config.image_token_id)
+    return Parts("llava", preprocess, {"feature_tokens": tokens, "feature_dim": width, "image_tokens": tokens},
+                 shape, {"splice": "overwrite_pads", "sentinel": token, "image_token": token}, features)
 
 
 def weights(seed: int, vocab: int, image: int, projector):
@@ -48,8 +69,8 @@ def weights(seed: int, vocab: int, image: int, projector):
     return model
 
 
-def make_one(target: Path, name: str, reference: str, specials: list[str], image_token: str, prompt: str, projector) -> None:
-    bundle = tiny.Bundle(target, name, reference, "llava")
+def make_one(target: Path, name: str, reference: str, specials: list[str], image_token: str, prompt: str, projector):
+    bundle = tiny.Bundle(target, name, reference)
     tok = tiny.tokenizer(bundle.folder, specials)
     vocab, image = tok.get_vocab_size(), tok.token_to_id(image_token)
     grays = tiny.pictures([(60, 48), (40, 60)])
@@ -79,24 +100,25 @@ def make_one(target: Path, name: str, reference: str, specials: list[str], image
     model, made = tiny.search(golden)
     for entry in made:
         bundle.golden(*entry[:-1], prompt=entry[-1])
-    tiny.exported(Vision(model), (torch.zeros(1, 3, SIDE, SIDE),), ["pixel_values"], ["image_features"], bundle.folder / "vision.onnx",
-                  {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
-    tiny.exported(copy.deepcopy(model.model.multi_modal_projector), (torch.zeros(1, TOKENS, 24),), ["image_features"], ["image_embeds"],
-                  bundle.folder / "adapter.onnx", {"image_features": {0: "B"}, "image_embeds": {0: "B"}})
-    flat.llama(model.model.language_model, model.config.text_config, bundle.folder, model.lm_head.weight)
-    decoys = np.concatenate([Vision(model)(pixels(g)).numpy() for g in tiny.pictures([(48, 48), (48, 48)], 11)])
-    bundle.finish(
-        {"width": SIDE, "height": SIDE, "channels": 3, "fit": "crop", "interpolation": "bicubic", "mean": mean, "std": std, "voi": "default"},
-        {"feature_tokens": TOKENS, "feature_dim": 24, "image_tokens": TOKENS},
-        {"layers": LAYERS, "heads": HEADS, "kv_heads": KV, "head_dim": DIM, "hidden": HIDDEN, "vocab": vocab, "rope_theta": 10000.0},
-        {"splice": "replace_sentinel", "sentinel": image_token, "image_token": image_token, "template": prompt}, decoys)
+    parts = export(model, processor, bundle.store, tiny.LONGEST)
+    parts.prompt["splice"] = "replace_sentinel"
+    bundle.finish(parts, prompt, [pixels(g)[0] for g in tiny.pictures([(48, 48), (48, 48)], 11)])
+    return model, processor
 
 
-def make(target: Path) -> None:
-    made_by = "transformers 4.57.1 LlavaForConditionalGeneration, LlavaProcessor, CLIPImageProcessor"
-    make_one(target, "llava", made_by, SPECIALS, "<image>", PROMPT, None)
+MADE_BY = "transformers 4.57.1 LlavaForConditionalGeneration, LlavaProcessor, CLIPImageProcessor"
+
+
+def make_llava(target: Path):
+    return make_one(target, "llava", MADE_BY, SPECIALS, "<image>", PROMPT, None)
+
+
+def make_yivl(target: Path):
     builder, = tiny.outside("yi", {"builder.py": "5113f4e75ba118b5aa0ba111b2a8e7d8c8900cd6333a843a10911c07e6744733"})
     config = types.SimpleNamespace(mm_projector_type="mlp2x_gelu_Norm", mm_hidden_size=24, hidden_size=HIDDEN)
-    make_one(target, "yivl", made_by + "; projector of 01-ai/Yi f73194cc", ["<|endoftext|>", "<|startoftext|>", "<image_placeholder>"],
-             "<image_placeholder>", "<|startoftext|>### Human: <image_placeholder>\nDescribe the findings.\n### Assistant:",
-             lambda: builder.build_vision_projector(config))
+    return make_one(target, "yivl", MADE_BY + "; projector of 01-ai/Yi f73194cc", ["<|endoftext|>", "<|startoftext|>", "<image_placeholder>"],
+                    "<image_placeholder>", "<|startoftext|>### Human: <image_placeholder>\nDescribe the findings.\n### Assistant:",
+                    lambda: builder.build_vision_projector(config))
+
+
+ONES = {"llava": make_llava, "yivl": make_yivl}

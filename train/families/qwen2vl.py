@@ -13,6 +13,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
 from . import flat, tiny
+from .parts import INTERPOLATIONS, Parts, Store, Unsupported, spelled
 
 PATCH, MERGE, WIDTH, HIDDEN, LAYERS, HEADS, KV, DIM = 4, 2, 32, 64, 2, 4, 2, 16
 UNIT, PATCH_DIM, LEAST, MOST, USUAL = PATCH * MERGE, 3 * 2 * PATCH * PATCH, 32 * 32, 64 * 64, 48
@@ -25,9 +26,9 @@ TWICE = PROMPT.replace("<|vision_end|>", "<|vision_end|> and <|vision_start|><|i
 class Vision(torch.nn.Module):
     """The reference's own modules, with the attention over windows as a mask."""
 
-    def __init__(self, model, full: list[int] | None):
+    def __init__(self, model, full: list[int] | None, width: int):
         super().__init__()
-        self.visual, self.full = model.model.visual, full
+        self.visual, self.full, self.width = model.model.visual.float(), full, width
 
     def forward(self, patches, at, window=None):
         x = self.visual.patch_embed(patches)
@@ -36,7 +37,7 @@ class Vision(torch.nn.Module):
         cos, sin = angles.cos(), angles.sin()
         for i, block in enumerate(self.visual.blocks):
             a, normed = block.attn, block.norm1(x)
-            q, k, v = a.qkv(normed).reshape(-1, 3, a.num_heads, WIDTH // a.num_heads).permute(1, 0, 2, 3).unbind(0)
+            q, k, v = a.qkv(normed).reshape(-1, 3, a.num_heads, self.width // a.num_heads).permute(1, 0, 2, 3).unbind(0)
             q, k = apply_rotary_pos_emb_vision(q, k, cos, sin)
             scores = torch.einsum("qhd,khd->hqk", q, k) * a.scaling
             if self.full is not None and i not in self.full:
@@ -68,8 +69,49 @@ def features(model, values, grid) -> torch.Tensor:
     return x
 
 
-def make_one(target: Path, name: str, config_class, model_class, processor_class, vision: dict, window: int) -> None:
-    bundle = tiny.Bundle(target, name, f"transformers 4.57.1 {model_class.__name__}, {processor_class.__name__}, Qwen2VLImageProcessor", "qwen2vl")
+def export(model, processor, store: Store, longest: int, usual: int = 448) -> Parts:
+    """The parts of a Qwen2VLForConditionalGeneration or Qwen2_5_VLForConditionalGeneration. ``usual`` is the side in pixels of decoys and of the
+    blank image. Images have at most half of ``longest`` tokens."""
+    config, images, text = model.config.vision_config, processor.image_processor, model.config.text_config
+    shape = flat.llama_shape(text, longest)
+    patch, merge, windowed = config.patch_size, config.spatial_merge_size, hasattr(config, "window_size")
+    unit, width = patch * merge, config.hidden_size if windowed else config.embed_dim
+    dim = 3 * config.temporal_patch_size * patch * patch
+    if (images.patch_size, images.merge_size, images.temporal_patch_size) != (patch, merge, config.temporal_patch_size):
+        raise Unsupported("the image processor cuts other patches than the model takes")
+    size = dict(images.size or {})
+    least, most = getattr(images, "min_pixels", None) or size["shortest_edge"], getattr(images, "max_pixels", None) or size["longest_edge"]
+    most = min(most, longest // 2 * unit * unit)
+    usual = min(usual, int(most ** 0.5)) // unit * unit
+    count, window = (usual // patch) ** 2, config.window_size // unit if windowed else 0
+    row = torch.arange(count)
+    names, examples = ["patches", "at"], (torch.randn(count, dim, generator=torch.Generator().manual_seed(1)), torch.stack([row // (usual // patch), row % (usual // patch)], -1))
+    if windowed:
+        names, examples = names + ["window"], examples + (row // (window * merge) ** 2,)
+    store.exported(Vision(model, config.fullatt_block_indexes if windowed else None, width), examples, names, ["image_features"], "vision.onnx",
+                   {n: {0: "P"} for n in names} | {"image_features": {1: "P"}})
+    store.exported(Merger(model), (torch.zeros(1, 16 * merge ** 2, width),), ["image_features"], ["image_embeds"], "adapter.onnx",
+                   {"image_features": {1: "P"}, "image_embeds": {1: "T"}})
+    flat.llama(model.model.language_model, text, store, model.lm_head.weight)
+
+    def seen(tensor):
+        made = images(images=[np.moveaxis(tensor, 0, -1)], do_resize=False, do_rescale=False, do_normalize=False, input_data_format="channels_last", return_tensors="pt")
+        with torch.no_grad():
+            return features(model, made.pixel_values, made.image_grid_thw).numpy()
+
+    pad = spelled(processor.tokenizer, model.config.image_token_id)
+    return Parts(
+        "qwen2vl",
+        {"width": usual, "height": usual, "channels": 3, "fit": "area", "interpolation": INTERPOLATIONS[int(images.resample)], "mean": list(images.image_mean),
+         "std": list(images.image_std), "voi": "default", "patch": patch, "merge": merge, "min_pixels": least, "max_pixels": most},
+        {"input": "patches", "patch_dim": dim, "window": window, "feature_tokens": count, "feature_dim": width, "image_tokens": count // merge ** 2},
+        shape | {"positions": "mrope-3d", "rope_sections": list(text.rope_scaling["mrope_section"])},
+        {"splice": "overwrite_pads", "sentinel": pad, "image_token": pad}, seen,
+        {} if windowed else {"boxes": {"syntax": "qwen2", "range": 999}})
+
+
+def make_one(target: Path, name: str, config_class, model_class, processor_class, vision: dict):
+    bundle = tiny.Bundle(target, name, f"transformers 4.57.1 {model_class.__name__}, {processor_class.__name__}, Qwen2VLImageProcessor")
     tok = tiny.tokenizer(bundle.folder, SPECIALS)
     vocab = tok.get_vocab_size()
     special = {f"{key}_token_id": tok.token_to_id(f"<|{token}|>") for key, token in (
@@ -109,29 +151,20 @@ def make_one(target: Path, name: str, config_class, model_class, processor_class
     model, made = tiny.search(golden)
     for entry in made:
         bundle.golden(*entry[:-1], prompt=entry[-1])
-    count = (USUAL // PATCH) ** 2
-    at = torch.stack([torch.arange(count) // 8, torch.arange(count) % 8], -1)
-    names, examples = ["patches", "at"], (torch.randn(count, PATCH_DIM), at)
-    if window:
-        names, examples = names + ["window"], examples + (torch.arange(count) // 16,)
-    tiny.exported(Vision(model, vision.get("fullatt_block_indexes")), examples, names, ["image_features"], bundle.folder / "vision.onnx",
-                  {n: {0: "P"} for n in names} | {"image_features": {1: "P"}})
-    tiny.exported(Merger(model), (torch.zeros(1, 64, WIDTH),), ["image_features"], ["image_embeds"], bundle.folder / "adapter.onnx",
-                  {"image_features": {1: "P"}, "image_embeds": {1: "T"}})
-    flat.llama(model.model.language_model, model.config.text_config, bundle.folder, model.lm_head.weight)
-    decoys = np.stack([features(model, *pixels(g)).numpy() for g in tiny.pictures([(USUAL, USUAL)] * 2, 11)])
-    bundle.finish(
-        {"width": USUAL, "height": USUAL, "channels": 3, "fit": "area", "interpolation": "bicubic", "mean": images.image_mean,
-         "std": images.image_std, "voi": "default", "patch": PATCH, "merge": MERGE, "min_pixels": LEAST, "max_pixels": MOST},
-        {"input": "patches", "patch_dim": PATCH_DIM, "window": window, "feature_tokens": count, "feature_dim": WIDTH,
-         "image_tokens": count // MERGE ** 2},
-        {"layers": LAYERS, "heads": HEADS, "kv_heads": KV, "head_dim": DIM, "hidden": HIDDEN, "vocab": vocab, "rope_theta": 10000.0,
-         "positions": "mrope-3d", "rope_sections": [2, 3, 3]},
-        {"splice": "overwrite_pads", "sentinel": "<|image_pad|>", "image_token": "<|image_pad|>", "template": PROMPT}, decoys)
+    parts = export(model, processor, bundle.store, tiny.LONGEST, USUAL)
+    parts.more = {}  # these write no boxes
+    bundle.finish(parts, PROMPT, [tiny.normalised(tiny.resized(g, USUAL, USUAL), images.image_mean, images.image_std)[0].numpy() for g in tiny.pictures([(USUAL, USUAL)] * 2, 11)])
+    return model, processor
 
 
-def make(target: Path) -> None:
-    make_one(target, "qwen2vl", Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor,
-             {"embed_dim": WIDTH, "hidden_size": HIDDEN, "mlp_ratio": 2}, 0)
-    make_one(target, "qwen25vl", Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor,
-             {"hidden_size": WIDTH, "out_hidden_size": HIDDEN, "intermediate_size": 48, "window_size": 16, "fullatt_block_indexes": [1]}, 2)
+def make_qwen2vl(target: Path):
+    return make_one(target, "qwen2vl", Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor,
+                    {"embed_dim": WIDTH, "hidden_size": HIDDEN, "mlp_ratio": 2})
+
+
+def make_qwen25vl(target: Path):
+    return make_one(target, "qwen25vl", Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor,
+                    {"hidden_size": WIDTH, "out_hidden_size": HIDDEN, "intermediate_size": 48, "window_size": 16, "fullatt_block_indexes": [1]})
+
+
+ONES = {"qwen2vl": make_qwen2vl, "qwen25vl": make_qwen25vl}

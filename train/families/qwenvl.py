@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from . import flat, tiny
+from .parts import Parts, Store, batched
 
 SIDE, PATCH, WIDTH, QUERIES, HIDDEN, LAYERS, HEADS, DIM = 48, 8, 24, 16, 64, 2, 4, 16
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
@@ -45,8 +46,9 @@ class Adapter(torch.nn.Module):
         return v.ln_post(v.attn_pool(image_features)) @ v.proj
 
 
-def language(model, config, folder: Path, head) -> None:
-    graph = flat.Flat(HIDDEN, HEADS, HEADS, DIM, DIM)
+def language(model, config, store: Store, head) -> None:
+    heads, dim = config.num_attention_heads, config.kv_channels
+    graph = flat.Flat(store, config.hidden_size, heads, heads, dim, dim)
     x = "inputs_embeds"
 
     def norm(module):
@@ -58,11 +60,32 @@ def language(model, config, folder: Path, head) -> None:
         gates = graph.linear(x, np.concatenate([flat.numbers(block.mlp.w2.weight), flat.numbers(block.mlp.w1.weight)]), norm=norm(block.ln_2))
         x = graph.linear(gates, flat.numbers(block.mlp.c_proj.weight), residual=x, before=flat.SILU_GATE)
     graph.head(x, flat.numbers(head), norm=norm(model.ln_f))
-    graph.save("decoder", folder / "decoder.onnx")
-    flat.embed_graph(flat.numbers(model.wte.weight), folder / "embed.onnx")
+    graph.save("decoder", store.folder / "decoder.onnx")
+    flat.embed_graph(flat.numbers(model.wte.weight), store)
 
 
-def make(target: Path) -> None:
+def export(model, positions, store: Store, longest: int) -> Parts:
+    """The parts of a QWenLMHeadModel with a visual. ``positions`` is visual.get_abs_pos."""
+    config, eyes = model.config, model.transformer.visual
+    side, = set(eyes.image_size)
+    patches = (side // eyes.patch_size[0]) ** 2
+    features = Features(eyes, positions(eyes.positional_embedding, patches))
+    store.exported(features, (torch.zeros(1, 3, side, side),), ["pixel_values"], ["image_features"], "vision.onnx",
+                   {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
+    width, queries = eyes.positional_embedding.shape[-1], config.visual["n_queries"]
+    store.exported(Adapter(eyes), (torch.zeros(1, patches, width),), ["image_features"], ["image_embeds"], "adapter.onnx",
+                   {"image_features": {0: "B"}, "image_embeds": {0: "B"}})
+    language(model.transformer, config, store, model.lm_head.weight)
+    heads = config.num_attention_heads
+    return Parts(
+        "qwenvl", {"width": side, "height": side, "channels": 3, "fit": "squash", "interpolation": "bicubic", "mean": MEAN, "std": STD, "voi": "default"},
+        {"feature_tokens": patches, "feature_dim": width, "image_tokens": queries},
+        {"max_length": min(longest, config.seq_length), "layers": config.num_hidden_layers, "heads": heads, "kv_heads": heads, "head_dim": config.kv_channels,
+         "hidden": config.hidden_size, "vocab": config.vocab_size, "rope_theta": float(config.rotary_emb_base)},
+        {"splice": "overwrite_pads", "sentinel": "IMAGE", "image_token": "<imgpad>"}, batched(features), {"boxes": {"syntax": "qwen", "range": 999}})
+
+
+def make_qwenvl(target: Path):
     configuration, visual, _, modeling = tiny.outside("qwenvl", FILES)
     bundle = tiny.Bundle(target, "qwenvl", "modeling_qwen.py and visual.py of Qwen-VL-Chat")
     tok = tiny.tokenizer(bundle.folder, SPECIALS)
@@ -107,17 +130,8 @@ def make(target: Path) -> None:
     model, made = tiny.search(golden)
     for entry in made:
         bundle.golden(*entry)
-    eyes, patches = model.transformer.visual, (SIDE // PATCH) ** 2
-    features = Features(eyes, visual.get_abs_pos(eyes.positional_embedding, patches))
-    tiny.exported(features, (torch.zeros(1, 3, SIDE, SIDE),), ["pixel_values"], ["image_features"], bundle.folder / "vision.onnx",
-                  {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
-    tiny.exported(Adapter(eyes), (torch.zeros(1, patches, WIDTH),), ["image_features"], ["image_embeds"], bundle.folder / "adapter.onnx",
-                  {"image_features": {0: "B"}, "image_embeds": {0: "B"}})
-    language(model.transformer, model.config, bundle.folder, model.lm_head.weight)
-    decoys = np.concatenate([features(pixels(g)).detach().numpy() for g in tiny.pictures([(48, 48), (48, 48)], 11)])
-    bundle.finish(
-        {"width": SIDE, "height": SIDE, "channels": 3, "fit": "squash", "interpolation": "bicubic", "mean": MEAN, "std": STD, "voi": "default"},
-        {"feature_tokens": patches, "feature_dim": WIDTH, "image_tokens": QUERIES},
-        {"layers": LAYERS, "heads": HEADS, "kv_heads": HEADS, "head_dim": DIM, "hidden": HIDDEN, "vocab": vocab, "rope_theta": 10000.0},
-        {"splice": "overwrite_pads", "sentinel": "IMAGE", "image_token": "<imgpad>", "template": PROMPT}, decoys,
-        boxes={"syntax": "qwen", "range": 999})
+    parts = export(model, visual.get_abs_pos, bundle.store, tiny.LONGEST)
+    bundle.finish(parts, PROMPT, [pixels(g)[0] for g in tiny.pictures([(48, 48), (48, 48)], 11)])
+
+
+ONES = {"qwenvl": make_qwenvl}

@@ -23,9 +23,10 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ..export import seal
-from ..graphs import OPSET
+from .parts import Parts, Store
 
 NEW = 64        # greedy tokens
+LONGEST = 256   # tokens of a context
 LEAST_MARGIN = 2e-3  # between the best logit and the next, so that rounding decides nothing
 TEXTS = ["The heart is enlarged. There is an opacity in the left lung. There is a small pleural effusion.",
          "The heart size is normal. The lungs are clear. There is no pleural effusion or pneumothorax.",
@@ -115,23 +116,6 @@ def scramble(model: torch.nn.Module, seed: int, gains: dict[str, float] | None =
     model.eval().requires_grad_(False)
 
 
-def exported(module: torch.nn.Module, examples: tuple, inputs: list[str], outputs: list[str], path: Path, axes: dict) -> None:
-    """An ONNX graph of a reference's module, weights inside, as float32."""
-    raw = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(module.eval(), examples, raw, input_names=inputs, output_names=outputs, opset_version=OPSET, dynamo=False,
-                          do_constant_folding=True, dynamic_axes=axes)
-    model = onnx.load_from_string(raw.getvalue())
-    model.ir_version = 8
-    for text in (model, model.graph):
-        text.doc_string = ""
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    path.write_bytes(model.SerializeToString(deterministic=True))
-
-
 def generated(model, **inputs) -> tuple[list[int], np.ndarray]:
     """64 greedy tokens of transformers' generate and the first logits."""
     for part in (model, getattr(model, "language_model", None)):
@@ -208,12 +192,11 @@ def rounded(values) -> list[float]:
 class Bundle:
     """Collects a bundle in TARGET/name and its golden values in TARGET/name.json.gz."""
 
-    def __init__(self, target: Path, name: str, reference: str, family: str | None = None):
+    def __init__(self, target: Path, name: str, reference: str, apart: bool = False):
         self.folder, self.golden_path, self.name, self.reference = target / name, target / f"{name}.json.gz", name, reference
-        self.family = family or name
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        self.images: list[dict] = []
+        self.store, self.images = Store(self.folder, apart), []
 
     def golden(self, grays, features, ids: list[int], logits, greedy: list[int], **more) -> None:
         """``grays`` is one picture, a list of the pictures of one prompt, or None."""
@@ -224,23 +207,24 @@ class Bundle:
             entry["image_features"] = rounded(features)
         self.images.append(entry)
 
-    def finish(self, preprocess: dict, vision: dict, decoder: dict, prompt: dict, decoys: np.ndarray | None, **more) -> None:
+    def finish(self, parts: Parts, template: str, tensors: list | None = None) -> None:
+        """``template`` is the prompt, ``tensors`` (float32 [channels, height, width]) are the decoys' pictures."""
+        self.store.close()
         graphs = {part: f"{part}.onnx" for part in ("vision", "adapter") if (self.folder / f"{part}.onnx").exists()}
-        if decoys is not None:
-            save_file({"image_features": decoys.astype(np.float32)}, str(self.folder / "decoys.safetensors"))
+        if parts.features:
+            save_file({"image_features": np.stack([parts.features(np.asarray(t)) for t in tensors])}, str(self.folder / "decoys.safetensors"))
         manifest = {
             "version": 1, "name": f"tiny-{self.name}", "revision": "1", "license": "Apache-2.0",
             "intended_use": "Tests. Its weights are random numbers.", "training_data": "None.", "languages": ["en"],
-            "family": self.family, "preprocess": preprocess, "graphs": graphs, "vision": vision,
-            "decoder": {"max_length": 256, **decoder},
+            "family": parts.family, "preprocess": parts.preprocess, "graphs": graphs, "vision": parts.vision, "decoder": parts.decoder,
             "base": {"forms": [{"name": "fp32", "kind": "flat", "embed": "embed.onnx", "decoder": "decoder.onnx"}]},
-            "tokenizer": {"type": "byte_level_bpe", "file": "tokenizer.json"}, "prompt": prompt,
+            "tokenizer": {"type": "byte_level_bpe", "file": "tokenizer.json"}, "prompt": parts.prompt | {"template": template},
             "generation": {"max_new_tokens": 64, "stop_tokens": ["<|endoftext|>"], "stop_strings": []},
             "report": {"impression_prefix": ""},
-            "evidence": {"decoys": "decoys.safetensors"} if decoys is not None else {},
-            "labels": ["Cardiomegaly"], **more}
+            "evidence": {"decoys": "decoys.safetensors"} if parts.features else {},
+            "labels": ["Cardiomegaly"], **parts.more}
         for entry in self.images:
-            entry.setdefault("prompt", prompt["template"])
+            entry.setdefault("prompt", template)
         seal(self.folder, manifest)
         with gzip.GzipFile(self.golden_path, "wb", mtime=0) as file:
             file.write(json.dumps({"reference": self.reference, "images": self.images}).encode())

@@ -1,0 +1,112 @@
+"""A checkpoint that transformers wrote becomes the bundle of testdata/families, whose numbers are transformers' own (modelrt, TestParity)."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PretrainedConfig
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FAMILIES = REPOSITORY / "modelrt/testdata/families"
+BINARY = Path(os.environ.get("CHATXRAY_BIN") or REPOSITORY / "bin/chatxray")
+"""The binary that `make test` has built."""
+
+sys.path.insert(0, str(REPOSITORY))
+from train.families import chats, convert, llama, llava, qwen2vl, gemma3, blip2, fuyu, tiny  # noqa: E402
+
+
+class PiecesConfig(PretrainedConfig):
+    model_type = "pieces"
+
+
+AutoTokenizer.register(PiecesConfig, fast_tokenizer_class=fuyu.Pieces)  # so that transformers finds the class of fuyu's tests
+
+
+def graph(path: Path):
+    """Nodes, inputs, outputs and tensors of a graph, wherever the bytes are."""
+    model = onnx.load(path)
+    tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    del model.graph.initializer[:]
+    return model, tensors
+
+
+def same(ours: Path, theirs: Path) -> None:
+    a, mine = graph(ours)
+    b, other = graph(theirs)
+    assert a == b and mine.keys() == other.keys()
+    for name, value in mine.items():
+        assert value.dtype == other[name].dtype and np.array_equal(value, other[name]), name
+
+
+def made(module, name: str, folder: Path):
+    """The tiny bundle of that name made anew, and its model and processor as transformers saves them."""
+    tiny_one = folder / "tiny"
+    model, processor = module.ONES[name](tiny_one)
+    chats.dress(tiny_one / name, chats.CHATS[name])
+    checkpoint = folder / f"saved {name}"
+    model.save_pretrained(checkpoint)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer.eos_token = "<|endoftext|>"
+    template = chats.CHATS[name].template
+    if template.parent == chats.HUGGING:  # as published checkpoints have it
+        processor.chat_template = template.read_text()
+    processor.save_pretrained(checkpoint)
+    (checkpoint / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    return tiny_one / name, checkpoint
+
+
+@pytest.mark.parametrize("module, name", [(llava, "llava"), (qwen2vl, "qwen2vl"), (qwen2vl, "qwen25vl"), (gemma3, "gemma3"), (blip2, "blip2"), (fuyu, "fuyu"), (llama, "llama")])
+def test_a_checkpoint_becomes_the_bundle_that_is_compared_with_transformers(module, name, tmp_path, monkeypatch):
+    if not BINARY.exists():
+        pytest.skip("bin/chatxray absent")
+    monkeypatch.chdir(REPOSITORY)
+    theirs, checkpoint = made(module, name, tmp_path)
+    ours = tmp_path / "bundle"
+    convert.main(["--from", str(checkpoint), "--bundle", str(ours), "--chatxray", str(BINARY), "--max-length", str(chats.CHATS[name].length)])
+    for part in ("vision", "adapter", "embed", "decoder"):
+        if (theirs / f"{part}.onnx").exists():
+            same(ours / f"{part}.onnx", theirs / f"{part}.onnx")
+            assert graph(ours / f"{part}.onnx")[0] == graph(FAMILIES / name / f"{part}.onnx")[0]  # what TestParity runs
+    mine, other = (json.loads((folder / "manifest.json").read_text()) for folder in (ours, FAMILIES / name))
+    assert mine["name"] == f"saved-{name}" and mine["license"] == "apache-2.0" and mine["generation"]["stop_tokens"][0] == "<|endoftext|>"
+    if name.startswith("qwen2"):  # conversations of the tests are longer than its positions
+        other["decoder"]["max_length"] = 256
+    for key in ("family", "decoder", "tokenizer"):
+        assert mine[key] == other[key], key
+    usual = ("width", "height") if name.startswith("qwen2") else ()  # of decoys; any size is read
+    assert {k: v for k, v in mine["preprocess"].items() if k not in usual} == {k: v for k, v in other["preprocess"].items() if k not in usual}
+    for key in ("splice", "sentinel", "image_token", "image_start", "image_end", "row_end"):
+        assert mine["prompt"].get(key) == other["prompt"].get(key), key
+
+
+def test_what_is_refused(tmp_path, capsys):
+    if not BINARY.exists():
+        pytest.skip("bin/chatxray absent")
+    def refused(why, source, *more):
+        with pytest.raises(SystemExit) as ended:
+            convert.main(["--from", str(source), "--bundle", str(tmp_path / "out"), "--chatxray", str(BINARY), *more])
+        assert why in str(ended.value), str(ended.value)
+        assert not (tmp_path / "out").exists()
+
+    source = tmp_path / "source"
+    source.mkdir()
+    refused("no config.json", source)
+    (source / "config.json").write_text('{"model_type": "t5"}')
+    refused("names no license; say it with --license", source)
+    refused("models of the type t5 are not converted; llava, ", source, "--license", "mine")
+    small = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=320)
+    tok = tiny.tokenizer(source, ["<|endoftext|>"])
+    for changed, template, why in (({}, None, "no chat template; give one with --chat-template"), ({"hidden_act": "gelu"}, "x", "with gelu"),
+                                   ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "x", "positions of the type dynamic")):
+        LlamaForCausalLM(LlamaConfig(**small, **changed)).save_pretrained(source)
+        tiny.fast(tok, chat_template=template).save_pretrained(source)
+        refused(why, source, "--license", "mine")
