@@ -6,12 +6,14 @@ read from the disk, never fetched. Weights become float32; ``chatxray bundles qu
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,8 @@ KINDS = {
     "mistral": ("llama", "MistralForCausalLM", None),
     "qwen2": ("llama", "Qwen2ForCausalLM", None),
 }
+#: Systems with code of their own: module with load(), type and file of the tokenizer, our template.
+OWN = {"qwen": ("qwenvl", "tiktoken_qwen_vl", "qwen.tiktoken", "qwenvl.jinja")}
 #: Tokens that end an answer, where a vocabulary has them besides the configuration's own.
 ENDS = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|endoftext|>")
 LABELS = ("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Lung Opacity", "Edema", "Consolidation", "Pneumonia", "Atelectasis",
@@ -42,10 +46,11 @@ LABELS = ("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesi
 
 def options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m train convert", description="Makes a bundle of a checkpoint in Hugging Face's form. Types of models: " + ", ".join(KINDS) + ".",
+        prog="python -m train convert", description="Makes a bundle of a checkpoint in Hugging Face's form. Types of models: " + ", ".join([*KINDS, *OWN]) + ".",
         epilog="Then: chatxray bundles verify OUT; chatxray bundles quantize OUT OUT-q4 --to q4; chatxray report --bundle OUT-q4 FILE.")
     parser.add_argument("--from", dest="source", type=Path, required=True, metavar="CHECKPOINT", help="folder with config.json, weights, tokenizer, processor")
     parser.add_argument("--bundle", type=Path, required=True, metavar="OUT", help="folder to make; it must not be there")
+    parser.add_argument("--lora", type=Path, metavar="DIR", help="a LoRA as peft writes it, which is added to the weights")
     parser.add_argument("--name", help="of the bundle; default: the checkpoint's folder")
     parser.add_argument("--revision", default="1", help="of the weights, such as a commit (default 1)")
     parser.add_argument("--license", help="default: that of the checkpoint's README.md")
@@ -65,22 +70,39 @@ def options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def checkpoint(source: Path):
-    """The module for a checkpoint, its model with the weights as they are stored, its processor or tokenizer, our template or None."""
-    import importlib
+@dataclass
+class Checkpoint:
+    model: object      # with the weights as they are stored
+    export: object     # the family's
+    processor: object  # or the tokenizer of a model of text; None where the system has its own
+    template: str | None  # ours
+    words: tuple[str, str] | None = None  # type and file of a tokenizer of the system's own
 
+
+def checkpoint(source: Path) -> Checkpoint:
     import transformers
 
     kind = json.loads((source / "config.json").read_text()).get("model_type")
+    if kind in OWN:
+        name, *words, template = OWN[kind]
+        model, export = importlib.import_module(f".{name}", __package__).load(source)
+        return Checkpoint(model, export, None, template, tuple(words))
     if kind not in KINDS:
-        raise Unsupported(f"models of the type {kind} are not converted; {', '.join(KINDS)} are")
+        raise Unsupported(f"models of the type {kind} are not converted; {', '.join([*KINDS, *OWN])} are")
     name, class_name, template = KINDS[kind]
-    module = importlib.import_module(f".{name}", __package__)
     model = getattr(transformers, class_name).from_pretrained(source, local_files_only=True, dtype="auto", attn_implementation="eager")
-    model.eval().requires_grad_(False)
-    if name == "llama":
-        return module, model, transformers.AutoTokenizer.from_pretrained(source, local_files_only=True), None
-    return module, model, transformers.AutoProcessor.from_pretrained(source, local_files_only=True), template
+    loader = transformers.AutoTokenizer if name == "llama" else transformers.AutoProcessor
+    return Checkpoint(model, importlib.import_module(f".{name}", __package__).export, loader.from_pretrained(source, local_files_only=True), template)
+
+
+def with_lora(model, folder: Path):
+    """The model with a LoRA added to its weights, by peft."""
+    from peft import PeftModel
+
+    merged = PeftModel.from_pretrained(model, folder)
+    if not any("lora_" in name for name, _ in merged.named_parameters()):
+        raise Unsupported(f"{folder} adds nothing to this model")
+    return merged.merge_and_unload(safe_merge=True)
 
 
 def write_tokenizer(tokenizer, folder: Path, sighted: bool) -> str:
@@ -103,6 +125,8 @@ def write_tokenizer(tokenizer, folder: Path, sighted: bool) -> str:
 
 def stops(model, tokenizer) -> list[str]:
     """The tokens that end an answer."""
+    if tokenizer is None:  # Qwen's own
+        return ["<|im_end|>", "<|endoftext|>"]
     ids = model.generation_config.eos_token_id if model.generation_config else None
     ids = ids if isinstance(ids, list) else [ids if ids is not None else tokenizer.eos_token_id]
     words = [tokenizer.convert_ids_to_tokens(int(i)) for i in ids if i is not None]
@@ -159,21 +183,26 @@ def convert(o: argparse.Namespace) -> dict:
     if not (o.source / "config.json").exists():
         raise Unsupported("there is no config.json: it is no checkpoint as save_pretrained writes it")
     terms = o.license or license_of(o.source)
-    module, model, processor, ours = checkpoint(o.source)
-    tokenizer = getattr(processor, "tokenizer", processor)
-    template = template_of(o.chat_template, processor, tokenizer, ours)
+    found = checkpoint(o.source)
+    processor, tokenizer = found.processor, getattr(found.processor, "tokenizer", found.processor)
+    template = template_of(o.chat_template, processor, tokenizer, found.template)
+    model = (with_lora(found.model, o.lora) if o.lora else found.model).eval().requires_grad_(False)
     name = o.name or re.sub(r"[^A-Za-z0-9._-]+", "-", o.source.resolve().name)
     print(f"{name}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()) / 1e6:.0f} million parameters", flush=True)
 
     store = Store(o.bundle, apart=True)
-    parts = module.export(model, processor, store, o.max_length)
+    parts = found.export(model, processor, store, o.max_length)
     store.close()
     sighted = parts.features is not None
-    kind = write_tokenizer(tokenizer, o.bundle, sighted)
+    if found.words:
+        kind, words = found.words
+        shutil.copyfile(o.source / words, o.bundle / words)
+    else:
+        kind, words = write_tokenizer(tokenizer, o.bundle, sighted), "tokenizer.json"
     (o.bundle / "chat_template.jinja").write_text(template)
     if sighted:
         save_file({"image_features": decoys(parts, o.decoys, o.chatxray)}, str(o.bundle / "decoys.safetensors"))
-    begins = {f"{n}_token": t for n, t in (("bos", tokenizer.bos_token), ("eos", tokenizer.eos_token)) if t}
+    begins = {f"{n}_token": t for n in ("bos", "eos") if (t := getattr(tokenizer, f"{n}_token", None))}
     more = {"images": o.images} if sighted and o.images > 1 else {}
     manifest = {
         "version": 1, "name": name, "revision": o.revision, "license": terms, "intended_use": o.intended_use,
@@ -182,7 +211,7 @@ def convert(o: argparse.Namespace) -> dict:
         "graphs": {part: f"{part}.onnx" for part in ("vision", "adapter") if (o.bundle / f"{part}.onnx").exists()},
         "vision": parts.vision, "decoder": parts.decoder,
         "base": {"forms": [{"name": "fp32", "kind": "flat", "embed": "embed.onnx", "decoder": "decoder.onnx"}]},
-        "tokenizer": {"type": kind, "file": "tokenizer.json"},
+        "tokenizer": {"type": kind, "file": words},
         "prompt": parts.prompt | {"chat_template": "chat_template.jinja", "instruction": o.instruction} | begins | more,
         "generation": {"max_new_tokens": o.max_new_tokens, "stop_tokens": stops(model, tokenizer), "stop_strings": []},
         "report": {"impression_prefix": o.impression},

@@ -85,6 +85,15 @@ def export(model, positions, store: Store, longest: int) -> Parts:
         {"splice": "overwrite_pads", "sentinel": "IMAGE", "image_token": "<imgpad>"}, batched(features), {"boxes": {"syntax": "qwen", "range": 999}})
 
 
+def load(source: Path):
+    """The model of a checkpoint of Qwen-VL, which brings its code along, and export for it."""
+    configuration, visual, _, modeling = tiny.outside("qwenvl", FILES, folder=source)
+    config = configuration.QWenConfig.from_pretrained(source, local_files_only=True)
+    config.fp32, config.bf16, config.fp16, config.use_flash_attn = True, False, False, False
+    model = modeling.QWenLMHeadModel.from_pretrained(source, config=config, local_files_only=True, dtype="auto")
+    return model, lambda model, processor, store, longest: export(model, visual.get_abs_pos, store, longest)
+
+
 def make_qwenvl(target: Path):
     configuration, visual, _, modeling = tiny.outside("qwenvl", FILES)
     bundle = tiny.Bundle(target, "qwenvl", "modeling_qwen.py and visual.py of Qwen-VL-Chat")
@@ -132,6 +141,7 @@ def make_qwenvl(target: Path):
         bundle.golden(*entry)
     parts = export(model, visual.get_abs_pos, bundle.store, tiny.LONGEST)
     bundle.finish(parts, PROMPT, [pixels(g)[0] for g in tiny.pictures([(48, 48), (48, 48)], 11)])
+    return model
 
 
 ONES = {"qwenvl": make_qwenvl}

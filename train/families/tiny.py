@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ..export import seal
-from .parts import Parts, Store
+from .parts import Parts, Store, Unsupported
 
 NEW = 64        # greedy tokens
 LONGEST = 256   # tokens of a context
@@ -144,13 +144,13 @@ def stepped(forward, ids: list[int]) -> tuple[list[int], np.ndarray]:
     return said, rows[0].numpy()
 
 
-def outside(name: str, files: dict[str, str], modules: dict | None = None):
-    """A package of reference code that no registry has, from the folder CHATXRAY_REFERENCES/name; ``files`` are their
+def outside(name: str, files: dict[str, str], modules: dict | None = None, folder: Path | None = None):
+    """A package of reference code that no registry has, from a folder, by default CHATXRAY_REFERENCES/name; ``files`` are their
     sha256. ``modules`` stand in for files that only carry data."""
-    folder = Path(os.environ.get("CHATXRAY_REFERENCES", "references")) / name
+    folder = folder or Path(os.environ.get("CHATXRAY_REFERENCES", "references")) / name
     for file, digest in files.items():
-        if hashlib.sha256((folder / file).read_bytes()).hexdigest() != digest:
-            raise ValueError(f"{folder / file} is another version")
+        if not (folder / file).exists() or hashlib.sha256((folder / file).read_bytes()).hexdigest() != digest:
+            raise Unsupported(f"{folder / file} is absent or another version; the one that was read and is run has the sha256 {digest}")
     package = types.ModuleType(f"reference_{name}")
     package.__path__ = [str(folder)]
     sys.modules[package.__name__] = package

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from peft import LoraConfig, get_peft_model
+from safetensors import safe_open
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PretrainedConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -110,3 +112,33 @@ def test_what_is_refused(tmp_path, capsys):
         LlamaForCausalLM(LlamaConfig(**small, **changed)).save_pretrained(source)
         tiny.fast(tok, chat_template=template).save_pretrained(source)
         refused(why, source, "--license", "mine")
+
+
+def test_a_lora_is_added_to_the_weights(tmp_path, monkeypatch):
+    if not BINARY.exists():
+        pytest.skip("bin/chatxray absent")
+    monkeypatch.chdir(REPOSITORY)
+    _, checkpoint = made(llama, "llama", tmp_path)
+    model = LlamaForCausalLM.from_pretrained(checkpoint)
+    lora = get_peft_model(model, LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, value in lora.named_parameters():
+            if "lora_B" in name:  # zero at first
+                value.normal_(generator=torch.Generator().manual_seed(1))
+    lora.save_pretrained(tmp_path / "lora")
+    added = LlamaForCausalLM.from_pretrained(checkpoint)
+    with safe_open(tmp_path / "lora" / "adapter_model.safetensors", "np") as file, torch.no_grad():
+        for name in (n for n in file.keys() if "lora_A" in n):
+            total = 5 / 3 * file.get_tensor(name.replace("lora_A", "lora_B")).astype(np.float64) @ file.get_tensor(name).astype(np.float64)
+            added.get_parameter(name.removeprefix("base_model.model.").replace(".lora_A", "")).add_(torch.from_numpy(total).float())
+    for folder, model in (("apart", checkpoint), ("added", tmp_path / "with")):
+        if folder == "added":
+            shutil.copytree(checkpoint, model)
+            added.save_pretrained(model)
+        convert.main(["--from", str(model), "--bundle", str(tmp_path / folder), "--chatxray", str(BINARY)] + (["--lora", str(tmp_path / "lora")] if folder == "apart" else []))
+    ours, theirs, plain = (graph(p / "decoder.onnx")[1] for p in (tmp_path / "apart", tmp_path / "added", tmp_path / "tiny" / "llama"))
+    changed = [n for n, v in ours.items() if not np.array_equal(v, plain[n])]
+    assert len(changed) == 4  # q_proj is part of a product with k_proj and v_proj, in two layers
+    for name, value in ours.items():
+        kind = np.float32 if name.startswith("matrix") else value.dtype
+        np.testing.assert_allclose(value.view(kind), theirs[name].view(kind), rtol=1e-5, atol=1e-6, err_msg=name)
