@@ -96,6 +96,10 @@ class Graph:
             self.constants[name] = tensor
         return name
 
+    def bias(self, *sources: str) -> str:
+        """An initializer that is added to a product; a GGUF file of Llama's shape has none."""
+        return ""
+
     def input(self, name: str, kind: int, shape: list) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
@@ -110,8 +114,8 @@ class Graph:
         path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def embed_graph(layout: Layout, path: Path) -> None:
-    graph, halved = Graph(layout), layout.precision != "float32"
+def embed_graph(layout: Layout, path: Path, graph: Graph | None = None) -> None:
+    graph, halved = graph or Graph(layout), layout.precision != "float32"
     graph.input("input_ids", TensorProto.INT64, ["B", "S"])
     graph.add("Gather", [graph.weight("q8deq", "token_embd.weight"), "input_ids"], "rows" if halved else "inputs_embeds")
     if halved:
@@ -120,13 +124,13 @@ def embed_graph(layout: Layout, path: Path) -> None:
     graph.save("embed", path)
 
 
-def decoder_graph(layout: Layout, path: Path, longest: int) -> None:
+def decoder_graph(layout: Layout, path: Path, longest: int, graph: Graph | None = None) -> None:
     """Decoder with a key-value cache that ONNX Runtime may grow in place, in the layout's precision;
     embeddings and logits are float32. Hidden states are gathered at ``logits_indices`` before the
     head, so that a prefill pays for few logits. Query, key and value are one product, gate and up
     another: one token costs little besides reading weights, and each product more is two threads
-    that wait for each other."""
-    base, graph = layout.base, Graph(layout)
+    that wait for each other. ``graph`` may say otherwise where weights are, and have biases."""
+    base, graph = layout.base, graph or Graph(layout)
     real, hidden = TensorProto.FLOAT, base.hidden
     inner, halved = PRECISIONS[layout.precision][0], layout.precision != "float32"
     x = graph.input("inputs_embeds", real, ["B", "S", hidden])
@@ -138,7 +142,7 @@ def decoder_graph(layout: Layout, path: Path, longest: int) -> None:
         x = graph.add("Cast", [x], "x", to=inner)
 
     exponent = np.arange(0, base.head_dim, 2) / base.head_dim
-    angles = np.arange(longest)[:, None] * base.theta ** -exponent[None]
+    angles = np.arange(longest)[:, None] / getattr(base, "rope_factor", 1) * base.theta ** -exponent[None]
     cos, sin = (graph.rounded("cos", np.cos(angles), inner), graph.rounded("sin", np.sin(angles), inner))
 
     def norm(weight: str, x: str, branch: str | None, out: str) -> tuple[str, str]:
@@ -154,7 +158,10 @@ def decoder_graph(layout: Layout, path: Path, longest: int) -> None:
     for layer in range(base.layers):
         def linear(source: str, *names: str) -> str:
             weight = graph.weight("deq_t", *(f"blk.{layer}.{name}.weight" for name in names))
-            return graph.add("MatMul", [source, weight], f"{layer}.{'+'.join(names)}")
+            product, bias = f"{layer}.{'+'.join(names)}", graph.bias(*(f"blk.{layer}.{name}.bias" for name in names))
+            if bias:
+                return graph.add("Add", [graph.add("MatMul", [source, weight], product), bias], product + ".sum")
+            return graph.add("MatMul", [source, weight], product)
 
         normed, x = norm(f"blk.{layer}.attn_norm.weight", x, branch, f"{layer}.n1")
         qkv = linear(normed, "attn_q", "attn_k", "attn_v")
@@ -180,7 +187,7 @@ def decoder_graph(layout: Layout, path: Path, longest: int) -> None:
     graph.add("Shape", ["wanted"], "rows", start=0, end=2)
     graph.add("Concat", ["rows", graph.constant("vocab", np.array([base.vocab], np.int64))], "logits_shape", axis=0)
     graph.add("Reshape", ["final", graph.constant("flat", np.array([-1, hidden], np.int64))], "final_flat")
-    flat = graph.add("Gemm", ["final_flat", graph.weight("q8deq", "token_embd.weight")], "logits_flat", transB=1)
+    flat = graph.add("Gemm", ["final_flat", graph.weight("q8deq", getattr(base, "head", "token_embd.weight"))], "logits_flat", transB=1)
     if halved:
         flat = graph.add("Cast", [flat], "logits_real", to=real)
     graph.add("Reshape", [flat, "logits_shape"], "logits")

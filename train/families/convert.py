@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from ..export import INTENDED_USE, seal
 from ..settings import INSTRUCTION, REPOSITORY
+from . import gqa
 from .parts import Parts, Store, Unsupported
 
 #: transformers' model_type: this package's module, transformers' class, a template of ours where checkpoints bring none.
@@ -50,6 +51,9 @@ def options(arguments: list[str]) -> argparse.Namespace:
         epilog="Then: chatxray bundles verify OUT; chatxray bundles quantize OUT OUT-q4 --to q4; chatxray report --bundle OUT-q4 FILE.")
     parser.add_argument("--from", dest="source", type=Path, required=True, metavar="CHECKPOINT", help="folder with config.json, weights, tokenizer, processor")
     parser.add_argument("--bundle", type=Path, required=True, metavar="OUT", help="folder to make; it must not be there")
+    parser.add_argument("--gpu", action="append", choices=gqa.FORMS, default=[], metavar="FORM",
+                        help="a form for GPUs besides the CPU's: half (float16) or brain (bfloat16), 2 bytes a parameter more; standard is float32 of standard operators, for other programs. "
+                        "May be given twice. Not for models whose positions or mask are not plain (Qwen2-VL, Gemma 3, Fuyu, BLIP-2)")
     parser.add_argument("--lora", type=Path, metavar="DIR", help="a LoRA as peft writes it, which is added to the weights")
     parser.add_argument("--name", help="of the bundle; default: the checkpoint's folder")
     parser.add_argument("--revision", default="1", help="of the weights, such as a commit (default 1)")
@@ -192,6 +196,7 @@ def convert(o: argparse.Namespace) -> dict:
 
     store = Store(o.bundle, apart=True)
     parts = found.export(model, processor, store, o.max_length)
+    forms = [{"name": "fp32", "kind": "flat", "embed": "embed.onnx", "decoder": "decoder.onnx"}] + [gqa.export(form, parts, store) for form in o.gpu]
     store.close()
     sighted = parts.features is not None
     if found.words:
@@ -210,7 +215,7 @@ def convert(o: argparse.Namespace) -> dict:
         "family": parts.family, "preprocess": parts.preprocess,
         "graphs": {part: f"{part}.onnx" for part in ("vision", "adapter") if (o.bundle / f"{part}.onnx").exists()},
         "vision": parts.vision, "decoder": parts.decoder,
-        "base": {"forms": [{"name": "fp32", "kind": "flat", "embed": "embed.onnx", "decoder": "decoder.onnx"}]},
+        "base": {"forms": forms},
         "tokenizer": {"type": kind, "file": words},
         "prompt": parts.prompt | {"chat_template": "chat_template.jinja", "instruction": o.instruction} | begins | more,
         "generation": {"max_new_tokens": o.max_new_tokens, "stop_tokens": stops(model, tokenizer), "stop_strings": []},

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from . import flat, tiny
+from . import flat, gqa, tiny
 from .parts import Parts, Store
 
 #: What the manifest of a model of text says of images.
@@ -21,7 +21,7 @@ def export(model, processor, store: Store, longest: int) -> Parts:
     """The parts of a LlamaForCausalLM, MistralForCausalLM or Qwen2ForCausalLM."""
     shape = flat.llama_shape(model.config, longest)
     flat.llama(model.model, model.config, store, model.lm_head.weight)
-    return Parts("llama", UNSEEN, {"input": "none"}, shape, {"splice": "replace_sentinel"})
+    return Parts("llama", UNSEEN, {"input": "none"}, shape, {"splice": "replace_sentinel"}, tensors=(gqa.llama(model.model, model.lm_head.weight), model.config.rms_norm_eps))
 
 
 def make_llama(target: Path):

@@ -12,7 +12,7 @@ import torch
 from transformers import (CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration,
                           LlavaProcessor)
 
-from . import flat, tiny
+from . import flat, gqa, tiny
 from .parts import Parts, Store, Unsupported, batched, spelled, still
 
 SIDE, PATCH, HIDDEN, LAYERS, HEADS, KV, DIM = 32, 8, 64, 2, 4, 2, 16
@@ -47,7 +47,8 @@ def export(model, processor, store: Store, longest: int) -> Parts:
     flat.llama(model.model.language_model, config.text_config, store, model.lm_head.weight)
     token = spelled(processor.tokenizer, config.image_token_id)
     return Parts("llava", preprocess, {"feature_tokens": tokens, "feature_dim": width, "image_tokens": tokens},
-                 shape, {"splice": "overwrite_pads", "sentinel": token, "image_token": token}, features)
+                 shape, {"splice": "overwrite_pads", "sentinel": token, "image_token": token}, features,
+                 tensors=(gqa.llama(model.model.language_model, model.lm_head.weight), config.text_config.rms_norm_eps))
 
 
 def weights(seed: int, vocab: int, image: int, projector):

@@ -37,6 +37,7 @@ class Parts:
     prompt: dict
     features: Callable[[np.ndarray], np.ndarray] | None = None
     more: dict = field(default_factory=dict)
+    tensors: tuple[dict, float] | None = None  # the language model's, for gqa.py, and the epsilon of its norms
 
 
 class Store:
@@ -44,6 +45,7 @@ class Store:
     image.bin, each at a page; else they stay inside."""
 
     LEAST = 4096  # bytes of a large tensor
+    weights = WEIGHTS
 
     def __init__(self, folder: Path, apart: bool = False):
         self.folder, self.apart, self.files = folder, apart, {}

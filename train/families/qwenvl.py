@@ -82,7 +82,21 @@ def export(model, positions, store: Store, longest: int) -> Parts:
         {"feature_tokens": patches, "feature_dim": width, "image_tokens": queries},
         {"max_length": min(longest, config.seq_length), "layers": config.num_hidden_layers, "heads": heads, "kv_heads": heads, "head_dim": config.kv_channels,
          "hidden": config.hidden_size, "vocab": config.vocab_size, "rope_theta": float(config.rotary_emb_base)},
-        {"splice": "overwrite_pads", "sentinel": "IMAGE", "image_token": "<imgpad>"}, batched(features), {"boxes": {"syntax": "qwen", "range": 999}})
+        {"splice": "overwrite_pads", "sentinel": "IMAGE", "image_token": "<imgpad>"}, batched(features), {"boxes": {"syntax": "qwen", "range": 999}},
+        (tensors(model.transformer, model.lm_head.weight), config.layer_norm_epsilon))
+
+
+def tensors(model, head) -> dict:
+    """The language model's tensors, called as in gqa.py."""
+    found = {"token_embd.weight": model.wte.weight, "output.weight": head, "output_norm.weight": model.ln_f.weight}
+    for i, block in enumerate(model.h):
+        for kind in ("weight", "bias"):
+            for name, value in zip("qkv", getattr(block.attn.c_attn, kind).chunk(3)):
+                found[f"blk.{i}.attn_{name}.{kind}"] = value
+        for name, module in (("attn_norm", block.ln_1), ("attn_output", block.attn.c_proj), ("ffn_norm", block.ln_2), ("ffn_gate", block.mlp.w2),
+                             ("ffn_up", block.mlp.w1), ("ffn_down", block.mlp.c_proj)):
+            found[f"blk.{i}.{name}.weight"] = module.weight
+    return found
 
 
 def load(source: Path):

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PretrainedConfig
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PretrainedConfig, Qwen2Config, Qwen2ForCausalLM
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FAMILIES = REPOSITORY / "modelrt/testdata/families"
@@ -142,3 +143,32 @@ def test_a_lora_is_added_to_the_weights(tmp_path, monkeypatch):
     for name, value in ours.items():
         kind = np.float32 if name.startswith("matrix") else value.dtype
         np.testing.assert_allclose(value.view(kind), theirs[name].view(kind), rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("config_class, model_class, more", [
+    (LlamaConfig, LlamaForCausalLM, {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}), (Qwen2Config, Qwen2ForCausalLM, {"tie_word_embeddings": True})])
+def test_forms_for_gpus_give_the_logits_of_transformers(config_class, model_class, more, tmp_path):
+    """By ONNX Runtime's own operators, on the CPU."""
+    if not BINARY.exists():
+        pytest.skip("bin/chatxray absent")
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    tok = tiny.tokenizer(source, ["<|endoftext|>"])
+    model = model_class(config_class(vocab_size=tok.get_vocab_size(), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                                     max_position_embeddings=256, rope_theta=5000.0, attn_implementation="eager", **more))
+    tiny.scramble(model, 3, {"q_proj": 2, "k_proj": 2})
+    model.save_pretrained(source)
+    tiny.fast(tok, chat_template="{{ messages[0]['content'] }}", eos_token="<|endoftext|>").save_pretrained(source)
+    convert.main(["--from", str(source), "--bundle", str(out), "--chatxray", str(BINARY), "--license", "mine", "--gpu", "standard", "--gpu", "half"])
+    ids = np.array([tok.encode("The heart is enlarged. There is an opacity in the left lung.").ids])
+    n = ids.shape[1]
+    with torch.no_grad():
+        want = model(torch.from_numpy(ids)).logits.numpy()
+    spread = want.std()
+    assert spread > 0.5
+    for form, kind, limit in (("standard", np.float32, 1e-4), ("half", np.float16, 2e-2)):
+        embeds, = onnxruntime.InferenceSession(out / f"embed.{form}.onnx").run(None, {"input_ids": ids})
+        feed = {"inputs_embeds": embeds, "seqlens_k": np.array([n - 1], np.int32), "total_seq": np.array([n], np.int32), "logits_indices": np.arange(n)}
+        feed |= {f"past_{k}{layer}": np.zeros((1, 2, 0, 16), kind) for k in "kv" for layer in range(2)}
+        logits = onnxruntime.InferenceSession(out / f"decoder.{form}.onnx").run(["logits"], feed)[0]
+        assert np.abs(logits - want).max() < limit * max(1, spread), form
