@@ -165,6 +165,9 @@ func askedWith(url, more string) string {
 	return fmt.Sprintf(`{"model":"talker","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":%q}},{"type":"text","text":"Is it normal?"}]}]%s}`, url, more)
 }
 
+// oneBox is the box of talker's answers, as docs/chat.md has it.
+const oneBox = `[{"image":0,"label":"heart","x0":1,"y0":2,"x1":3.5,"y1":4}]`
+
 func TestChatAnswers(t *testing.T) {
 	k := &talker{}
 	s := talks(t, k)
@@ -204,6 +207,7 @@ func TestChatAnswers(t *testing.T) {
 			Notice        string
 			Seed          int64
 			Conversations map[string]string
+			Boxes         json.RawMessage
 		}
 	}
 	if err := json.Unmarshal(r.body, &v); err != nil || r.StatusCode != 200 || len(v.Choices) != 1 {
@@ -211,7 +215,7 @@ func TestChatAnswers(t *testing.T) {
 	}
 	c := v.Choices[0]
 	if !strings.HasPrefix(v.ID, "chatcmpl-") || v.Object != "chat.completion" || v.Model != "talker" || v.Created < 1e9 || c.Message.Role != "assistant" ||
-		c.Message.Content != "Größe normal." || c.FinishReason != "stop" || v.Usage.Prompt != 20 || v.Usage.Written != 3 || v.Usage.Total != 23 || v.Usage.Details.Cached != 5 {
+		c.Message.Content != "Größe normal." || c.FinishReason != "stop" || v.Usage.Prompt != 20 || v.Usage.Written != 3 || v.Usage.Total != 23 || v.Usage.Details.Cached != 5 || string(v.ChatXRay.Boxes) != oneBox {
 		t.Errorf("%s", r.body)
 	}
 	if l := c.Logprobs.Content; len(l) != 3 || l[0].Token != "Größe" || len(l[0].Bytes) != 7 || l[0].Bytes[2] != 0xc3 || !slices.Equal(l[0].TopLogprobs[0].Bytes, []int{0xff}) {
@@ -251,7 +255,10 @@ func TestChatStreams(t *testing.T) {
 			Logprobs     *struct{ Content []struct{ Token string } }
 		}
 		Usage    *struct{ Total int } `json:"usage"`
-		ChatXRay *struct{ Draft bool }
+		ChatXRay *struct {
+			Draft bool
+			Boxes json.RawMessage
+		}
 	}
 	var chunks []chunk
 	done := false
@@ -281,7 +288,7 @@ func TestChatStreams(t *testing.T) {
 		}
 	}
 	if first, end, usage := chunks[0], chunks[4], chunks[5]; text != "Größe normal." || *first.Choices[0].Delta.Role != "assistant" || *end.Choices[0].FinishReason != "stop" ||
-		!end.ChatXRay.Draft || len(usage.Choices) != 0 || usage.Usage == nil {
+		!end.ChatXRay.Draft || string(end.ChatXRay.Boxes) != oneBox || strings.Count(string(r.body), "boxes") != 1 || len(usage.Choices) != 0 || usage.Usage == nil {
 		t.Errorf("%s", r.body)
 	}
 	// Without usage there is no such piece; what is wrong has its status.
