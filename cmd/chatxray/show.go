@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"chatxray/dicomweb"
 	"chatxray/pipeline"
 )
 
@@ -68,7 +69,7 @@ func (c showCmd) wait(ctx context.Context, s streams) (pipeline.Status, error) {
 		if err == nil {
 			err = json.Unmarshal(b, &st)
 		}
-		if err != nil && !errors.Is(err, pipeline.ErrNotFound) {
+		if err != nil && (!errors.Is(err, pipeline.ErrNotFound) || errors.Is(err, errElsewhere)) {
 			return st, err
 		}
 		switch st.State {
@@ -175,10 +176,12 @@ func (f serverFlags) open(ctx context.Context, method, service, path, accept str
 	_ = json.Unmarshal(b, &said) // another server's answer says nothing that we know
 	refused := &refusal{error: fmt.Errorf("%w: %s answers %s", errServer, service, resp.Status)}
 	switch {
+	case strings.HasPrefix(said.Error, dicomweb.NoResource):
+		refused.error = fmt.Errorf("%w: %.300q; %w", refused.error, said.Error, errElsewhere)
 	case said.Error != "":
 		refused.error = fmt.Errorf("%w: %.300q", refused.error, said.Error)
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed:
-		refused.error = fmt.Errorf("%w at %s; %s", refused.error, path, rootHint)
+		refused.error = fmt.Errorf("%w at %s; %w", refused.error, path, errElsewhere)
 	}
 	switch resp.StatusCode {
 	case http.StatusNotFound:
@@ -189,7 +192,8 @@ func (f serverFlags) open(ctx context.Context, method, service, path, accept str
 	return nil, refused
 }
 
-const rootHint = "the URL must be the root of the DICOMweb service of a running chatxray, which ends in /dicom-web unless a proxy has moved it"
+// errElsewhere is that there is no chatxray at an URL, or no such part of it: nothing comes of asking again.
+var errElsewhere = errors.New("the URL must be the root of the DICOMweb service of a running chatxray, which ends in /dicom-web unless a proxy has moved it")
 
 // refusal is an answer that is no success; kind is the house's error for it, where there is one.
 type refusal struct {

@@ -171,7 +171,7 @@ func fetch[T any](ctx context.Context, f serverFlags, service, path string) (v T
 		return v, err
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
-		return v, fmt.Errorf("%w: %s does not answer at %s as a chatxray does: %w; %s", errServer, service, path, err, rootHint)
+		return v, fmt.Errorf("%w: %s does not answer at %s as a chatxray does: %w; %w", errServer, service, path, err, errElsewhere)
 	}
 	return v, nil
 }
