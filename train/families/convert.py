@@ -182,6 +182,25 @@ def license_of(source: Path) -> str:
     return found[1].strip().strip("'\"")
 
 
+def card(o: argparse.Namespace, name: str, terms: str, forms: list[str], phantoms: bool) -> str:
+    """The model card: what was done here, that nothing was measured, and below it the checkpoint's own."""
+    theirs = o.source / "README.md"
+    own = re.sub(r"\A---\n.*?\n---\n", "", theirs.read_text(), flags=re.DOTALL) if theirs.exists() else "It has none.\n"
+    return f"""# {name}
+
+{o.intended_use}
+
+Made of the checkpoint `{o.source.resolve().name}`, revision {o.revision}, by `python -m train convert`{" with the LoRA `" + o.lora.resolve().name + "`" if o.lora else ""}. Licence: {terms}. Forms: {", ".join(forms)}.
+
+**Nothing was measured on radiographs with this bundle.** How often its reports are wrong is not known; every one is a draft that a radiologist has to check against the image. Its findings head is absent, its
+evidence is uncalibrated{", and compared with phantoms instead of other patients (convert again with `--decoys`)" if phantoms else ""}. The labels that its reports are said to speak of ({o.labels.replace(",", ", ")})
+are a statement of whoever converted it.
+
+## The checkpoint's own card
+
+{own}"""
+
+
 def convert(o: argparse.Namespace) -> dict:
     """Writes the bundle and returns its manifest."""
     if not (o.source / "config.json").exists():
@@ -207,6 +226,7 @@ def convert(o: argparse.Namespace) -> dict:
     (o.bundle / "chat_template.jinja").write_text(template)
     if sighted:
         save_file({"image_features": decoys(parts, o.decoys, o.chatxray)}, str(o.bundle / "decoys.safetensors"))
+    (o.bundle / "README.md").write_text(card(o, name, terms, [f["name"] for f in forms], sighted and not o.decoys))
     begins = {f"{n}_token": t for n in ("bos", "eos") if (t := getattr(tokenizer, f"{n}_token", None))}
     more = {"images": o.images} if sighted and o.images > 1 else {}
     manifest = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -75,6 +76,8 @@ def test_a_checkpoint_becomes_the_bundle_that_is_compared_with_transformers(modu
     theirs, checkpoint = made(module, name, tmp_path)
     ours = tmp_path / "bundle"
     convert.main(["--from", str(checkpoint), "--bundle", str(ours), "--chatxray", str(BINARY), "--max-length", str(chats.CHATS[name].length)])
+    told = subprocess.run([BINARY, "bundles", "card", ours], capture_output=True, text=True, check=True).stdout
+    assert "Nothing was measured on radiographs" in told and "license:" not in told and ("phantoms" in told) == (name != "llama")
     for part in ("vision", "adapter", "embed", "decoder"):
         if (theirs / f"{part}.onnx").exists():
             same(ours / f"{part}.onnx", theirs / f"{part}.onnx")
