@@ -227,7 +227,13 @@ func TestWeightyObjects(t *testing.T) {
 	})
 	path, _ := s.radiograph("1.2.840.10008.1.2.1", 1, nil)
 	first := make(chan reply)
-	go func() { first <- s.get(path + "/rendered") }()
+	go func() {
+		r := s.get(path + "/rendered")
+		for r.StatusCode == http.StatusServiceUnavailable { // one of those below was there before it
+			r = s.get(path + "/rendered")
+		}
+		first <- r
+	}()
 	busy := reply{}
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if busy = s.get(path + "/metadata"); busy.StatusCode != http.StatusOK {

@@ -11,7 +11,7 @@ import importlib
 import os
 from pathlib import Path
 
-NAMES = ("llava", "qwen2vl", "gemma3", "fuyu", "blip2", "llama", "qwenvl", "chatglm")
+NAMES = ("llava", "qwen2vl", "gemma3", "fuyu", "blip2", "minigpt4", "llama", "qwenvl", "chatglm")
 TARGET = Path("modelrt/testdata/families")
 
 

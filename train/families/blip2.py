@@ -1,4 +1,4 @@
-"""BLIP-2 with OPT, and MiniGPT-4's shape: transformers' Blip2ForConditionalGeneration, once with OPT and once with Llama."""
+"""BLIP-2 with OPT: transformers' Blip2ForConditionalGeneration."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import (Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, Blip2QFormerConfig, Blip2VisionConfig,
-                          BlipImageProcessor, LlamaConfig, OPTConfig)
+                          BlipImageProcessor, OPTConfig)
 
 from . import flat, tiny
 from .parts import Parts, Store, Unsupported, batched, spelled, still
 
-SIDE, PATCH, WIDTH, QUERIES, HIDDEN, LAYERS, HEADS, DIM = 32, 8, 24, 8, 64, 2, 4, 16
-FEATURES = (SIDE // PATCH) ** 2 + 1
+SIDE, PATCH, WIDTH, QUERIES, HIDDEN, LAYERS, HEADS = 32, 8, 24, 8, 64, 2, 4
+PROMPT = "</s>Question: Describe the findings. Answer:"
 
 
 class Vision(torch.nn.Module):
@@ -64,29 +64,28 @@ def opt(model, store: Store, head) -> None:
 
 
 def export(model, processor, store: Store, longest: int) -> Parts:
-    """The parts of a Blip2ForConditionalGeneration with OPT. With Llama it is MiniGPT-4's shape; those prompts are the caller's."""
+    """The parts of a Blip2ForConditionalGeneration with OPT."""
+    text, config = model.language_model, model.config.text_config
+    if config.model_type != "opt":
+        raise Unsupported(f"BLIP-2 with a language model of the type {config.model_type}")
     preprocess, vision = still(processor.image_processor), Vision(model)
     size = (1, preprocess["channels"], preprocess["height"], preprocess["width"])
     store.exported(vision, (torch.zeros(*size),), ["pixel_values"], ["image_features"], "vision.onnx", {"pixel_values": {0: "B"}, "image_features": {0: "B"}})
     features = batched(vision)
     count, width = features(np.zeros(size[1:], np.float32)).shape
     store.exported(Adapter(model), (torch.zeros(1, count, width),), ["image_features"], ["image_embeds"], "adapter.onnx", {"image_features": {0: "B"}, "image_embeds": {0: "B"}})
-    text, config = model.language_model, model.config.text_config
     seen = {"feature_tokens": count, "feature_dim": width, "image_tokens": model.config.num_query_tokens}
     token = spelled(processor.tokenizer, model.config.image_token_index)
-    if config.model_type == "opt":
-        opt(text, store, text.lm_head.weight)
-        heads = config.num_attention_heads
-        decoder = {"max_length": min(longest, config.max_position_embeddings), "layers": config.num_hidden_layers, "heads": heads, "kv_heads": heads,
-                   "head_dim": config.hidden_size // heads, "hidden": config.hidden_size, "vocab": config.vocab_size, "positions": "absolute"}
-        return Parts("blip2", preprocess, seen, decoder, {"splice": "prepend", "image_token": token}, features)
-    flat.llama(text.model, config, store, text.lm_head.weight)
-    return Parts("llava", preprocess, seen, flat.llama_shape(config, longest), {"splice": "replace_sentinel", "image_token": token}, features)
+    opt(text, store, text.lm_head.weight)
+    heads = config.num_attention_heads
+    decoder = {"max_length": min(longest, config.max_position_embeddings), "layers": config.num_hidden_layers, "heads": heads, "kv_heads": heads,
+               "head_dim": config.hidden_size // heads, "hidden": config.hidden_size, "vocab": config.vocab_size, "positions": "absolute"}
+    return Parts("blip2", preprocess, seen, decoder, {"splice": "prepend", "image_token": token}, features)
 
 
-def make_one(target: Path, name: str, reference: str, specials: list[str], text_config, prompt: dict):
-    bundle = tiny.Bundle(target, name, reference)
-    tok = tiny.tokenizer(bundle.folder, specials)
+def make_blip2(target: Path):
+    bundle = tiny.Bundle(target, "blip2", "transformers 4.57.1 Blip2ForConditionalGeneration with OPT, Blip2Processor, BlipImageProcessor")
+    tok = tiny.tokenizer(bundle.folder, ["<|endoftext|>", "<pad>", "</s>", "<image>"])
     vocab = tok.get_vocab_size()
     images = BlipImageProcessor(size={"height": SIDE, "width": SIDE})
     processor = Blip2Processor(images, tiny.fast(tok), num_query_tokens=QUERIES)
@@ -96,14 +95,7 @@ def make_one(target: Path, name: str, reference: str, specials: list[str], text_
         return tiny.normalised(tiny.resized(gray, SIDE, SIDE), images.image_mean, images.image_std)
 
     def inputs_of(gray):
-        text = prompt["template"]
-        if prompt["splice"] == "prepend":
-            inputs = processor(images=tiny.colour(gray), text=text, return_tensors="pt")
-        else:  # as MiniGPT-4 does: the embeddings of the image between those of the texts before and after it
-            inputs = processor(images=tiny.colour(gray), return_tensors="pt")
-            before, after = (tok.encode(part).ids for part in text.split(prompt["sentinel"]))
-            inputs["input_ids"] = torch.tensor([before + [tok.token_to_id("<image>")] * QUERIES + after])
-            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        inputs = processor(images=tiny.colour(gray), text=PROMPT, return_tensors="pt")
         tiny.near(pixels(gray), inputs["pixel_values"], images.image_std)
         inputs["pixel_values"] = pixels(gray)
         return inputs
@@ -114,7 +106,8 @@ def make_one(target: Path, name: str, reference: str, specials: list[str], text_
                                             image_size=SIDE, patch_size=PATCH).to_dict(),
             qformer_config=Blip2QFormerConfig(hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
                                               encoder_hidden_size=WIDTH, cross_attention_frequency=2, vocab_size=8).to_dict(),
-            text_config=text_config(vocab).to_dict(), num_query_tokens=QUERIES, image_token_index=tok.token_to_id("<image>")))
+            text_config=OPTConfig(vocab_size=vocab, hidden_size=HIDDEN, ffn_dim=128, num_hidden_layers=LAYERS, num_attention_heads=HEADS, word_embed_proj_dim=HIDDEN,
+                                  max_position_embeddings=256, tie_word_embeddings=False).to_dict(), num_query_tokens=QUERIES, image_token_index=tok.token_to_id("<image>")))
         model.set_attn_implementation("eager")
         tiny.scramble(model, seed, {"lm_head": 3, "q_proj": 2, "k_proj": 2, "embed_positions": 1.5, "language_projection": 4, "self_attn.out_proj": 2, "vision_model": 1.6})
         made = []
@@ -127,28 +120,8 @@ def make_one(target: Path, name: str, reference: str, specials: list[str], text_
     model, made = tiny.search(golden)
     for entry in made:
         bundle.golden(*entry)
-    parts = export(model, processor, bundle.store, tiny.LONGEST)
-    parts.prompt |= prompt
-    bundle.finish(parts, prompt["template"], [pixels(g)[0] for g in tiny.pictures([(48, 48), (48, 48)], 11)])
+    bundle.finish(export(model, processor, bundle.store, tiny.LONGEST), PROMPT, [pixels(g)[0] for g in tiny.pictures([(48, 48), (48, 48)], 11)])
     return model, processor
 
 
-def make_blip2(target: Path):
-    return make_one(target, "blip2", "transformers 4.57.1 Blip2ForConditionalGeneration with OPT, Blip2Processor, BlipImageProcessor",
-             ["<|endoftext|>", "<pad>", "</s>", "<image>"],
-             lambda vocab: OPTConfig(vocab_size=vocab, hidden_size=HIDDEN, ffn_dim=128, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-                                     word_embed_proj_dim=HIDDEN, max_position_embeddings=256, tie_word_embeddings=False),
-             {"splice": "prepend", "image_token": "<image>", "template": "</s>Question: Describe the findings. Answer:"})
-
-
-def make_minigpt4(target: Path):
-    return make_one(target, "minigpt4", "transformers 4.57.1 Blip2ForConditionalGeneration with Llama, BlipImageProcessor; prompt ids laid by train/families",
-             ["<|endoftext|>", "<s>", "</s>", "<image>"],
-             lambda vocab: LlamaConfig(vocab_size=vocab, hidden_size=HIDDEN, intermediate_size=96, num_hidden_layers=LAYERS,
-                                       num_attention_heads=HEADS, num_key_value_heads=HEADS, rope_theta=10000.0, max_position_embeddings=256,
-                                       tie_word_embeddings=False),
-             {"splice": "replace_sentinel", "sentinel": "<ImageHere>", "image_token": "<image>",
-              "template": "<s>###Human: <Img><ImageHere></Img> Describe the findings.###Assistant:"})
-
-
-ONES = {"blip2": make_blip2, "minigpt4": make_minigpt4}
+ONES = {"blip2": make_blip2}
