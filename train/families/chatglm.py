@@ -1,6 +1,5 @@
-"""VisualGLM / ChatGLM-6B: modeling_chatglm.py as it is published with visualglm-6b (never committed here;
-github.com/samfunmula/visualGLM at 81641348 holds it). Its image encoder needs SwissArmyTransformer; here it is
-transformers' BLIP-2 encoder and Q-Former, of the same kind, whose embeddings go in as the file's own class puts them."""
+"""VisualGLM / ChatGLM-6B: modeling_chatglm.py as it is published with visualglm-6b, and blip2.py of VisualGLM, its image encoder and Q-Former (never
+committed here; github.com/samfunmula/visualGLM at 81641348 holds both). blip2.py needs SwissArmyTransformer 0.4.3, which is installed by hand (pip --no-deps)."""
 
 from __future__ import annotations
 
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import (Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel, BlipImageProcessor, PretrainedConfig)
+from transformers import BlipImageProcessor, PretrainedConfig
 
 from . import flat, tiny
 from .parts import Parts, Store, batched
 
-SIDE, PATCH, WIDTH, QUERIES, HIDDEN, LAYERS, HEADS, DIM = 32, 8, 24, 8, 64, 2, 4, 16
+SIDE, PATCH, WIDTH, QUERIES, HIDDEN, LAYERS, HEADS, DIM = 32, 8, 24, 32, 64, 2, 4, 16
 SPECIALS = ["<|endoftext|>", "<unk>", "[MASK]", "[gMASK]", "<sop>", "<eop>"]
 PROMPT = "<img>IMAGE</img>Question: Describe the findings.\nAnswer:[gMASK]<sop>"
 FILES = {"modeling_chatglm.py": "da5bd3b100fb1e4a42661201bfe10357aa0f9a6c5ca85873f1c41364ac4b0b07"}
@@ -25,35 +24,36 @@ class Config(PretrainedConfig):
     model_type = "chatglm"
 
 
-class Eyes(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.vision = Blip2VisionModel(Blip2VisionConfig(hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-                                                         image_size=SIDE, patch_size=PATCH, attn_implementation="eager"))
-        self.qformer = Blip2QFormerModel(Blip2QFormerConfig(hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-                                                            encoder_hidden_size=WIDTH, cross_attention_frequency=2, vocab_size=8,
-                                                            attn_implementation="eager"))
-        self.query_tokens = torch.nn.Parameter(torch.zeros(1, QUERIES, WIDTH))
-        self.projection = torch.nn.Linear(WIDTH, HIDDEN)
+def eyes_of(blip2) -> torch.nn.Module:
+    """VisualGLM's BLIP2 (blip2.py) of small size. The numbers that visualglm-6b's configuration has, but for the sizes; the file has 32 queries."""
+    if not torch.distributed.is_initialized():  # the package would ask for a GPU's
+        torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
+    shared = {"num_layers": 2, "hidden_size": WIDTH, "num_attention_heads": 2, "model_parallel_size": 1}
+    eyes = blip2.BLIP2(
+        shared | {"vocab_size": 1, "layernorm_order": "pre", "max_sequence_length": (SIDE // PATCH) ** 2 + 1, "inner_hidden_size": 48, "use_final_layernorm": False,
+                  "layernorm_epsilon": 1e-6, "image_size": [SIDE, SIDE], "pre_len": 1, "post_len": 0, "in_channels": 3, "num_classes": 0, "patch_size": PATCH},
+        shared | {"vocab_size": QUERIES, "layernorm_order": "post", "max_sequence_length": 0, "is_decoder": [True, False], "cross_attn_hidden_size": WIDTH,
+                  "layernorm_epsilon": 1e-12})
+    eyes.glm_proj = torch.nn.Linear(WIDTH, HIDDEN)  # of 768 to 4096 in the file
+    return eyes
 
 
 class Vision(torch.nn.Module):
     def __init__(self, eyes):
         super().__init__()
-        self.eyes = eyes
+        self.vit = eyes.vit
 
     def forward(self, pixel_values):
-        return self.eyes.vision(pixel_values=pixel_values).last_hidden_state
+        return self.vit(pixel_values)[0]
 
 
 class Adapter(torch.nn.Module):
     def __init__(self, eyes):
         super().__init__()
-        self.eyes = eyes
+        self.qformer, self.glm_proj = eyes.qformer, eyes.glm_proj
 
     def forward(self, image_features):
-        queries = self.eyes.query_tokens.expand(image_features.shape[0], -1, -1)
-        return self.eyes.projection(self.eyes.qformer(query_embeds=queries, encoder_hidden_states=image_features).last_hidden_state)
+        return self.glm_proj(self.qformer(image_features)[0])
 
 
 def language(model, config, store: Store, head) -> None:
@@ -97,7 +97,8 @@ def make_chatglm(target: Path):
     configuration = types.ModuleType("configuration_chatglm")
     configuration.ChatGLMConfig = Config
     modeling, = tiny.outside("chatglm", FILES, {"configuration_chatglm": configuration})
-    bundle = tiny.Bundle(target, "chatglm", "modeling_chatglm.py of visualglm-6b; image encoder of transformers 4.57.1 BLIP-2")
+    blip2, = tiny.outside("visualglm", {"blip2.py": "c83cfdf469fb2915e3cf1e5e099c2754bfa0a337939ddf63bdb914ad5467c9ce"})
+    bundle = tiny.Bundle(target, "chatglm", "modeling_chatglm.py of visualglm-6b; BLIP2 of VisualGLM's blip2.py with SwissArmyTransformer 0.4.3")
     tok = tiny.tokenizer(bundle.folder, SPECIALS)
     vocab = tok.get_vocab_size()
     images = BlipImageProcessor(size={"height": SIDE, "width": SIDE})
@@ -112,9 +113,9 @@ def make_chatglm(target: Path):
             max_sequence_length=256, position_encoding_2d=True, pre_seq_len=None, prefix_projection=False, quantization_bit=0,
             bos_token_id=tok.token_to_id("<sop>"), mask_token_id=tok.token_to_id("[MASK]"), gmask_token_id=tok.token_to_id("[gMASK]"),
             use_cache=True), empty_init=False).float()
-        eyes = Eyes()
+        eyes = eyes_of(blip2)
         tiny.scramble(model, seed, {"lm_head": 3, "query_key_value": 2, "attention.dense": 2})
-        tiny.scramble(eyes, seed + 1000, {"projection": 1.5, "vision": 1.6})
+        tiny.scramble(eyes, seed + 1000, {"glm_proj": 3, "vit": 1.8, "cross_attention": 2})
         made = []
         for gray in grays:
             tiny.near(pixels(gray), images(tiny.colour(gray), return_tensors="pt").pixel_values, images.image_std)
@@ -122,7 +123,7 @@ def make_chatglm(target: Path):
             ids = before + [tok.token_to_id("<unk>")] * QUERIES + after
             features = Vision(eyes)(pixels(gray))
             words = model.transformer.word_embeddings
-            embeds = torch.cat([words(torch.tensor([before])), Adapter(eyes)(features), words(torch.tensor([after]))], 1)
+            embeds = torch.cat([words(torch.tensor([before])), eyes(pixels(gray)), words(torch.tensor([after]))], 1)
             state = {}
 
             def forward(fed, everything, past):

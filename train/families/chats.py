@@ -274,7 +274,7 @@ def chatglm(tok, folder):
     mask, start, unknown = (tok.token_to_id(t) for t in ("[gMASK]", "<sop>", "<unk>"))
     known = types.SimpleNamespace(encode=lambda text, add_special_tokens: tok.encode(text).ids, unk_token_id=unknown,
                                   build_inputs_with_special_tokens=lambda ids: ids + [mask, start])
-    model = types.SimpleNamespace(image_length=8, dtype=torch.float32, device="cpu", process_image=lambda text: (
+    model = types.SimpleNamespace(image_length=32, dtype=torch.float32, device="cpu", process_image=lambda text: (
         text.replace("<img>x</img>", "<img></img>"), text.rfind("<img>") + 5, torch.zeros(1)))  # the file's own opens the picture
 
     def ids(messages, pictures):
