@@ -259,7 +259,7 @@ def main(arguments: list[str]) -> None:
         subprocess.run([str(o.chatxray), "bundles", "verify", str(o.bundle)], check=True)
     except BaseException as why:
         shutil.rmtree(o.bundle, ignore_errors=True)
-        if isinstance(why, (Unsupported, OSError, subprocess.CalledProcessError)):
+        if isinstance(why, (ValueError, ImportError, OSError, subprocess.CalledProcessError)):  # of transformers too, where a checkpoint needs what is not here
             sys.exit(f"convert: {o.source}: {why}")
         raise
     print(f"convert: {o.bundle}, {sum(p.stat().st_size for p in o.bundle.iterdir()) / 1e6:.0f} MB")
