@@ -174,6 +174,9 @@ func benchmarkTurns(b *testing.B, m *Model) {
 					}
 					return nil
 				}))
+				if took == 0 { // the first token was the last
+					took, work = time.Since(began).Seconds(), processorSeconds(b)-worked
+				}
 				return answer, took, work
 			}
 			one, before, workBefore := turn(ask)
