@@ -166,9 +166,6 @@ type Imaging struct {
 // Root is where the DICOMweb resources are.
 const Root = "/dicom-web"
 
-// NoResource begins the error of a path that leads nowhere, as against a study that is not here.
-const NoResource = "there is no such resource"
-
 type server struct {
 	Config
 	Deps
@@ -217,7 +214,7 @@ func New(cfg Config, store Store, deps Deps) http.Handler {
 			s.refuse(c, fmt.Errorf("%w: there is no such resource; see docs/chat.md", pipeline.ErrNotFound))
 			return
 		}
-		c.JSON(http.StatusNotFound, gin.H{"error": NoResource + elsewhere(c.Request.URL.Path)})
+		c.JSON(http.StatusNotFound, gin.H{"error": "there is no such resource" + elsewhere(c.Request.URL.Path)})
 	})
 	e.NoMethod(func(c *gin.Context) {
 		if c.Request.Method == http.MethodOptions { // gin has set Allow

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 
@@ -54,8 +53,7 @@ func (c deliveriesFlags) change(ctx context.Context, s streams, verb string, dea
 	}
 	to := url.Values{"destination": {c.Destination}}
 	one := func(study string) error {
-		_, err := c.ask(ctx, http.MethodPost, c.URL, ofStudy(study, "/deliveries/"+verb+"?"+to.Encode()), "application/json")
-		return err
+		return c.order(ctx, c.URL, study, "/deliveries/"+verb+"?"+to.Encode())
 	}
 	if c.Study != "" {
 		if err := one(c.Study); err != nil {

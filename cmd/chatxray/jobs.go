@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -177,11 +176,11 @@ const (
 )
 
 func (c jobFlags) change(ctx context.Context, s streams, verb, said string) error {
-	path := ofStudy(c.Study, "/jobs/"+verb)
+	resource := "/jobs/" + verb
 	if c.Destination != "" {
-		path += "?" + url.Values{"destination": {c.Destination}}.Encode()
+		resource += "?" + url.Values{"destination": {c.Destination}}.Encode()
 	}
-	if _, err := c.ask(ctx, http.MethodPost, c.URL, path, "application/json"); err != nil {
+	if err := c.order(ctx, c.URL, c.Study, resource); err != nil {
 		return err
 	}
 	fmt.Fprintln(s.err, said)

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
-	"net/url"
 )
 
 type releaseCmd struct {
@@ -21,7 +19,7 @@ written as DICOM SR, flags and all, and delivered. Where the service knows roles
 
 // Run releases the report.
 func (c releaseCmd) Run(ctx context.Context, s streams) error {
-	if _, err := c.ask(ctx, http.MethodPost, c.URL, "/studies/"+url.PathEscape(c.Study)+"/reading/release", "application/json"); err != nil {
+	if err := c.order(ctx, c.URL, c.Study, "/reading/release"); err != nil {
 		return err
 	}
 	fmt.Fprintf(s.out, "study %s: released\n", c.Study)

@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"chatxray/dicomweb"
 	"chatxray/pipeline"
 )
 
@@ -64,13 +62,16 @@ func (c showCmd) Run(ctx context.Context, s streams) error {
 func (c showCmd) wait(ctx context.Context, s streams) (pipeline.Status, error) {
 	var told string
 	for end := time.Now().Add(c.Wait); ; {
-		var st pipeline.Status
-		b, err := c.get(ctx, "/studies/"+url.PathEscape(c.Study)+"/reading", "application/json")
-		if err == nil {
-			err = json.Unmarshal(b, &st)
-		}
-		if err != nil && (!errors.Is(err, pipeline.ErrNotFound) || errors.Is(err, errElsewhere)) {
+		path := ofStudy(c.Study, "/reading")
+		st, err := fetch[pipeline.Status](ctx, c.serverFlags, c.URL, path)
+		now := string(st.State)
+		switch {
+		case errors.Is(err, pipeline.ErrNotFound) && !errors.Is(err, errElsewhere):
+			now = "nothing of it is here yet"
+		case err != nil:
 			return st, err
+		case st.State == "":
+			return st, noService(c.URL, path)
 		}
 		switch st.State {
 		case pipeline.StateReported, pipeline.StateDelivered, pipeline.StateRefused:
@@ -87,7 +88,6 @@ func (c showCmd) wait(ctx context.Context, s streams) (pipeline.Status, error) {
 		case pipeline.StateWithdrawn:
 			return st, fmt.Errorf("%w: the reading of study %s is withdrawn, because an image that it is about was deleted", pipeline.ErrNotImage, c.Study)
 		}
-		now := string(st.State)
 		if st.Record != nil && st.Record.State == pipeline.StateFailed {
 			now += ", after " + st.Record.Error
 		}
@@ -176,7 +176,7 @@ func (f serverFlags) open(ctx context.Context, method, service, path, accept str
 	_ = json.Unmarshal(b, &said) // another server's answer says nothing that we know
 	refused := &refusal{error: fmt.Errorf("%w: %s answers %s", errServer, service, resp.Status)}
 	switch {
-	case strings.HasPrefix(said.Error, dicomweb.NoResource):
+	case said.Error != "" && resp.StatusCode == http.StatusNotFound && !strings.Contains(said.Error, pipeline.ErrNotFound.Error()): // no words of ours for what is not here
 		refused.error = fmt.Errorf("%w: %.300q; %w", refused.error, said.Error, errElsewhere)
 	case said.Error != "":
 		refused.error = fmt.Errorf("%w: %.300q", refused.error, said.Error)
@@ -194,6 +194,27 @@ func (f serverFlags) open(ctx context.Context, method, service, path, accept str
 
 // errElsewhere is that there is no chatxray at an URL, or no such part of it: nothing comes of asking again.
 var errElsewhere = errors.New("the URL must be the root of the DICOMweb service of a running chatxray, which ends in /dicom-web unless a proxy has moved it")
+
+// noService is the error about a URL that answers, but not as the service does.
+func noService(service, path string) error {
+	return fmt.Errorf("%w: %s does not answer at %s as a chatxray does; %w", errServer, service, path, errElsewhere)
+}
+
+// order asks a running service to do something about a study. One that did so has answered with its UID: what answers anything to everything has done nothing.
+func (f serverFlags) order(ctx context.Context, service, study, resource string) error {
+	path := ofStudy(study, resource)
+	b, err := f.ask(ctx, http.MethodPost, service, path, "application/json")
+	if err != nil {
+		return err
+	}
+	var did struct {
+		Study string `json:"study_instance_uid"`
+	}
+	if err := json.Unmarshal(b, &did); err != nil || did.Study != study {
+		return noService(service, path)
+	}
+	return nil
+}
 
 // refusal is an answer that is no success; kind is the house's error for it, where there is one.
 type refusal struct {

@@ -154,7 +154,7 @@ func (studiesForceCmd) Help() string {
 
 // Run asks the service to read the study.
 func (c studiesForceCmd) Run(ctx context.Context, s streams) error {
-	if _, err := c.ask(ctx, http.MethodPost, c.URL, ofStudy(c.Study, "/reading/force"), "application/json"); err != nil {
+	if err := c.order(ctx, c.URL, c.Study, "/reading/force"); err != nil {
 		return err
 	}
 	fmt.Fprintln(s.err, "it is read as it is; chatxray studies timeline tells how it goes")
@@ -171,7 +171,7 @@ func fetch[T any](ctx context.Context, f serverFlags, service, path string) (v T
 		return v, err
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
-		return v, fmt.Errorf("%w: %s does not answer at %s as a chatxray does: %w; %w", errServer, service, path, err, errElsewhere)
+		return v, noService(service, path)
 	}
 	return v, nil
 }

@@ -140,9 +140,6 @@ func TestUndone(t *testing.T) {
 	other := httptest.NewServer(nil)
 	defer other.Close()
 	says(t, exitServer, []string{"the URL must be the root of the DICOMweb service"}, "studies", "list", other.URL)
-	for url, text := range map[string]string{other.URL: "the URL must be the root", root + "/x": "no such resource"} { // at once
-		says(t, exitServer, []string{text}, "show", url, "1.2.1", "--wait", "1h")
-	}
 	says(t, exitFailed, []string{"no archive in nowhere", "the http(s) URL of a running service", "!--data"}, "studies", "export", "nowhere", "1.2.1", "--to", t.TempDir())
 }
 
