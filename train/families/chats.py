@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import json
 import os
-import tempfile
 import types
 from dataclasses import dataclass, field
 from pathlib import Path

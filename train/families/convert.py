@@ -164,8 +164,6 @@ def decoys(parts: Parts, files: list[Path], binary: Path) -> np.ndarray:
             files = [folder / f"phantom{i}.dcm" for i in range(4)]
             for i, (file, planted) in enumerate(zip(files, ([], ["--effusion=left"], ["--big-heart"], ["--opacity=right"]))):
                 subprocess.run([str(binary), "phantom", f"--out={file}", f"--seed={i + 11}", *planted], check=True)
-        if len({f.stem for f in files}) != len(files) or not 1 <= len(files) <= 16:
-            raise Unsupported("--decoys takes 1 to 16 files of different names")
         spec.write_text(json.dumps(shape | {"fit": fit if fit in ("squash", "pad", "crop") else "squash"}))  # of any size: the usual size
         subprocess.run([str(binary), "--log-level=warn", "preprocess", "--out", str(folder / "out"), "--format", "npy", "--spec", str(spec), "-"],
                        input="".join(f"{f}\n" for f in files), text=True, check=True)
@@ -206,10 +204,15 @@ def convert(o: argparse.Namespace) -> dict:
     if not (o.source / "config.json").exists():
         raise Unsupported("there is no config.json: it is no checkpoint as save_pretrained writes it")
     terms = o.license or license_of(o.source)
+    absent = [str(f) for f in o.decoys if not f.is_file()]
+    if absent or len({f.stem for f in o.decoys}) != len(o.decoys) or len(o.decoys) > 16:
+        raise Unsupported("--decoys takes 1 to 16 files of different names" + (f"; there is no {', '.join(absent)}" if absent else ""))
+    print(f"reading {o.source}", flush=True)
     found = checkpoint(o.source)
     processor, tokenizer = found.processor, getattr(found.processor, "tokenizer", found.processor)
     template = template_of(o.chat_template, processor, tokenizer, found.template)
     model = (with_lora(found.model, o.lora) if o.lora else found.model).eval().requires_grad_(False)
+    ends = stops(model, tokenizer)
     name = o.name or re.sub(r"[^A-Za-z0-9._-]+", "-", o.source.resolve().name)
     print(f"{name}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()) / 1e6:.0f} million parameters", flush=True)
 
@@ -225,6 +228,7 @@ def convert(o: argparse.Namespace) -> dict:
         kind, words = write_tokenizer(tokenizer, o.bundle, sighted), "tokenizer.json"
     (o.bundle / "chat_template.jinja").write_text(template)
     if sighted:
+        print(f"decoys: {len(o.decoys) or 'no'} radiographs{'' if o.decoys else ', phantoms instead'}", flush=True)
         save_file({"image_features": decoys(parts, o.decoys, o.chatxray)}, str(o.bundle / "decoys.safetensors"))
     (o.bundle / "README.md").write_text(card(o, name, terms, [f["name"] for f in forms], sighted and not o.decoys))
     begins = {f"{n}_token": t for n in ("bos", "eos") if (t := getattr(tokenizer, f"{n}_token", None))}
@@ -238,7 +242,7 @@ def convert(o: argparse.Namespace) -> dict:
         "base": {"forms": forms},
         "tokenizer": {"type": kind, "file": words},
         "prompt": parts.prompt | {"chat_template": "chat_template.jinja", "instruction": o.instruction} | begins | more,
-        "generation": {"max_new_tokens": o.max_new_tokens, "stop_tokens": stops(model, tokenizer), "stop_strings": []},
+        "generation": {"max_new_tokens": o.max_new_tokens, "stop_tokens": ends, "stop_strings": []},
         "report": {"impression_prefix": o.impression},
         "evidence": {"decoys": "decoys.safetensors"} if sighted else {},
         "labels": o.labels.split(","), **parts.more}

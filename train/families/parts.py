@@ -45,10 +45,11 @@ class Store:
     image.bin, each at a page; else they stay inside."""
 
     LEAST = 4096  # bytes of a large tensor
+    TOLD = 500_000_000  # bytes after which progress is told again
     weights = WEIGHTS
 
     def __init__(self, folder: Path, apart: bool = False):
-        self.folder, self.apart, self.files = folder, apart, {}
+        self.folder, self.apart, self.files, self.written = folder, apart, {}, 0
 
     def tensor(self, name: str, value: np.ndarray) -> TensorProto:
         """A tensor of the language model."""
@@ -69,6 +70,9 @@ class Store:
         for key, value in (("location", name), ("offset", file.tell()), ("length", len(data))):
             tensor.external_data.add(key=key, value=str(value))
         file.write(data)
+        if (self.written + len(data)) // self.TOLD > self.written // self.TOLD:
+            print(f"  {(self.written + len(data)) / 1e9:.1f} GB of weights written", flush=True)
+        self.written += len(data)
 
     def exported(self, module: torch.nn.Module, examples: tuple, inputs: list[str], outputs: list[str], name: str, axes: dict) -> None:
         """An ONNX graph of a reference's module, as float32."""
@@ -99,7 +103,7 @@ def still(images) -> dict:
     size, crop = dict(images.size), dict(getattr(images, "crop_size", None) or {}) if getattr(images, "do_center_crop", False) else {}
     if getattr(images, "do_pad", False):
         raise Unsupported("the image processor pads pictures with a colour before it resamples them (do_pad)")
-    if not images.do_resize or images.do_rescale and abs(images.rescale_factor * 255 - 1) > 1e-6:
+    if not images.do_resize or not images.do_rescale or abs(images.rescale_factor * 255 - 1) > 1e-6:
         raise Unsupported("the image processor does not resample, or scales gray values otherwise than to 0..1")
     if "shortest_edge" in size:
         side = size["shortest_edge"]

@@ -6,17 +6,14 @@ import base64
 import gzip
 import hashlib
 import importlib
-import io
 import json
 import os
 import shutil
 import sys
 import types
-import warnings
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from PIL import Image
 from safetensors.numpy import save_file

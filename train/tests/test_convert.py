@@ -35,6 +35,12 @@ class PiecesConfig(PretrainedConfig):
 AutoTokenizer.register(PiecesConfig, fast_tokenizer_class=fuyu.Pieces)  # so that transformers finds the class of fuyu's tests
 
 
+@pytest.fixture(autouse=True)
+def binary():
+    if not BINARY.exists():
+        pytest.skip("bin/chatxray absent: run `make build`")
+
+
 def graph(path: Path):
     """Nodes, inputs, outputs and tensors of a graph, wherever the bytes are."""
     model = onnx.load(path)
@@ -70,8 +76,6 @@ def made(module, name: str, folder: Path):
 
 @pytest.mark.parametrize("module, name", [(llava, "llava"), (qwen2vl, "qwen2vl"), (qwen2vl, "qwen25vl"), (gemma3, "gemma3"), (blip2, "blip2"), (fuyu, "fuyu"), (llama, "llama")])
 def test_a_checkpoint_becomes_the_bundle_that_is_compared_with_transformers(module, name, tmp_path, monkeypatch):
-    if not BINARY.exists():
-        pytest.skip("bin/chatxray absent")
     monkeypatch.chdir(REPOSITORY)
     theirs, checkpoint = made(module, name, tmp_path)
     ours = tmp_path / "bundle"
@@ -95,8 +99,6 @@ def test_a_checkpoint_becomes_the_bundle_that_is_compared_with_transformers(modu
 
 
 def test_what_is_refused(tmp_path, capsys):
-    if not BINARY.exists():
-        pytest.skip("bin/chatxray absent")
     def refused(why, source, *more):
         with pytest.raises(SystemExit) as ended:
             convert.main(["--from", str(source), "--bundle", str(tmp_path / "out"), "--chatxray", str(BINARY), *more])
@@ -107,6 +109,7 @@ def test_what_is_refused(tmp_path, capsys):
     source.mkdir()
     refused("no config.json", source)
     (source / "config.json").write_text('{"model_type": "t5"}')
+    refused("there is no nowhere.png", source, "--license", "mine", "--decoys", "nowhere.png")
     refused("names no license; say it with --license", source)
     refused("models of the type t5 are not converted; llava, ", source, "--license", "mine")
     small = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=320)
@@ -119,8 +122,6 @@ def test_what_is_refused(tmp_path, capsys):
 
 
 def test_a_lora_is_added_to_the_weights(tmp_path, monkeypatch):
-    if not BINARY.exists():
-        pytest.skip("bin/chatxray absent")
     monkeypatch.chdir(REPOSITORY)
     _, checkpoint = made(llama, "llama", tmp_path)
     model = LlamaForCausalLM.from_pretrained(checkpoint)
@@ -152,8 +153,6 @@ def test_a_lora_is_added_to_the_weights(tmp_path, monkeypatch):
     (LlamaConfig, LlamaForCausalLM, {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}), (Qwen2Config, Qwen2ForCausalLM, {"tie_word_embeddings": True})])
 def test_forms_for_gpus_give_the_logits_of_transformers(config_class, model_class, more, tmp_path):
     """By ONNX Runtime's own operators, on the CPU."""
-    if not BINARY.exists():
-        pytest.skip("bin/chatxray absent")
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
     tok = tiny.tokenizer(source, ["<|endoftext|>"])
